@@ -14,7 +14,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tickwire_client::{Client, ClientConfig, ClientError, Credentials, Message, Since, SubscribeOptions};
+use tickwire_client::{Client, ClientConfig, ClientError, Credentials, Heartbeat, Message, Since, SubscribeOptions};
 
 /// The pause before a new connection, where the client cannot go on by itself.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -155,7 +155,7 @@ async fn follow(args: &Args, place: &mut Place, received: &mut u64) -> anyhow::R
                     place.handle((event.p.0, event.seq.0))?;
                 }
             }
-            Some(Message::Heartbeat(heartbeat)) if !is_past => place.reach(&heartbeat.position)?,
+            Some(Message::Heartbeat(Heartbeat { position: Some(position) })) if !is_past => place.reach(&position)?,
             Some(Message::Past { complete, .. }) => {
                 if is_lost {
                     return Ok(false);

@@ -202,7 +202,9 @@ impl<'a, Io: AsyncRead + AsyncWrite + Unpin> ClientSession<'a, Io> {
                 }
                 ServerMessage::Early => {}
                 ServerMessage::Heartbeat(heartbeat) => {
-                    self.progress.set_position(&heartbeat.position);
+                    if let Some(position) = &heartbeat.position {
+                        self.progress.set_position(position);
+                    }
                     self.deliver(Message::Heartbeat(heartbeat)).await;
                 }
                 ServerMessage::CaughtUp(end) => {

@@ -144,8 +144,8 @@ pub(crate) struct Shard<S> {
     missing: Vec<u64>,
     /// An account without limits.
     unlimited: Account,
-    /// Sessions that were welcomed, and whose sockets must be watched from now on.
-    welcomed: Vec<u64>,
+    /// Sessions whose sockets must be watched from now on.
+    to_watch: Vec<u64>,
     /// The content of the next frame, and its bytes. Both buffers are reused.
     content: Frame,
     frame: Vec<u8>,
@@ -193,7 +193,7 @@ impl<S: Socket> Shard<S> {
             behind: Vec::new(),
             missing: Vec::new(),
             unlimited: Account::new(0),
-            welcomed: Vec::new(),
+            to_watch: Vec::new(),
             content: Frame::default(),
             frame: Vec::new(),
             stats: Stats::default(),
@@ -233,9 +233,9 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    /// The sessions that were welcomed since the last call. The caller must watch their sockets.
-    pub(crate) fn welcomed(&mut self) -> Vec<u64> {
-        std::mem::take(&mut self.welcomed)
+    /// The sessions whose sockets the caller must watch from now on. Each is returned once.
+    pub(crate) fn take_to_watch(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.to_watch)
     }
 
     /// When [`Self::turn`] must be called next.

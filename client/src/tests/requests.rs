@@ -96,7 +96,7 @@ async fn messages_are_delivered_in_order() {
         let (_client, mut messages, _stage, mut peer) = connected(ClientConfig { encoding, ..config() }).await;
         let notice = Notice { dropped: 12, ..Notice::new(NoticeCode::SlowConsumer) };
         let gap = Gap { reason: "retention".into(), p: Partition(3), from: Seq(7), to: Seq(9) };
-        let heartbeat = Heartbeat { position: "p2".into() };
+        let heartbeat = Heartbeat { position: Some("p2".into()) };
         peer.send_events([5]).await;
         peer.send(&[
             ServerFrame::Notice(notice.clone()),

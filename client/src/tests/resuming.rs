@@ -22,7 +22,7 @@ fn position(seq: u64) -> Position {
 }
 
 fn heartbeat(seq: u64) -> ServerFrame {
-    ServerFrame::Heartbeat(Heartbeat { position: position(seq).to_string().into() })
+    ServerFrame::Heartbeat(Heartbeat { position: Some(position(seq).to_string().into()) })
 }
 
 fn caught_up(id: Id, resumed: bool, seq: u64) -> ServerFrame {

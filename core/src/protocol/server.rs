@@ -129,8 +129,11 @@ pub struct CaughtUp {
 /// The client's position while no events come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heartbeat {
-    /// Up to here the client was given everything, or notified of what is missing. Opaque.
-    pub position: CompactString,
+    /// Up to here the client was given everything, or notified of what is missing. Opaque. Absent until the first
+    /// `subscribe` or `resume` of the connection is answered, and while a `resume` waits for its answer: what the client
+    /// has to resume from is its own, and a gateway's position would make it skip events.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<CompactString>,
 }
 
 /// A notice about delivery.

@@ -72,7 +72,7 @@ fn messages() -> Vec<(&'static str, Parts)> {
     };
     let mut few: BTreeMap<SubscriptionName, Subscription> = one("few", json!({ "symbols": ["AAPL"] }), 100);
     few.values_mut().for_each(|subscription| subscription.max_events_per_hour = Some(60));
-    let position = "1.AAEC";
+    let position = "ARhj8jeTtx4ABNRRAAwDAA";
     let breakouts = json!({
         "symbols": ["AAPL", "TSLA"], "patterns": ["BreakoutBO"], "tiers": ["daily"],
         "min_confidence": 0.7, "min_priority": "medium",
@@ -111,7 +111,7 @@ fn messages() -> Vec<(&'static str, Parts)> {
         (
             "welcome",
             frame(ServerFrame::Welcome(Welcome {
-                session: "9f2c1d".into(),
+                session: "gw-1-0-17".into(),
                 user: UserId::new("u1").unwrap(),
                 gateway: NodeId::new("gw-1").unwrap(),
                 heartbeat_ms: 15_000,
@@ -121,7 +121,7 @@ fn messages() -> Vec<(&'static str, Parts)> {
         (
             "welcome and the largest frame",
             frame(ServerFrame::Welcome(Welcome {
-                session: "9f2c1d".into(),
+                session: "gw-1-0-17".into(),
                 user: UserId::new("u1").unwrap(),
                 gateway: NodeId::new("gw-1").unwrap(),
                 heartbeat_ms: 15_000,
@@ -167,7 +167,8 @@ fn messages() -> Vec<(&'static str, Parts)> {
         ("event sent to rooms", in_rooms),
         ("batch", join(old, least)),
         ("caught up", frame(ServerFrame::CaughtUp(CaughtUp { id: id(8), resumed: true, position: position.into() }))),
-        ("heartbeat", frame(ServerFrame::Heartbeat(Heartbeat { position: position.into() }))),
+        ("heartbeat", frame(ServerFrame::Heartbeat(Heartbeat { position: Some(position.into()) }))),
+        ("heartbeat before the first answer", frame(ServerFrame::Heartbeat(Heartbeat { position: None }))),
         ("early", frame(ServerFrame::Early)),
         ("notice", notice("slow_consumer", None, 12)),
         ("notice in words", notice("lagging", Some("partition 3 is 2 s behind"), 0)),
@@ -222,7 +223,7 @@ fn unknown_types_and_fields_are_ignored() {
     let msgpack = rmp_serde::to_vec(&serde_json::from_slice::<Value>(json).unwrap()).unwrap();
     assert_eq!(ServerMessage::parse(&msgpack, Encoding::MsgPack).unwrap(), expected);
     assert!(ServerMessage::parse(br#"{"T":"pong"}"#, Encoding::Json).is_err());
-    assert!(ServerMessage::parse(br#"[{"T":"heartbeat"}]"#, Encoding::Json).is_err());
+    assert!(ServerMessage::parse(br#"[{"T":"caught_up","resumed":true}]"#, Encoding::Json).is_err());
 }
 
 #[test]

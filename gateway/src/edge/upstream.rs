@@ -8,7 +8,7 @@ use tickwire_core::protocol::codes::NoticeCode;
 
 /// How long NATS may be disconnected before clients are notified, in milliseconds. Most breaks are shorter, and the
 /// gaps are repaired without a notice.
-const AWAY_MS: u64 = 1_000;
+pub(crate) const AWAY_MS: u64 = 1_000;
 
 /// How long the routers may take to report every partition to a gateway that has just started, in milliseconds.
 const BEGIN_MS: u64 = 3_000;

@@ -122,9 +122,21 @@ impl<S: Socket> Shard<S> {
     /// Waits until this session's socket can be read, if it should be, or written; `None` if the session is gone.
     pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>, number: u64) -> Poll<Option<Ready>> {
         match self.sessions.get_mut(number) {
-            Some(session) if session.reading == SocketReading::Awaited => session.socket.poll_ready(cx).map(Some),
+            Some(session) if session.stage != SessionStage::Joining && session.reading == SocketReading::Awaited => {
+                session.socket.poll_ready(cx).map(Some)
+            }
             Some(session) => session.socket.poll_writable(cx).map(Some),
             None => Poll::Ready(None),
+        }
+    }
+
+    /// Has the socket of a session watched from now on. If it is watched already, it may be read from now on.
+    pub(super) fn watch(&mut self, number: u64) {
+        let Some(session) = self.sessions.get_mut(number) else { return };
+        if std::mem::replace(&mut session.is_watched, true) {
+            session.socket.watch_again();
+        } else {
+            self.to_watch.push(number);
         }
     }
 
@@ -176,7 +188,13 @@ impl<S: Socket> Shard<S> {
         self.stats.frames += 1;
         self.stats.bytes += message.len() as u64;
         session.sent.bytes += message.len() as u64;
-        session.socket.send(message).map(|()| session.socket.unsent())
+        let sent = session.socket.send(message);
+        let unsent = session.socket.unsent();
+        // A new socket may not be writable yet, even for a notice before the welcome.
+        if unsent > 0 && !session.is_watched {
+            self.watch(number);
+        }
+        sent.map(|()| unsent)
     }
 
     /// Closes a session if sending failed, or if more bytes wait for its socket than allowed.

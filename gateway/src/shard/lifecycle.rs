@@ -31,14 +31,14 @@ use crate::stats::dropped;
 /// How long a session may wait for its welcome before it is closed to try elsewhere, in milliseconds.
 const JOIN_TIMEOUT_MS: u64 = 10_000;
 
-/// How often a session is checked before its welcome, in milliseconds. Its socket is not watched until then, so only
-/// this check frees the place of a client that has left.
+/// How often a session is checked before its welcome, in milliseconds. Its socket is not read until then, so only this
+/// check frees the place of a client that has left.
 const JOIN_LOOK_MS: u64 = 1_000;
 
 /// How long a session may wait for its welcome during an outage, in milliseconds.
 const OUTAGE_JOIN_TIMEOUT_MS: u64 = 60_000;
 
-/// When a new session is notified of an outage, in milliseconds after its arrival. Its socket is not writable at once.
+/// When a new session is notified of an outage, in milliseconds after its arrival. Most get their welcome before that.
 const OUTAGE_NOTICE_MS: u64 = 100;
 
 /// When a client without a sign of life is checked again, in milliseconds.
@@ -75,6 +75,7 @@ impl<S: Socket> Shard<S> {
             last_subscription: 0,
             has_quotas: false,
             outage_notified: false,
+            is_watched: false,
             requests: VecDeque::new(),
             backfill: None,
             ahead: None,
@@ -120,7 +121,6 @@ impl<S: Socket> Shard<S> {
         session.stage = SessionStage::Open;
         session.pulse = Pulse::new(now);
         session.beat_at = now.plus(millis(heartbeat));
-        self.welcomed.push(number);
         let welcome = Welcome {
             session: compact_str::format_compact!("{}-{}-{}", self.settings.gateway, id.shard, id.number),
             user: session.user.clone(),
@@ -128,6 +128,7 @@ impl<S: Socket> Shard<S> {
             heartbeat_ms: u32::try_from(heartbeat.as_millis()).unwrap_or(u32::MAX),
             max_frame_bytes: Some(self.settings.config.max_frame_bytes as u64),
         };
+        self.watch(number);
         self.log_opened(now, number);
         self.reply(now, number, &ServerFrame::Welcome(welcome));
         self.notify_outage(now, number);
@@ -189,8 +190,7 @@ impl<S: Socket> Shard<S> {
         if session.socket.unsent() > 0 {
             return;
         }
-        let position = self.position(number);
-        self.reply(now, number, &ServerFrame::Heartbeat(Heartbeat { position }));
+        self.send_position(now, number);
         let Some(session) = self.sessions.get_mut(number).filter(|session| session.stage == SessionStage::Open) else {
             return;
         };
@@ -216,6 +216,13 @@ impl<S: Socket> Shard<S> {
         }
         self.set_timer(number, now.plus(JOIN_LOOK_MS.min(patience - waited)));
         self.notify_outage(now, number);
+    }
+
+    /// Sends a heartbeat, with the position if the client has one here.
+    pub(super) fn send_position(&mut self, now: Millis, number: u64) {
+        let has_position = self.sessions.get(number).is_some_and(Session::has_position);
+        let position = has_position.then(|| self.position(number));
+        self.reply(now, number, &ServerFrame::Heartbeat(Heartbeat { position }));
     }
 
     pub(super) fn position(&self, number: u64) -> CompactString {
@@ -265,8 +272,7 @@ impl<S: Socket> Shard<S> {
             return;
         }
         self.flush(now, number);
-        let position = self.position(number);
-        self.reply(now, number, &ServerFrame::Heartbeat(Heartbeat { position }));
+        self.send_position(now, number);
         let reconnect_ms = rand::rng().random_range(0..RECONNECT_JITTER_MS);
         let goaway = Goaway { reason: CompactString::const_new(reason), reconnect_ms };
         self.reply(now, number, &ServerFrame::Goaway(goaway));
@@ -324,6 +330,7 @@ impl<S: Socket> Shard<S> {
         let Some(session) = self.sessions.get_mut(number) else { return };
         session.stage = SessionStage::Closing;
         let said = session.socket.close(code);
+        self.watch(number);
         if said.is_err() {
             self.remove(now, number);
         } else {

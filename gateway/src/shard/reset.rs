@@ -2,7 +2,7 @@
 //! and get the new one from its beginning.
 
 use tickwire_core::ids::{Epoch, Millis, Partition};
-use tickwire_core::protocol::{Heartbeat, ServerFrame};
+use tickwire_core::protocol::ServerFrame;
 
 use super::Shard;
 use super::flush::worded;
@@ -34,8 +34,7 @@ impl<S: Socket> Shard<S> {
         }
         // No client may resume from a position of the former epoch, or read gaps of this epoch as gaps of the former.
         for number in self.sessions.numbers(is_concerned) {
-            let position = self.position(number);
-            self.reply(now, number, &ServerFrame::Heartbeat(Heartbeat { position }));
+            self.send_position(now, number);
         }
         for number in self.sessions.numbers(|session| session.backfill.is_some()) {
             self.continue_backfill(now, number);

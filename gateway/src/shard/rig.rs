@@ -1,6 +1,6 @@
 //! A shard with real sockets and a clock that the test moves, for tests of timing.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::future::poll_fn;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -45,6 +45,8 @@ pub(super) struct Rig {
     pub(super) now: Millis,
     /// The clients by the numbers of their sessions.
     pub(super) clients: Vec<(u64, TcpStream)>,
+    /// The sessions whose sockets are watched.
+    watched: BTreeSet<u64>,
     listener: TcpListener,
     /// The requests of the shard.
     edge: Receiver<ToEdge>,
@@ -69,8 +71,16 @@ impl Rig {
         };
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let shard = Shard::new(0, settings, sender);
-        let mut rig =
-            Self { shard, now: Millis(7), clients: Vec::new(), listener, edge, times: HashMap::new(), stored: 10 };
+        let mut rig = Self {
+            shard,
+            now: Millis(7),
+            clients: Vec::new(),
+            watched: BTreeSet::new(),
+            listener,
+            edge,
+            times: HashMap::new(),
+            stored: 10,
+        };
         let epoch = Epoch { epoch_id: EpochId(1), before: Seq(0) };
         let begin = (0..PARTITIONS).map(|p| CoverageEvent::Adopt { partition: Partition(p), at: Seq(10) });
         rig.coverage_events([CoverageEvent::Reset { former: None, epoch }].into_iter().chain(begin));
@@ -159,8 +169,8 @@ impl Rig {
         }
     }
 
-    /// Reads what a client receives, until it contains `what`.
-    pub(super) fn read_until(&mut self, number: u64, what: &str) {
+    /// Reads what a client receives, until it contains `what`. Returns it.
+    pub(super) fn read_until(&mut self, number: u64, what: &str) -> String {
         let (_, client) = self.clients.iter_mut().find(|(of, _)| *of == number).unwrap();
         client.set_nonblocking(false).unwrap();
         client.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -169,6 +179,7 @@ impl Rig {
             let count = client.read(&mut buffer).unwrap_or_else(|error| panic!("{error} after {received:?}"));
             received += &String::from_utf8_lossy(&buffer[..count]);
         }
+        received
     }
 
     /// An `auth` frame with a new token, valid for `seconds`.
@@ -187,17 +198,18 @@ impl Rig {
 
     /// Serves the sockets that are ready.
     pub(super) async fn settle(&mut self) {
-        self.shard.welcomed();
         for _ in 0..3 {
             // The runtime polls its sockets when it has nothing else to do.
             tokio::task::yield_now().await;
-            for number in self.shard.sessions.numbers(|session| session.stage != SessionStage::Joining) {
+            self.watched.extend(self.shard.take_to_watch());
+            for number in self.watched.clone() {
                 let ready = poll_fn(|cx| Poll::Ready(self.shard.poll_ready(cx, number))).await;
                 match ready {
                     Poll::Ready(Some(Ready::Readable)) => self.shard.readable(number),
                     Poll::Ready(Some(Ready::Writable)) => self.shard.writable(self.now, number),
                     Poll::Ready(Some(Ready::Broken)) => self.shard.gone(self.now, number),
-                    Poll::Ready(None) | Poll::Pending => {}
+                    Poll::Ready(None) => drop(self.watched.remove(&number)),
+                    Poll::Pending => {}
                 }
             }
             self.shard.read_sockets(self.now);

@@ -82,8 +82,8 @@ async fn serve(
             () = has_commands.notified() => {}
             () = ready(()), if has_more || is_inputs => {}
         }
-        let welcomed = serve_sockets(&mut shard.borrow_mut(), clock);
-        for number in welcomed {
+        let to_watch = serve_sockets(&mut shard.borrow_mut(), clock);
+        for number in to_watch {
             spawn_owned(watch(Rc::clone(&shard), clock, number, Rc::clone(&has_commands)), fault.clone());
         }
         if draining && shard.borrow().is_empty() {
@@ -94,13 +94,13 @@ async fn serve(
     }
 }
 
-/// Gives sockets and backfills a turn, and returns the new sessions, whose sockets are not watched yet. The turn is
+/// Gives sockets and backfills a turn, and returns the sessions whose sockets must be watched from now on. The turn is
 /// short, so that a stream of events does not block them, and a flood of commands does not block the events.
 fn serve_sockets(shard: &mut Shard<TcpSocket>, clock: Clock) -> Vec<u64> {
     shard.read_sockets(clock.now());
     shard.process(clock.now());
     shard.publish_stats();
-    shard.welcomed()
+    shard.take_to_watch()
 }
 
 /// Hands messages of the edge to the shard.

@@ -104,6 +104,8 @@ pub(crate) struct Session<S> {
     pub(crate) has_quotas: bool,
     /// Whether it was notified of an outage, and not yet of its end.
     pub(crate) outage_notified: bool,
+    /// Whether its socket is watched: from its welcome on, or from when bytes first wait in its socket.
+    pub(crate) is_watched: bool,
     pub(crate) reading: SocketReading,
     /// Sessions with more weight are served first.
     pub(crate) weight: u8,
@@ -168,6 +170,12 @@ impl<S> Session<S> {
     pub(crate) fn is_already_covered(&self, delivery: &Delivery) -> bool {
         let had = self.ahead.as_ref().is_some_and(|ahead| delivery.seq <= ahead[usize::from(delivery.partition.0)]);
         had || self.backfill.as_ref().is_some_and(|backfill| backfill.is_behind())
+    }
+
+    /// Whether the client's position is known: it was answered a `subscribe` or a `resume`, and no `resume` waits. The
+    /// position of one that waits to resume is its own: if it took the gateway's instead, it would miss events.
+    pub(crate) fn has_position(&self) -> bool {
+        self.last_subscription > 0 && !self.requests.iter().any(|request| matches!(request, Request::Resume { .. }))
     }
 
     /// Moves a position forward to that of the earlier session, if the gateway is behind it.

@@ -8,7 +8,7 @@ use proptest::test_runner::TestCaseError;
 use serde_json::{Value, json};
 use tickwire_core::coverage::{CoverageEvent, GapReason};
 use tickwire_core::ids::{Epoch, EpochId, Millis, Partition, Seq};
-use tickwire_core::protocol::codes::NoticeCode;
+use tickwire_core::protocol::codes::{CloseCode, NoticeCode};
 use tickwire_core::protocol::position::Position;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::sleep;
@@ -222,6 +222,30 @@ async fn session_welcomed_during_a_drain_is_sent_away_in_its_turn() {
     assert_eq!(rig.stage(waits), Some(SessionStage::Closing));
 }
 
+/// Its socket is not writable yet.
+#[tokio::test]
+async fn client_that_has_just_arrived_is_notified_of_an_outage() {
+    let mut rig = Rig::new();
+    let number = rig.arrive(None);
+    rig.take(FromEdge::Upstream(NoticeCode::UpstreamLost, None));
+    rig.settle().await;
+    rig.read_until(number, "\"upstream_lost\"");
+    rig.take(FromEdge::Confirmed(number));
+    rig.say(number, &json!({ "action": "ping" }));
+    rig.settle().await;
+    rig.read_until(number, "\"pong\"");
+}
+
+/// The same, and it gets the reason why it is closed.
+#[tokio::test]
+async fn client_that_arrives_during_a_drain_is_sent_elsewhere() {
+    let mut rig = Rig::new();
+    rig.shard.drain(rig.now);
+    let number = rig.arrive(None);
+    rig.settle().await;
+    rig.read_until(number, CloseCode::Draining.text());
+}
+
 /// After a process was suspended for minutes, the answers of its clients are unread.
 #[tokio::test]
 async fn client_whose_answer_is_unread_is_not_given_up() {
@@ -245,12 +269,36 @@ async fn client_whose_answer_is_unread_is_not_given_up() {
 
 /// A session resumes at this sequence of every partition, and is confirmed.
 async fn resume(rig: &mut Rig, number: u64, seq: u64) -> Position {
+    let position = ask_to_resume(rig, number, seq).await;
+    rig.take(FromEdge::Confirmed(number));
+    position
+}
+
+/// A client resumes, and no router has confirmed what it wants yet.
+async fn ask_to_resume(rig: &mut Rig, number: u64, seq: u64) -> Position {
     let position = Position { epoch_id: EpochId(1), seqs: vec![Seq(seq); usize::from(PARTITIONS)] };
     let subscriptions = json!({ "mine": { "filter": {} } });
     rig.say(number, &json!({ "action": "resume", "position": position.to_string(), "subscriptions": subscriptions }));
     rig.settle().await;
-    rig.take(FromEdge::Confirmed(number));
     position
+}
+
+/// After a further break it resumes from its own position. From that of the gateway it would not get what it missed.
+#[tokio::test]
+async fn client_that_waits_to_resume_gets_no_position_of_the_gateway() {
+    let mut rig = Rig::new();
+    let [has_not_asked, waits] = [rig.welcome().await, rig.welcome().await];
+    rig.events(0, 5);
+    ask_to_resume(&mut rig, waits, 10).await;
+    rig.now = rig.now.plus(15_020);
+    rig.turn();
+    rig.shard.drain(rig.now);
+    rig.now = rig.now.plus(60_000);
+    rig.turn();
+    for number in [has_not_asked, waits] {
+        let received = rig.read_until(number, "\"goaway\"");
+        assert_eq!(received.matches("[{\"T\":\"heartbeat\"}]").count(), 2, "{received}");
+    }
 }
 
 /// A connection that breaks again during a backfill resumes from there, and not from the beginning.

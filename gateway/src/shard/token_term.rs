@@ -3,7 +3,7 @@
 
 use tickwire_core::ids::Millis;
 use tickwire_core::protocol::codes::{CloseCode, ErrorCode, NoticeCode};
-use tickwire_core::protocol::{Authenticated, Heartbeat, Id, Notice, ServerError, ServerFrame, Token};
+use tickwire_core::protocol::{Authenticated, Id, Notice, ServerError, ServerFrame, Token};
 use tickwire_node::clock::millis;
 
 use super::Shard;
@@ -42,8 +42,7 @@ impl<S: Socket> Shard<S> {
             }
             TermDue::End => {
                 self.flush(now, number);
-                let position = self.position(number);
-                self.reply(now, number, &ServerFrame::Heartbeat(Heartbeat { position }));
+                self.send_position(now, number);
                 self.close(now, number, CloseCode::TokenExpired);
                 false
             }

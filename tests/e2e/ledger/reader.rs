@@ -294,7 +294,9 @@ impl LedgerRecord {
                     }
                 }
                 ServerMessage::Subscriptions(Subscriptions { position, .. })
-                | ServerMessage::Heartbeat(Heartbeat { position }) => self.position = Some(position.to_string()),
+                | ServerMessage::Heartbeat(Heartbeat { position: Some(position) }) => {
+                    self.position = Some(position.to_string());
+                }
                 ServerMessage::CaughtUp(CaughtUp { resumed, position, .. }) => {
                     self.incomplete += u32::from(!resumed);
                     self.position = Some(position.to_string());
