@@ -19,6 +19,7 @@ mod crowd;
 mod gateway;
 mod intake;
 mod kv;
+mod lifecycle;
 mod made;
 mod network;
 mod plan;

@@ -333,7 +333,9 @@ impl Socket {
                 ServerMessage::Subscribed(Subscriptions { position, .. })
                 | ServerMessage::Subscriptions(Subscriptions { position, .. })
                 | ServerMessage::CaughtUp(CaughtUp { position, .. })
-                | ServerMessage::Heartbeat(Heartbeat { position: Some(position) }) => self.position = position.to_string(),
+                | ServerMessage::Heartbeat(Heartbeat { position: Some(position) }) => {
+                    self.position = position.to_string()
+                }
                 _ => {}
             }
         }

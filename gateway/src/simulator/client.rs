@@ -33,8 +33,8 @@ const QUOTA: u32 = 6;
 const NAME: &str = "mine";
 
 /// What a client that does nothing wrong may be closed with; all ask it to come back: it read too slowly, another
-/// gateway has room, or this one has lost its cluster.
-pub(super) const MAY_CLOSE: [u16; 4] = [4008, 4010, 4012, 4013];
+/// gateway has room, or this one drains or has lost its cluster.
+pub(super) const MAY_CLOSE: [u16; 5] = [1012, 4008, 4010, 4012, 4013];
 
 /// The range in which a filter is in force: until it is replaced, or a new epoch begins.
 #[derive(Debug)]
@@ -120,6 +120,7 @@ struct Taken {
 struct ClientConnection {
     gateway: usize,
     line: Line,
+    since: Millis,
     is_welcome: bool,
     /// What was asked for and is not answered yet, in order.
     asked: Vec<AskedSubscription>,
@@ -131,6 +132,15 @@ struct ClientConnection {
     is_new: bool,
     /// Since when new events arrive without a backfill before them.
     served_since: Millis,
+}
+
+impl ClientConnection {
+    /// Whether the gateway knows how far the client is.
+    fn is_placed(&self) -> bool {
+        let is_resume =
+            |asked: &AskedSubscription| matches!(asked, AskedSubscription::Resume | AskedSubscription::ResumeHere(..));
+        !self.is_new && !self.asked.iter().any(is_resume)
+    }
 }
 
 #[derive(Debug)]

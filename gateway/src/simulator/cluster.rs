@@ -230,7 +230,8 @@ impl SimCluster {
                 self.kv.usurp(Source::Partition(Partition(partition.into())), owner);
             }
             Action::CrashRouter { router } => self.crash_router(usize::from(router)),
-            Action::Stall { router } => self.stall(usize::from(router)),
+            Action::Freeze { node } => self.freeze(usize::from(node)),
+            Action::Drain { node } => self.drain(usize::from(node)),
             Action::Cut { gateway } => self.cut(usize::from(gateway)),
             Action::RestartGateway { gateway } => self.restart_gateway(usize::from(gateway)),
             Action::ToggleMember { node } => {
@@ -298,15 +299,6 @@ impl SimCluster {
         }
     }
 
-    fn toggle(&mut self, node: usize) {
-        match node.checked_sub(NODES) {
-            None if self.routers[node].is_down => self.start_router(node),
-            None => self.stop_router(node),
-            Some(gateway) if self.gateways[gateway].is_down => self.start_gateway(gateway),
-            Some(gateway) => self.stop_gateway(gateway),
-        }
-    }
-
     fn pass(&mut self, time: u64) {
         let end = self.now.plus(time);
         while self.now < end {
@@ -320,6 +312,7 @@ impl SimCluster {
                 self.turn_gateway(number);
                 self.turn_router(number);
             }
+            self.end_drains();
             self.hear();
             self.hear_strangers();
             if before.0 / BEAT != self.now.0 / BEAT {
@@ -340,7 +333,7 @@ impl SimCluster {
     /// When something is next due, for anyone.
     fn next_turn(&self) -> Millis {
         let beat = Millis((self.now.0 / BEAT + 1) * BEAT);
-        let due = self.gateways.iter().filter(|gateway| !gateway.is_down).map(|gateway| gateway.due);
+        let due = self.gateways.iter().filter(|gateway| gateway.runs()).map(|gateway| gateway.due);
         let due = due.chain(self.routers.iter().filter(|router| router.runs()).map(|router| router.due));
         due.chain(self.network.next()).fold(beat, Millis::min)
     }

@@ -56,8 +56,16 @@ pub(super) struct SimGateway {
     pub(super) due: Millis,
     /// What its clock shows beside that of the world.
     offset: u64,
-    /// Whether it has no connection to NATS.
+    /// Whether it has no connection to NATS, and whether that has changed since its edge was told.
     pub(super) is_cut: bool,
+    has_news: bool,
+    /// Its process is stopped: it does nothing, and what is sent to it waits.
+    pub(super) is_frozen: bool,
+    pub(super) waiting: Vec<SimMessage>,
+    /// When it last went on after that.
+    pub(super) thawed_at: Millis,
+    /// Until when it drains, if it does.
+    pub(super) drains_until: Option<Millis>,
     pub(super) edge: Edge,
     /// The times that are searched for, and until when.
     searches: BTreeMap<Timestamp, Millis>,
@@ -84,6 +92,10 @@ struct GatewayInput {
     inbox: Receiver<ToShard>,
     /// The sessions whose sockets are watched.
     watched: Vec<u64>,
+    /// The sockets that the runtime has not polled yet.
+    new_sockets: Vec<Line>,
+    /// The clients whose handshakes are done, and that the shard has not taken.
+    arriving: Vec<(Identity, Line)>,
 }
 
 impl SimGateway {
@@ -102,7 +114,13 @@ impl SimGateway {
             let (sender, inbox) = byte_queue::channel();
             senders.push(sender);
             let shard = Shard::new(number, settings.clone(), to_edge.clone());
-            shards.push(GatewayInput { shard, inbox, watched: Vec::new() });
+            shards.push(GatewayInput {
+                shard,
+                inbox,
+                watched: Vec::new(),
+                new_sockets: Vec::new(),
+                arriving: Vec::new(),
+            });
         }
         let readiness = Readiness::default();
         let ready: Check = readiness.register("coverage");
@@ -118,6 +136,11 @@ impl SimGateway {
             is_down,
             due: AT_ONCE,
             is_cut,
+            has_news: false,
+            is_frozen: false,
+            waiting: Vec::new(),
+            thawed_at: AT_ONCE,
+            drains_until: None,
             offset,
             edge,
             searches,
@@ -130,8 +153,24 @@ impl SimGateway {
     }
 
     /// Whether messages to `node` reach this gateway.
-    fn is_reached_as(&self, node: &NodeRef) -> bool {
+    pub(super) fn is_reached_as(&self, node: &NodeRef) -> bool {
         self.node == *node && !self.is_down && !self.is_cut
+    }
+
+    pub(super) fn runs(&self) -> bool {
+        !self.is_down && !self.is_frozen
+    }
+
+    /// Sends its clients away, and takes no more.
+    pub(super) fn drain(&mut self, now: Millis) {
+        let now = now.plus(self.offset);
+        self.due = AT_ONCE;
+        self.shards.iter_mut().for_each(|input| input.shard.drain(now));
+    }
+
+    /// Whether it has no session any more.
+    pub(super) fn is_drained(&self) -> bool {
+        self.shards.iter().all(|input| input.shard.is_empty() && input.arriving.is_empty())
     }
 
     /// Whether it would be sent new clients; if not, what it tells an operator.
@@ -141,11 +180,10 @@ impl SimGateway {
     }
 
     /// A client has connected.
-    pub(super) fn arrive(&mut self, now: Millis, identity: Identity, line: &Line) {
-        let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        let (now, shard) = (now.plus(self.offset), shard_of(&identity.user, self.shards.len()));
+    pub(super) fn arrive(&mut self, identity: Identity, line: &Line) {
+        let shard = shard_of(&identity.user, self.shards.len());
         self.due = AT_ONCE;
-        self.shards[shard].shard.arrive(now, Wire(Line::clone(line)), identity, [127, 0, 0, 1].into(), place);
+        self.shards[shard].arriving.push((identity, Line::clone(line)));
     }
 
     /// When something is due next.
@@ -177,6 +215,11 @@ impl SimGateway {
 
     fn turn_edge(&mut self, now: Millis) -> bool {
         let (mut requests, mut is_busy) = (Vec::new(), false);
+        if std::mem::take(&mut self.has_news) {
+            self.edge.set_nats_state(NatsConnection { is_up: !self.is_cut, max_payload: MAX_PAYLOAD }, None);
+            self.edge.check_upstream(now);
+            is_busy = true;
+        }
         self.requests.take(&mut requests, TURN_REQUESTS).now_or_never();
         for request in requests {
             self.edge.take_request(now, request);
@@ -222,6 +265,12 @@ impl GatewayInput {
     fn work(&mut self, now: Millis) -> bool {
         let (mut messages, mut is_busy) = (Vec::new(), false);
         self.inbox.take(&mut messages, TURN_MESSAGES).now_or_never();
+        for (identity, line) in std::mem::take(&mut self.arriving) {
+            is_busy = true;
+            self.new_sockets.push(Line::clone(&line));
+            let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+            self.shard.arrive(now, Wire(line), identity, [127, 0, 0, 1].into(), place);
+        }
         for message in messages {
             is_busy = true;
             match message {
@@ -238,7 +287,8 @@ impl GatewayInput {
         self.shard.read_sockets(now);
         self.shard.process(now);
         is_busy |= self.shard.has_backfill() || self.shard.has_commands();
-        self.watched.extend(self.shard.welcomed());
+        self.watched.extend(self.shard.take_to_watch());
+        self.new_sockets.drain(..).for_each(|socket| socket.borrow_mut().attach());
         let mut context = Context::from_waker(Waker::noop());
         let shard = &mut self.shard;
         self.watched.retain(|number| {
@@ -273,7 +323,7 @@ pub(super) fn identity(user: &tickwire_core::ids::UserId) -> Identity {
 impl SimCluster {
     pub(super) fn turn_gateway(&mut self, number: usize) {
         let gateway = &mut self.gateways[number];
-        if gateway.is_down || gateway.due > self.now {
+        if !gateway.runs() || gateway.due > self.now {
             return;
         }
         let outgoing = gateway.turn(self.now);
@@ -305,7 +355,7 @@ impl SimCluster {
                 *subject == names::replay_of(node.id.as_str(), &node.nonce.to_string())
             });
             // Any router that is connected, of NATS's choosing, or one by name.
-            let connected: Vec<usize> = (0..NODES).filter(|router| !self.routers[*router].is_down).collect();
+            let connected: Vec<usize> = (0..NODES).filter(|router| self.routers[*router].serves_replays()).collect();
             let is_any = subject == names::REPLAY && !connected.is_empty();
             let to = to.filter(|router| connected.contains(router));
             let to = to.or_else(|| is_any.then(|| connected[self.network.random(connected.len() as u64) as usize]));
@@ -367,29 +417,6 @@ impl SimCluster {
     pub(super) fn cut(&mut self, number: usize) {
         let gateway = &mut self.gateways[number];
         gateway.is_cut = !gateway.is_cut;
-        let now = self.now.plus(gateway.offset);
-        gateway.edge.set_nats_state(NatsConnection { is_up: !gateway.is_cut, max_payload: MAX_PAYLOAD }, None);
-        gateway.edge.check_upstream(now);
-        gateway.edge.settle(now);
-    }
-
-    pub(super) fn restart_gateway(&mut self, number: usize) {
-        self.stop_gateway(number);
-        self.start_gateway(number);
-    }
-
-    pub(super) fn stop_gateway(&mut self, number: usize) {
-        self.gateways[number].is_down = true;
-        for client in &mut self.clients {
-            client.lose(number);
-        }
-        self.strangers.iter_mut().for_each(|stranger| stranger.lose(number));
-    }
-
-    pub(super) fn start_gateway(&mut self, number: usize) {
-        let node = self.born("gw", number);
-        self.view.members[number].node = node.clone();
-        self.view.version += 1;
-        self.gateways[number] = SimGateway::new(node, number, &self.config, self);
+        (gateway.has_news, gateway.due) = (true, AT_ONCE);
     }
 }

@@ -160,9 +160,13 @@ pub(super) enum Action {
     CrashRouter {
         router: u8,
     },
-    /// SIGSTOP, or SIGCONT.
-    Stall {
-        router: u8,
+    /// SIGSTOP, or SIGCONT: routers `0..3`, gateways `3..6`.
+    Freeze {
+        node: u8,
+    },
+    /// SIGTERM: routers `0..3`, gateways `3..6`.
+    Drain {
+        node: u8,
     },
     RestartGateway {
         gateway: u8,
@@ -367,7 +371,8 @@ fn action(chaos: Chaos) -> impl Strategy<Value = Action> {
         // Longer than a pause; seldom longer than any timeout.
         1 => prop_oneof![4 => 1_000..4_000u64, 1 => 4_000..20_000u64].prop_map(Action::Pass),
         1 => (0..3u8).prop_map(|router| Action::CrashRouter { router }),
-        1 => (0..3u8).prop_map(|router| Action::Stall { router }),
+        1 => (0..6u8).prop_map(|node| Action::Freeze { node }),
+        1 => (0..6u8).prop_map(|node| Action::Drain { node }),
         1 => (0..3u8).prop_map(|gateway| Action::RestartGateway { gateway }),
         1 => (0..3u8).prop_map(|gateway| Action::Cut { gateway }),
         1 => (0..3u8).prop_map(|node| Action::ToggleMember { node }),

@@ -210,7 +210,7 @@ impl SimCluster {
         self.routers[number].queue.ended(left);
     }
 
-    fn refuse(&mut self, number: usize, waiting: &QueuedReplay<SimRequest>, refusal: ReplayRefusal) {
+    pub(super) fn refuse(&mut self, number: usize, waiting: &QueuedReplay<SimRequest>, refusal: ReplayRefusal) {
         self.answer_with(number, &waiting.reply, EpochId(0), vec![ReplayPart::Refused(refusal)]);
     }
 

@@ -38,7 +38,10 @@ pub(super) struct SimRouter {
     pub(super) node: NodeRef,
     /// There is no such process. What is sent to it is lost.
     pub(super) is_down: bool,
-    pub(super) stalled: bool,
+    /// Its process is stopped: it does nothing, and what is sent to it waits.
+    pub(super) is_frozen: bool,
+    /// Until when it drains, if it does.
+    pub(super) drains_until: Option<Millis>,
     /// When it next has something to do, on the clock of the world.
     pub(super) due: Millis,
     pub(super) waiting: Vec<SimMessage>,
@@ -61,8 +64,8 @@ pub(super) struct SimRouter {
     operations: Vec<Operation>,
     /// What is asked of the stream, and when it is answered.
     asked: Option<(StreamTask, Millis)>,
-    snapshots: BTreeMap<NodeRef, SnapshotRequest>,
-    round_at: Millis,
+    pub(super) snapshots: BTreeMap<NodeRef, SnapshotRequest>,
+    pub(super) round_at: Millis,
     checkpoint_at: Millis,
     pub(super) drops_next: bool,
     /// The walked parts of the stream, and their epoch.
@@ -79,7 +82,7 @@ struct Operation {
 }
 
 /// A request for a snapshot.
-struct SnapshotRequest {
+pub(super) struct SnapshotRequest {
     /// When it is to be sent; `None` when it was.
     at: Option<Millis>,
     until: Millis,
@@ -93,12 +96,22 @@ enum StreamTask {
 
 impl SimRouter {
     pub(super) fn runs(&self) -> bool {
-        !self.is_down && !self.stalled
+        !self.is_down && !self.is_frozen
     }
 
     /// What its clock shows.
     pub(super) fn time(&self, now: Millis) -> Millis {
         now.plus(self.offset)
+    }
+
+    /// Whether it is asked for replays by those who ask any router.
+    pub(super) fn serves_replays(&self) -> bool {
+        !self.is_down && self.drains_until.is_none()
+    }
+
+    /// Whether it has given back what it owned, and answered what it was asked.
+    pub(super) fn is_drained(&self) -> bool {
+        self.ownership.is_empty() && self.orders.is_empty() && self.passes.is_empty()
     }
 
     /// Whether it holds the lease of a partition.
@@ -188,7 +201,8 @@ impl SimCluster {
             ownership: Ownership::new(node.clone(), PARTITIONS, pace, self.epoch),
             node,
             is_down: false,
-            stalled: false,
+            is_frozen: false,
+            drains_until: None,
             due: AT_ONCE,
             waiting: Vec::new(),
             offset,
@@ -210,29 +224,6 @@ impl SimCluster {
             drops_next: false,
             whole: Completeness::default(),
             whole_of: self.epoch.epoch_id,
-        }
-    }
-
-    pub(super) fn crash_router(&mut self, number: usize) {
-        self.stop_router(number);
-        self.start_router(number);
-    }
-
-    pub(super) fn start_router(&mut self, number: usize) {
-        self.view.members[NODES + number].node = self.born("router", number);
-        self.view.version += 1;
-        self.routers[number] = self.new_router(number);
-    }
-
-    pub(super) fn stop_router(&mut self, number: usize) {
-        self.routers[number].is_down = true;
-    }
-
-    pub(super) fn stall(&mut self, number: usize) {
-        let router = &mut self.routers[number];
-        router.stalled = !router.stalled;
-        for message in std::mem::take(&mut router.waiting) {
-            self.receive(message);
         }
     }
 
@@ -315,6 +306,8 @@ impl SimCluster {
                         self.network.send(self.now, &SimMessage::Batch(gateway.clone(), bytes.into(), ends));
                     }
                 }
+                // A router that drains needs no more interest.
+                EngineOutput::AskSnapshot { .. } if router.drains_until.is_some() => {}
                 EngineOutput::AskSnapshot { gateway, attempts } => {
                     let at = now.plus(SNAPSHOT_BACKOFF.after(attempts));
                     let until = at.plus(millis(SNAPSHOT_DEADLINE));

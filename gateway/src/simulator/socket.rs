@@ -15,6 +15,8 @@ use crate::socket::{HEADER, Incoming, Ready, Socket, SocketEnd};
 /// Both ends.
 #[derive(Debug, Default)]
 pub(super) struct SimPipe {
+    /// Whether the gateway's runtime has polled its end, which takes nothing before that.
+    is_attached: bool,
     /// What the client said and nobody read.
     said: VecDeque<SocketOutput>,
     /// What the gateway wrote, in order; the client has what the kernel took whole.
@@ -90,7 +92,16 @@ impl SimPipe {
         self.room = room;
     }
 
+    /// The gateway's runtime has polled its end.
+    pub(super) fn attach(&mut self) {
+        self.is_attached = true;
+    }
+
+    /// How many of so many bytes the kernel takes.
     fn take(&mut self, offered: usize) -> usize {
+        if !self.is_attached {
+            return 0;
+        }
         let Some(room) = &mut self.room else { return offered };
         let taken = offered.min(*room);
         *room -= taken;
@@ -148,7 +159,7 @@ impl Socket for Wire {
 
     fn poll_writable(&mut self, _: &mut Context<'_>) -> Poll<Ready> {
         let pipe = self.0.borrow();
-        let takes = pipe.unsent > 0 && pipe.room.is_none_or(|room| room > 0);
+        let takes = pipe.unsent > 0 && pipe.is_attached && pipe.room.is_none_or(|room| room > 0);
         if takes { Poll::Ready(Ready::Writable) } else { Poll::Pending }
     }
 

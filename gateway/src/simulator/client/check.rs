@@ -9,12 +9,16 @@ use tickwire_core::protocol::codes::NoticeCode;
 use tickwire_core::protocol::{Gap, Notice, Range, ReceivedEvent};
 
 use super::super::cluster::{SimCluster, StoredEvent};
+use super::super::gateway::SimGateway;
 use super::super::made::filter;
 use super::super::stream::Lost;
 use super::{ClientConnection, ClientWorld, SimClient, Taken};
 
 /// How much later than it is sent a frame is read, in milliseconds: a relative `since` begins that much later.
 const READ_MS: i64 = 20;
+
+/// How soon a client is notified of an outage that it finds when it connects, in milliseconds.
+const NOTIFIED_MS: u64 = 200;
 
 impl SimClient {
     /// What was given and told must be what was promised. `is_told` says whether a gap had to be, and `may_lack`
@@ -162,9 +166,13 @@ impl SimClient {
         assert_ne!(knew, lost, "{notice:?} comes twice, or without the one before: {self:#?}");
     }
 
-    /// What a client that takes all that comes knows of an outage at this gateway.
-    fn outage_notified_at(&self, gateway: usize) -> Option<bool> {
-        let here = |connection: &&ClientConnection| connection.gateway == gateway && connection.is_welcome;
+    /// What a client that takes all that comes knows of an outage at this gateway. Before its welcome it may be
+    /// notified a little later; one that is sent away soon need not be.
+    fn outage_notified_at(&self, gateway: usize, (now, thawed_at, drains): (Millis, Millis, bool)) -> Option<bool> {
+        let here = |connection: &&ClientConnection| {
+            let waited = now.since(connection.since.max(thawed_at));
+            connection.gateway == gateway && (connection.is_welcome || waited > NOTIFIED_MS && !drains)
+        };
         let connection = self.connection.as_ref().filter(here).filter(|connection| !connection.was_slow)?;
         Some(connection.outage_notified)
     }
@@ -197,8 +205,13 @@ impl Taken {
 impl SimCluster {
     /// Either all clients of a gateway know of an outage or none, no matter when they connected.
     pub(super) fn check_outage(&self, gateway: usize) {
+        if self.gateways[gateway].is_frozen {
+            return;
+        }
+        let SimGateway { thawed_at, drains_until, .. } = self.gateways[gateway];
+        let times = (self.now, thawed_at, drains_until.is_some());
         let known: BTreeSet<bool> =
-            self.clients.iter().filter_map(|client| client.outage_notified_at(gateway)).collect();
+            self.clients.iter().filter_map(|client| client.outage_notified_at(gateway, times)).collect();
         assert!(known.len() < 2, "not all clients of gateway {gateway} know of its outage: {:#?}", self.clients);
     }
 }

@@ -11,11 +11,12 @@ impl SimCluster {
             return;
         }
         let line = Line::default();
-        self.gateways[gateway].arrive(now, identity(&client.user), &line);
+        self.gateways[gateway].arrive(identity(&client.user), &line);
         client.connections += 1;
         client.connection = Some(ClientConnection {
             gateway,
             line: Rc::clone(&line),
+            since: now,
             is_welcome: false,
             asked: Vec::new(),
             was_slow: false,

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
 use bytes::Bytes;
-use tickwire_core::ids::Seq;
+use tickwire_core::ids::{EpochId, Seq};
 use tickwire_core::protocol::codes::ErrorCode;
 use tickwire_core::protocol::position::Position;
-use tickwire_core::protocol::{Encoding, ReceivedEvent, ServerError, ServerMessage};
+use tickwire_core::protocol::{Encoding, Heartbeat, ReceivedEvent, ServerError, ServerMessage};
 
 use super::super::trace;
 use super::{AskedPast, AskedSubscription, ClientConnection, ClientWorld, Heard, MAY_CLOSE, Promise, SimClient};
@@ -68,7 +68,13 @@ impl SimClient {
                     }
                 }
             }
-            ServerMessage::Heartbeat(beat) => self.move_on(&beat.position, world, self.is_catching_up),
+            ServerMessage::Heartbeat(Heartbeat { position: Some(position) }) => {
+                self.move_on(&position, world, self.is_catching_up);
+            }
+            ServerMessage::Heartbeat(Heartbeat { position: None }) => {
+                let is_placed = self.connection.as_ref().is_some_and(ClientConnection::is_placed);
+                assert!(!is_placed, "a heartbeat without a position: {self:#?}");
+            }
             ServerMessage::Event(event) => {
                 self.check_delay(&event, world);
                 self.given(&event, is_early);
@@ -194,18 +200,24 @@ impl SimClient {
                 let start: Vec<Seq> = reached.map(begin).collect();
                 let (filter, end) = (promise.filter, start.clone());
                 self.promises.push(Promise { filter, epoch_id: position.epoch_id, start, end });
-                self.seen.clear();
-                self.early.clear();
-                // A session at a gateway that did not know this epoch yet gets it again, from its beginning.
-                let taken = self.taken.get(&position.epoch_id);
-                self.may_come_again = taken.map(|taken| taken.events.clone()).unwrap_or_default();
-                self.order.clear();
+                self.begin_epoch(position.epoch_id);
             }
+        } else if former.is_some() {
+            self.begin_epoch(position.epoch_id);
         }
         if let Some(promise) = self.promises.last_mut().filter(|_| self.is_promised) {
             promise.end.clone_from(&position.seqs);
         }
         self.position = Some(position);
+    }
+
+    /// Sequences mean other events from now on.
+    fn begin_epoch(&mut self, epoch_id: EpochId) {
+        self.seen.clear();
+        self.early.clear();
+        // A session at a gateway that did not know this epoch yet gets it again, from its beginning.
+        self.may_come_again = self.taken.get(&epoch_id).map(|taken| taken.events.clone()).unwrap_or_default();
+        self.order.clear();
     }
 
     fn given(&mut self, event: &ReceivedEvent, is_early: bool) {

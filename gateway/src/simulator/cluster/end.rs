@@ -37,14 +37,17 @@ impl SimCluster {
         self.network.heal();
         (self.failing, self.reading) = (false, 0);
         for number in 0..NODES {
-            for node in [number, number + NODES] {
-                let is_down = if node < NODES { self.routers[number].is_down } else { self.gateways[number].is_down };
-                if is_down {
-                    self.toggle(node);
-                }
+            if self.routers[number].is_frozen {
+                self.freeze(number);
             }
-            if self.routers[number].stalled {
-                self.stall(number);
+            if self.gateways[number].is_frozen {
+                self.freeze(number + NODES);
+            }
+            if self.routers[number].is_down || self.routers[number].drains_until.is_some() {
+                self.crash_router(number);
+            }
+            if self.gateways[number].is_down || self.gateways[number].drains_until.is_some() {
+                self.restart_gateway(number);
             }
             if self.gateways[number].is_cut {
                 self.cut(number);

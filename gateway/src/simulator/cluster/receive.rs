@@ -5,18 +5,18 @@ use super::*;
 impl SimCluster {
     pub(in super::super) fn receive(&mut self, message: SimMessage) {
         trace::line(|| trace::message(&message));
+        if self.waits(&message) {
+            return;
+        }
         match message {
             SimMessage::Delta(to, _)
             | SimMessage::Beat(to, _)
             | SimMessage::Snapshot(to, _)
             | SimMessage::LeaseAnswer(to, ..)
             | SimMessage::Ask(to, ..)
-                if !self.routers[to].runs() =>
-            {
-                if self.routers[to].stalled && !self.routers[to].is_down {
-                    self.routers[to].waiting.push(message);
-                }
-            }
+                if self.routers[to].is_down => {}
+            // It has unsubscribed.
+            SimMessage::Ask(to, ..) if self.routers[to].drains_until.is_some() => {}
             SimMessage::Ask(to, ask, request) => self.replay(to, ask, request),
             SimMessage::NoResponders(node, ask) => self.deliver(&node, |edge, now| edge.take_no_answer(now, ask)),
             SimMessage::Find(node, time) => {

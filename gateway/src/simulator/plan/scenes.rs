@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::super::intake::Fault;
 use super::super::made::{ALL_FILTERS, FILTERS};
 use super::{Action, NEWEST};
+use crate::edge::AWAY_MS;
 
 /// One of them.
 pub(super) fn scene() -> impl Strategy<Value = Vec<Action>> {
@@ -13,7 +14,8 @@ pub(super) fn scene() -> impl Strategy<Value = Vec<Action>> {
         slow_past_in_another_epoch(),
         slow_resume_in_another_epoch(),
         late_past_retention(),
-        too_much_interest()
+        too_much_interest(),
+        clients_come_as_an_outage_is_noticed()
     ]
 }
 
@@ -82,4 +84,15 @@ fn too_much_interest() -> impl Strategy<Value = Vec<Action>> {
             [client_of_all(gateway, user, 5), wants.to_vec(), stored.to_vec()].concat()
         },
     )
+}
+
+/// A gateway loses its connection, and clients come one after the other when it notifies its sessions of that.
+fn clients_come_as_an_outage_is_noticed() -> impl Strategy<Value = Vec<Action>> {
+    ((0..3u8, 0..4u8), 0..6u64, prop::option::of(0..400u64)).prop_map(|((gateway, user), early, back)| {
+        let connect = Action::Connect { gateway, user, filter: 0 };
+        let lost = [Action::Cut { gateway }, Action::Pass(AWAY_MS - 5 - 5 * early)];
+        let back = back.into_iter().flat_map(|time| [Action::Pass(time), Action::Cut { gateway }]);
+        let come = std::iter::repeat_n(connect, 6);
+        client_of_all(gateway, user, 150).into_iter().chain(lost).chain(come).chain(back).collect()
+    })
 }

@@ -25,6 +25,9 @@ impl SimCluster {
             self.ask_stream(number, now, task);
         }
         let router = &mut self.routers[number];
+        if router.drains_until.is_some() {
+            router.ownership.drain(now);
+        }
         if router.round_at <= now {
             router.round_at = now.plus(IDLE_ROUNDS * millis(ROUND));
             router.ownership.turn(now, Arc::clone(&router.view), &router.report, &router.checkpoints);

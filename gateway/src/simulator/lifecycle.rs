@@ -1,0 +1,161 @@
+//! How nodes start, stop, freeze and drain.
+
+use tickwire_core::ids::NodeRef;
+use tickwire_core::replay::ReplayRefusal;
+use tickwire_node::clock::millis;
+
+use super::cluster::{AT_ONCE, NODES, SimCluster};
+use super::gateway::SimGateway;
+use super::network::SimMessage;
+
+impl SimCluster {
+    /// A node ends, or one that is down starts: routers first, then gateways.
+    pub(super) fn toggle(&mut self, node: usize) {
+        match node.checked_sub(NODES) {
+            None if self.routers[node].is_down => self.start_router(node),
+            None => self.stop_router(node),
+            Some(gateway) if self.gateways[gateway].is_down => self.start_gateway(gateway),
+            Some(gateway) => self.stop_gateway(gateway),
+        }
+    }
+
+    pub(super) fn crash_router(&mut self, number: usize) {
+        self.stop_router(number);
+        self.start_router(number);
+    }
+
+    pub(super) fn stop_router(&mut self, number: usize) {
+        self.routers[number].is_down = true;
+    }
+
+    pub(super) fn start_router(&mut self, number: usize) {
+        self.routers[number] = {
+            self.join(NODES + number, "router", number);
+            self.new_router(number)
+        };
+    }
+
+    pub(super) fn restart_gateway(&mut self, number: usize) {
+        self.stop_gateway(number);
+        self.start_gateway(number);
+    }
+
+    pub(super) fn stop_gateway(&mut self, number: usize) {
+        let gateway = &mut self.gateways[number];
+        gateway.is_down = true;
+        gateway.waiting.clear();
+        for client in &mut self.clients {
+            client.lose(number);
+        }
+        self.strangers.iter_mut().for_each(|stranger| stranger.lose(number));
+    }
+
+    pub(super) fn start_gateway(&mut self, number: usize) {
+        let node = self.join(number, "gw", number);
+        self.gateways[number] = SimGateway::new(node, number, &self.config, self);
+    }
+
+    /// The view names a new start of a node.
+    fn join(&mut self, member: usize, name: &str, number: usize) -> NodeRef {
+        let node = self.born(name, number);
+        let member = &mut self.view.members[member];
+        (member.node, member.draining) = (node.clone(), false);
+        self.view.version += 1;
+        node
+    }
+
+    /// SIGSTOP, or SIGCONT: routers first, then gateways. What is sent to a frozen node waits for it.
+    pub(super) fn freeze(&mut self, node: usize) {
+        let waiting = match node.checked_sub(NODES) {
+            None => {
+                let router = &mut self.routers[node];
+                router.is_frozen = !router.is_frozen;
+                std::mem::take(&mut router.waiting)
+            }
+            Some(number) => {
+                let gateway = &mut self.gateways[number];
+                gateway.is_frozen = !gateway.is_frozen;
+                gateway.due = AT_ONCE;
+                if !gateway.is_frozen {
+                    gateway.thawed_at = self.now;
+                }
+                std::mem::take(&mut gateway.waiting)
+            }
+        };
+        for message in waiting {
+            self.receive(message);
+        }
+    }
+
+    /// Whether a message has come for a frozen node. It waits there.
+    pub(super) fn waits(&mut self, message: &SimMessage) -> bool {
+        let (is_frozen, waiting) = match message {
+            SimMessage::Delta(to, _)
+            | SimMessage::Beat(to, _)
+            | SimMessage::Snapshot(to, _)
+            | SimMessage::LeaseAnswer(to, ..)
+            | SimMessage::Ask(to, ..) => {
+                let router = &mut self.routers[*to];
+                (router.is_frozen && !router.is_down, &mut router.waiting)
+            }
+            SimMessage::Batch(node, ..)
+            | SimMessage::AskSnapshot(node, _)
+            | SimMessage::Answer(node, ..)
+            | SimMessage::NoResponders(node, _)
+            | SimMessage::Found(node, ..) => {
+                let Some(gateway) = self.gateways.iter_mut().find(|gateway| gateway.is_reached_as(node)) else {
+                    return false;
+                };
+                (gateway.is_frozen, &mut gateway.waiting)
+            }
+            SimMessage::Find(..) | SimMessage::Lease(..) => return false,
+        };
+        if is_frozen {
+            waiting.push(message.clone());
+        }
+        is_frozen
+    }
+
+    /// SIGTERM: routers first, then gateways. The node hands over what it has, and ends.
+    pub(super) fn drain(&mut self, node: usize) {
+        let deadline = self.now.plus(millis(self.config.node.shutdown_grace));
+        let member = match node.checked_sub(NODES) {
+            None if self.routers[node].runs() && self.routers[node].drains_until.is_none() => {
+                let router = &mut self.routers[node];
+                router.drains_until = Some(deadline);
+                (router.due, router.round_at) = (AT_ONCE, AT_ONCE);
+                router.snapshots.clear();
+                let refused: Vec<_> = router.queue.drain().collect();
+                refused.iter().for_each(|waiting| self.refuse(node, waiting, ReplayRefusal::Busy));
+                NODES + node
+            }
+            Some(number) if self.gateways[number].runs() && self.gateways[number].drains_until.is_none() => {
+                let now = self.now;
+                let gateway = &mut self.gateways[number];
+                gateway.drains_until = Some(deadline);
+                gateway.drain(now);
+                number
+            }
+            _ => return,
+        };
+        self.view.members[member].draining = true;
+        self.view.version += 1;
+    }
+
+    /// Nodes that have drained end, and so do those that have not in time.
+    pub(super) fn end_drains(&mut self) {
+        let grace = millis(self.config.node.shutdown_grace);
+        for number in 0..NODES {
+            let router = &self.routers[number];
+            if router.runs() && router.drains_until.is_some_and(|until| router.is_drained() || until <= self.now) {
+                self.stop_router(number);
+            }
+            let gateway = &self.gateways[number];
+            if gateway.runs() && gateway.drains_until.is_some_and(|until| gateway.is_drained() || until <= self.now) {
+                let had_time = gateway.drains_until >= Some(gateway.thawed_at.plus(grace));
+                assert!(gateway.is_drained() || !had_time, "{} has sessions behind its drain", gateway.node);
+                self.stop_gateway(number);
+            }
+        }
+    }
+}
