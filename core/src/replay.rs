@@ -58,7 +58,8 @@ impl Purpose {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ReplayInterest {
     /// The interest that the router knows of the gateway, at this revision or a later one.
-    Told(Revision),
+    #[serde(rename = "Told")]
+    ByRevision(Revision),
     /// This interest, as a snapshot in a single part. It may differ from the gateway's own interest.
     Carried(SnapshotPart),
 }
@@ -69,11 +70,11 @@ impl ReplayInterest {
     #[must_use]
     pub fn of(gateway: &NodeRef, revision: Revision, interest: &Interest, entries: usize) -> Self {
         if interest.wants.len() > entries || interest.strays.len() > entries {
-            return Self::Told(revision);
+            return Self::ByRevision(revision);
         }
         match interest.parts(gateway, revision, usize::MAX).pop() {
             Some(part) => Self::Carried(part),
-            None => Self::Told(revision),
+            None => Self::ByRevision(revision),
         }
     }
 }

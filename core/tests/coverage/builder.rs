@@ -18,7 +18,7 @@ fn request() -> ReplayRequest {
         from: Seq(10),
         to: Seq(20),
         epoch_id: EPOCH_ID,
-        interest: ReplayInterest::Told(Revision(1)),
+        interest: ReplayInterest::ByRevision(Revision(1)),
         purpose: Purpose::Repair,
     }
 }

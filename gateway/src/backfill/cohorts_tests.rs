@@ -324,5 +324,5 @@ fn interest_of_a_cohort_stops_growing_when_it_is_too_large_for_a_request() {
         crate::edge::replay::request(&node("g"), ask, Revision(3), sought, tickwire_core::replay::Purpose::Backfill)
             .unwrap();
     let request: tickwire_core::replay::ReplayRequest = tickwire_core::wire::decode(&request).unwrap();
-    assert_eq!(request.interest, tickwire_core::replay::ReplayInterest::Told(Revision(3)));
+    assert_eq!(request.interest, tickwire_core::replay::ReplayInterest::ByRevision(Revision(3)));
 }

@@ -238,7 +238,7 @@ impl SimCluster {
                 let (revision, interest) = Interest::assemble(vec![part.clone()]).ok_or(ReplayRefusal::Malformed)?;
                 Ok((revision, Arc::new(SharedInterest::new(interest).held())))
             }
-            ReplayInterest::Told(least) => {
+            ReplayInterest::ByRevision(least) => {
                 let careless = self.failing && self.network.random(2) == 0;
                 let least = if careless { Revision(0) } else { *least };
                 let known = self.routers[number].engine.interest(&request.gateway, least);

@@ -161,7 +161,7 @@ mod tests {
             from: Seq(from),
             to: Seq(from + 50_000),
             epoch_id: EpochId(1),
-            interest: ReplayInterest::Told(Revision(1)),
+            interest: ReplayInterest::ByRevision(Revision(1)),
             purpose: Purpose::Repair,
         }
     }

@@ -258,7 +258,7 @@ impl Worker {
                 let (revision, interest) = Interest::assemble(vec![part.clone()]).ok_or(ReplayRefusal::Malformed)?;
                 Ok((revision, Arc::new(SharedInterest::new(interest).held())))
             }
-            ReplayInterest::Told(least) => {
+            ReplayInterest::ByRevision(least) => {
                 let is_it =
                     |(gateway, revision, _): &&(NodeRef, Revision, _)| *gateway == request.gateway && revision >= least;
                 if let Some((_, revision, interest)) = known.iter().find(is_it) {

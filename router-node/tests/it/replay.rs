@@ -147,7 +147,7 @@ async fn requests_that_cannot_be_answered_are_refused_with_a_reason() {
     assert_eq!(refused(good.clone()).await, None);
     let other = EpochId(good.epoch_id.0 - 1);
     assert_eq!(refused(ReplayRequest { epoch_id: other, ..good.clone() }).await, Some(ReplayRefusal::OtherStream));
-    let unknown = ReplayInterest::Told(Revision(1));
+    let unknown = ReplayInterest::ByRevision(Revision(1));
     assert_eq!(
         refused(ReplayRequest { interest: unknown, ..good.clone() }).await,
         Some(ReplayRefusal::UnknownInterest)
