@@ -57,26 +57,25 @@ use tickwire_core::ids::{EpochId, Millis, Seq};
 use tracing::{debug, warn};
 use trouble::backoff;
 
-/// After so many failures in a row one message is read in another way.
+/// After this number of failures in a row, the intake reads one message from the leader.
 const FAILURES: u32 = 3;
 
-/// So many messages that were late are compared with what the leader has, one by one. More are read from the leader.
+/// At most this number of late messages is compared with the leader's, one by one. More are read from the leader.
 const COMPARED: usize = 8;
 
-/// How many consumers are made for that until one is where the stream is led. Then there is a pause before more of
-/// them.
+/// How many consumers are created in a row to get one on the leader of the stream. After that, any server will do.
 const PLACES: u32 = 6;
 
-/// What the engine hears from an intake.
+/// A report of an intake to the engine.
 #[derive(Debug)]
 pub struct IntakeReport {
-    /// Of which tenure it was read.
+    /// The tenure that it belongs to.
     pub tenure: Tenure,
-    /// What was read.
+    /// Its content.
     pub what: IntakeEvent,
 }
 
-/// What was read.
+/// The content of a report.
 #[derive(Debug)]
 pub enum IntakeEvent {
     /// The source can be read.
@@ -85,13 +84,13 @@ pub enum IntakeEvent {
     Stuck(String),
     /// Nothing up to here can be read any more.
     Skip(Seq),
-    /// This was read, and is not in the stream any more, or another message is in its place.
+    /// A message that was read is no longer in the stream, or another one is in its place.
     Missing(Checkpoint),
     /// All up to a sequence was read, and these are the events in it.
     Events {
         /// The last sequence.
         through: Seq,
-        /// The last message of that.
+        /// The last message in that range.
         mark: Option<Mark>,
         /// The events, in order.
         events: Vec<Readable>,
@@ -99,37 +98,37 @@ pub enum IntakeEvent {
 }
 
 impl IntakeEvent {
-    /// Whether the rest of the node is to know of it.
+    /// Whether it may change the engine's report to the rest of the node.
     pub(crate) fn is_news(&self) -> bool {
         matches!(self, Self::Flowing | Self::Stuck(_) | Self::Missing(_))
     }
 }
 
-/// What is under way.
+/// What the intake waits for.
 #[derive(Debug)]
 enum Doing {
-    /// Nothing that has an answer, or a pause.
+    /// Nothing, or the end of a pause.
     Idle,
-    /// A consumer is made; so many were made before, to have one where the stream is led.
+    /// A new consumer. The number counts those that were created in a row to get one on the leader of the stream.
     Opening(u32),
-    /// The stream is looked at.
+    /// The state of the stream.
     Looking(LookReason),
-    /// The last message that was read is looked for, before the source is read; or before one message is, from the
-    /// leader.
+    /// Whether the stream still has the last message that was read. After that, the intake reads from the consumer, or
+    /// one message from the leader.
     FindingLast { is_rescue: bool },
-    /// Messages are waited for.
+    /// Messages of the consumer.
     Reading,
-    /// One message is read from the leader.
+    /// One message from the leader.
     Rescuing,
-    /// What was read is compared with what the leader has.
+    /// The leader's message to compare with.
     Comparing(Claim),
-    /// What the stream lacks of what was read is looked for.
+    /// The missing ranges of the claim.
     Walking(Claim),
-    /// Dead letters are stored.
+    /// The storage of dead letters.
     Posting(Claim),
 }
 
-/// One intake.
+/// The state of an intake.
 #[derive(Debug)]
 pub struct Intake {
     tenure: Tenure,
@@ -143,9 +142,9 @@ pub struct Intake {
     lateness: Lateness,
     /// Whether the last chunk was late.
     late: bool,
-    /// Consumers made so far.
+    /// The number of consumers so far.
     consumers: u64,
-    /// Consumers made since a message came.
+    /// The number of failures since the last report of messages.
     attempts: u32,
     doing: Doing,
     outputs: VecDeque<IntakeOutput>,
@@ -173,12 +172,12 @@ impl Intake {
         intake
     }
 
-    /// What is to be done next. There is always something, once what was to be done before is answered.
+    /// The next output. There always is one once the last output that has an answer was answered.
     pub fn next_output(&mut self) -> Option<IntakeOutput> {
         self.outputs.pop_front()
     }
 
-    /// Whether there is a connection to NATS.
+    /// Sets whether there is a connection to NATS.
     pub fn set_connected(&mut self, is_connected: bool) {
         self.is_connected = is_connected;
     }
@@ -189,46 +188,47 @@ impl Intake {
         self.outputs.push_back(output);
     }
 
-    /// Tells the engine.
-    fn tell(&mut self, what: IntakeEvent) {
-        self.outputs.push_back(IntakeOutput::Tell(what));
+    /// Adds a report to the engine.
+    fn report(&mut self, what: IntakeEvent) {
+        self.outputs.push_back(IntakeOutput::Report(what));
     }
 
-    /// Makes a consumer: where the stream is led, if that matters.
+    /// Creates a consumer. `made` were created before it to get one on the leader of the stream.
     fn open(&mut self, made: u32) {
         self.consumers += 1;
         let (after, number) = (self.reading.last, self.consumers);
         self.ask(Doing::Opening(made + 1), IntakeOutput::Open { after, number });
     }
 
-    /// The consumer was made, or was not.
+    /// Takes the result of creating a consumer.
     pub fn opened(&mut self, opened: Result<Opened, IntakeTrouble>) {
         let Doing::Opening(made) = replace(&mut self.doing, Doing::Idle) else { return };
         match opened {
             Ok(opened) => {
                 self.reading = Contiguity::after(self.reading.last);
                 self.lateness.restart();
-                // Asked for when the consumer is there: a later stream than the consumer's would show.
+                // After the creation, so that an epoch of the stream is noticed that is later than the consumer's.
                 self.ask(Doing::Looking(LookReason::Opened { opened, made }), IntakeOutput::Look);
             }
             Err(trouble) => self.give_up(&trouble),
         }
     }
 
-    /// Waits for messages of the consumer, which was made where it should be.
+    /// Starts to read from the consumer.
     fn begin(&mut self) {
         // A message may have been damaged before this consumer could read it, even if nothing is pending now: the first
         // chunk is always checked.
         self.late = true;
-        // After more than one failure only a message proves that it can be read, where heartbeats come.
+        // After more than one failure, only a message proves that the source can be read. The catch-all may have none,
+        // since it has no heartbeats.
         if self.attempts <= 1 || self.tenure.source == Source::CatchAll {
-            self.tell(IntakeEvent::Flowing);
+            self.report(IntakeEvent::Flowing);
         }
         self.ask(Doing::Reading, IntakeOutput::Read);
     }
 
-    /// Messages came, at `now`, in order; each is read only if it is the next one. `idle_at` is when the server last
-    /// said that nothing was left to be delivered, on the same clock.
+    /// Takes messages that arrived at `now`, in order. Each is read only if it is the next one. `idle_at` is the time,
+    /// on the same clock, of the server's last report that nothing is left to deliver.
     pub fn take<R: FnOnce() -> Content>(
         &mut self,
         now: Millis,
@@ -237,7 +237,7 @@ impl Intake {
     ) {
         let Doing::Reading = self.doing else { return };
         if let Some(idle_at) = idle_at {
-            self.lateness.is_current(idle_at);
+            self.lateness.note_current(idle_at);
         }
         let (before, mut read, mut trouble) = (self.reading, ReadMessages::default(), None);
         for (delivery, content) in messages {
@@ -253,7 +253,7 @@ impl Intake {
             read.take(delivery.seq, delivery.stored, content());
         }
         if self.reading.last == before.last {
-            return self.go_on(trouble.as_ref());
+            return self.read_more(trouble.as_ref());
         }
         let is_late = self.lateness.take_late();
         let was_late = replace(&mut self.late, is_late);
@@ -261,28 +261,28 @@ impl Intake {
         if is_late || was_late {
             self.ask(Doing::Looking(LookReason::Late(claim)), IntakeOutput::Look);
         } else {
-            self.hand_on(claim);
+            self.deliver(claim);
         }
     }
 
-    /// No more comes of the consumer, or nothing for too long.
+    /// The consumer has ended, or was silent for too long.
     pub fn ended(&mut self, trouble: &IntakeTrouble) {
         if let Doing::Reading = self.doing {
             self.give_up(trouble);
         }
     }
 
-    /// There is a connection that was not there: what was on its way is lost, and the consumer may be, too.
+    /// NATS is connected again. Messages that were on their way are lost, and the consumer may be lost too.
     pub fn reconnected(&mut self) {
         self.ended(&IntakeTrouble::Reconnected);
     }
 
     /// Passes on what was read. Dead letters are stored before the engine gets anything after them.
-    fn hand_on(&mut self, mut claim: Claim) {
+    fn deliver(&mut self, mut claim: Claim) {
         claim.read.count();
         let dead_letters = take(&mut claim.read.dead_letters);
         if dead_letters.is_empty() {
-            self.tell_read(claim);
+            self.report_read(claim);
         } else {
             self.ask(Doing::Posting(claim), IntakeOutput::Post(dead_letters));
         }
@@ -291,37 +291,37 @@ impl Intake {
     /// The dead letters are stored, or given up.
     pub fn posted(&mut self) {
         if let Doing::Posting(claim) = replace(&mut self.doing, Doing::Idle) {
-            self.tell_read(claim);
+            self.report_read(claim);
         }
     }
 
-    /// Tells the engine what was read. What is missing in it every gateway sees as a gap.
-    fn tell_read(&mut self, claim: Claim) {
+    /// Reports to the engine what was read. Every gateway gets a gap for each missing range.
+    fn report_read(&mut self, claim: Claim) {
         let Claim { mut read, trouble, is_rescue, .. } = claim;
         if self.attempts > 1 {
-            self.tell(IntakeEvent::Flowing);
+            self.report(IntakeEvent::Flowing);
         }
         self.attempts = 0;
         self.mark = read.mark.or(self.mark);
         for MissingRange { after, through } in take(&mut read.missing) {
             let events = read.take_until(after);
-            self.tell(IntakeEvent::Events { through: after, mark: None, events });
-            self.tell(IntakeEvent::Skip(through));
+            self.report(IntakeEvent::Events { through: after, mark: None, events });
+            self.report(IntakeEvent::Skip(through));
         }
         let (through, mark, events) = (self.reading.last, read.mark, read.events);
-        self.tell(IntakeEvent::Events { through, mark, events });
-        if is_rescue { self.pause() } else { self.go_on(trouble.as_ref()) }
+        self.report(IntakeEvent::Events { through, mark, events });
+        if is_rescue { self.pause() } else { self.read_more(trouble.as_ref()) }
     }
 
-    /// Waits for more, if nothing is wrong with what came.
-    fn go_on(&mut self, trouble: Option<&IntakeTrouble>) {
+    /// Waits for more messages, unless there was a fault.
+    fn read_more(&mut self, trouble: Option<&IntakeTrouble>) {
         match trouble {
             Some(trouble) => self.give_up(trouble),
             None => self.ask(Doing::Reading, IntakeOutput::Read),
         }
     }
 
-    /// Ends the consumer. There will be another one.
+    /// Closes the consumer. Another one is created later.
     fn give_up(&mut self, trouble: &IntakeTrouble) {
         self.outputs.push_back(IntakeOutput::Close);
         // The catch-all has no heartbeats, so silence is no fault there. The new consumer is only a precaution.
@@ -330,9 +330,9 @@ impl Intake {
             return self.open(0);
         }
         metrics::INTAKE_RESTARTS.with(trouble.label()).increment(1);
-        warn!(source = %self.tenure.source, after = %self.reading.last, cause = trouble.text(), "reading anew");
+        warn!(source = %self.tenure.source, after = %self.reading.last, cause = trouble.text(), "intake restarted");
         self.attempts += 1;
-        self.tell(IntakeEvent::Stuck(trouble.text()));
+        self.report(IntakeEvent::Stuck(trouble.text()));
         let is_other = matches!(trouble, IntakeTrouble::OtherStream | IntakeTrouble::Lost);
         if self.attempts >= FAILURES && !is_other && self.is_connected {
             self.ask(Doing::Looking(LookReason::Rescue), IntakeOutput::Look);
@@ -353,8 +353,7 @@ impl Intake {
         }
     }
 
-    /// The next message of the source, as the leader of the stream has it, if there is one. Consumers have failed at
-    /// it.
+    /// Takes the source's next message from the leader of the stream, if there is one. Consumers have failed at it.
     pub fn rescued(&mut self, found: Result<Option<(Seq, Timestamp, Content)>, String>) {
         let Doing::Rescuing = replace(&mut self.doing, Doing::Idle) else { return };
         match found {
@@ -366,7 +365,7 @@ impl Intake {
                 let (before, mut read) = (self.reading, ReadMessages::default());
                 self.reading.last = seq;
                 read.take(seq, stored, content);
-                // What retention took meanwhile was not the leader's next message.
+                // Retention may have removed messages before this one, which the look at the stream shows.
                 let claim = Claim { before, kept: before.last, compared: 0, read, trouble: None, is_rescue: true };
                 self.ask(Doing::Looking(LookReason::Late(claim)), IntakeOutput::Look);
             }
@@ -376,7 +375,7 @@ impl Intake {
     /// A check failed, or has shown that the consumer cannot be used.
     fn fail(&mut self, is_rescue: bool, trouble: &IntakeTrouble) {
         if is_rescue {
-            debug!(source = %self.tenure.source, cause = trouble.text(), "message not read from the leader either");
+            debug!(source = %self.tenure.source, cause = trouble.text(), "message not read from the leader");
             self.pause();
         } else {
             self.give_up(trouble);

@@ -155,7 +155,7 @@ impl SimCluster {
     /// When something is over that an intake wants done.
     fn until(&mut self, now: Millis, output: &IntakeOutput) -> Millis {
         match output {
-            IntakeOutput::Read | IntakeOutput::Tell(_) | IntakeOutput::Close => now,
+            IntakeOutput::Read | IntakeOutput::Report(_) | IntakeOutput::Close => now,
             IntakeOutput::Pause(pause) => now.plus(millis(*pause)),
             _ if self.failing && self.network.random(4) == 0 => now.plus(1 + self.network.random(SLOW)),
             _ => now,
@@ -177,7 +177,7 @@ impl SimCluster {
             IntakeOutput::Pause(_) if is_over || std::mem::take(&mut reader.was_away) => reader.intake.paused(),
             _ if !is_over => return Some((output, until)),
             IntakeOutput::Close => reader.consumer = None,
-            IntakeOutput::Tell(what) => {
+            IntakeOutput::Report(what) => {
                 self.check_told(reader, &what);
                 self.routers[number].engine.read(IntakeReport { tenure, what });
             }
@@ -203,7 +203,7 @@ impl SimCluster {
             |cluster: &Self, after| cluster.readable(after).find(|one| Some(one.partition) == partition).cloned();
         let intake = &mut reader.intake;
         match question {
-            IntakeOutput::Look => intake.saw(failure.map_or_else(|| Ok(self.state()), Err)),
+            IntakeOutput::Look => intake.looked(failure.map_or_else(|| Ok(self.state()), Err)),
             IntakeOutput::FindLast(facts, mark) => {
                 let found = facts.has(self, mark).now_or_never().expect("an answer").expect("no failure");
                 intake.found_last(failure.map_or(Ok(found), Err));

@@ -22,10 +22,10 @@ use tracing::debug;
 /// How many messages are taken from the consumer at a time.
 const CHUNK: u64 = 256;
 
-/// How many bytes of them.
+/// How many bytes of messages are taken at a time.
 const BYTES: usize = 1024 * 1024;
 
-/// How long what is live may wait for a walk of the stream.
+/// How long live events may wait for a walk of the stream.
 const WALK_DEADLINE: Duration = Duration::from_secs(3);
 
 /// How long a source may be silent if its owner stores a partition heartbeat this often.
@@ -85,71 +85,71 @@ impl Driver {
         match output {
             IntakeOutput::Read => self.read().await,
             // Waits while the engine has too much to do.
-            IntakeOutput::Tell(what) => {
+            IntakeOutput::Report(what) => {
                 if self.context.engine.send(IntakeReport { tenure: self.tenure, what }).await.is_err() {
-                    debug!("the engine has ended");
+                    debug!("engine has ended");
                 }
             }
             IntakeOutput::Open { after, number } => {
                 let opened = self.open(after, number).await;
-                self.hear().opened(opened);
+                self.updated_intake().opened(opened);
             }
             IntakeOutput::Close => self.close().await,
             IntakeOutput::Post(dead_letters) => {
                 dead_letters::post(&self.context.nats, self.epoch_id, dead_letters).await;
-                self.hear().posted();
+                self.updated_intake().posted();
             }
             IntakeOutput::Pause(pause) => {
                 tokio::select! {
                     () = reconnection(&mut self.connected) => {}
                     () = sleep(pause) => {}
                 }
-                self.hear().paused();
+                self.updated_intake().paused();
             }
             question => self.ask(question).await,
         }
     }
 
-    /// Asks what is to be known of the stream.
+    /// Asks NATS the question, and passes the answer to the intake.
     async fn ask(&mut self, question: IntakeOutput) {
         let (context, filter) = (Arc::clone(&self.context), self.tenure.source.filter());
         let (nats, stream) = (&context.nats, &context.decoder.stream);
         match question {
             IntakeOutput::Look => {
                 let state = StreamState::look(nats, stream).await.map_err(|error| error.to_string());
-                self.hear().saw(state);
+                self.updated_intake().looked(state);
             }
             IntakeOutput::FindLast(facts, mark) => {
                 let found = facts.has(&StreamLeader { nats, stream }, mark).await.map_err(|error| error.to_string());
-                self.hear().found_last(found);
+                self.updated_intake().found_last(found);
             }
             IntakeOutput::Compare(after) => {
                 let next = leader::first_after(nats, stream, after, &filter).await;
-                self.hear().compared(next.map(|next| next.map(|next| next.seq)));
+                self.updated_intake().compared(next.map(|next| next.map(|next| next.seq)));
             }
             IntakeOutput::Rescue(after) => {
                 let found = leader::first_after(nats, stream, after, &filter).await;
                 let content = |held: StreamMessage| -> (Seq, Timestamp, Content) {
                     (held.seq, held.stored, context.decoder.content(held))
                 };
-                self.hear().rescued(found.map(|found| found.map(content)));
+                self.updated_intake().rescued(found.map(|found| found.map(content)));
             }
             IntakeOutput::Walk { after, through } => {
                 let walk = context.walker.missing(after, through, WalkPace::Live, None);
                 let walked = timeout(WALK_DEADLINE, walk).await.unwrap_or(Err(WalkError::Late));
-                self.hear().walked(walked.map_err(|error| error.to_string()));
+                self.updated_intake().walked(walked.map_err(|error| error.to_string()));
             }
-            other => debug!(?other, "no question"),
+            other => debug!(?other, "unexpected output of an intake"),
         }
     }
 
-    /// The intake, which knows how NATS is.
-    fn hear(&mut self) -> &mut Intake {
+    /// The intake, with the current state of the connection.
+    fn updated_intake(&mut self) -> &mut Intake {
         self.intake.set_connected(self.context.nats.is_connected());
         &mut self.intake
     }
 
-    /// Makes a consumer. Its name is a new one: one that is stuck must not stand in the way of the next.
+    /// Creates a consumer. Each has a new name, so that one that is stuck does not block the next.
     async fn open(&mut self, after: Seq, number: u64) -> Result<Opened, IntakeTrouble> {
         let (Context { nats, me, decoder, .. }, tenure) = (&*self.context, self.tenure);
         self.connected.mark_unchanged();
@@ -173,16 +173,16 @@ impl Driver {
     }
 
     async fn read(&mut self) {
-        let Some(pull) = &mut self.pull else { return self.hear().ended(&IntakeTrouble::Silent) };
+        let Some(pull) = &mut self.pull else { return self.updated_intake().ended(&IntakeTrouble::Silent) };
         let came = tokio::select! {
             biased;
-            () = reconnection(&mut self.connected) => return self.hear().reconnected(),
+            () = reconnection(&mut self.connected) => return self.updated_intake().reconnected(),
             came = timeout(self.context.silence, pull.next()) => came,
         };
         let came = match came {
             Ok(Ok(came)) => came,
-            Ok(Err(end)) => return self.hear().ended(&end.into()),
-            Err(_) => return self.hear().ended(&IntakeTrouble::Silent),
+            Ok(Err(end)) => return self.updated_intake().ended(&end.into()),
+            Err(_) => return self.updated_intake().ended(&IntakeTrouble::Silent),
         };
         let Context { nats, clock, decoder, .. } = &*self.context;
         let idle_at = pull.idle_at().map(|at| clock.shown(at));
@@ -192,7 +192,7 @@ impl Driver {
     }
 }
 
-/// Waits until there is a connection that was not there.
+/// Waits until NATS is connected again.
 async fn reconnection(connected: &mut watch::Receiver<bool>) {
     while connected.changed().await.is_ok() {
         if *connected.borrow_and_update() {

@@ -19,33 +19,33 @@ const BACKLOG: u64 = 1_000;
 /// What is known of one reader.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Lateness {
-    /// When it was last known that nothing was left to be read; `None` if that is not known of this consumer.
+    /// The last time at which nothing was left to be read; `None` if no such time of this consumer is known.
     current_at: Option<Millis>,
     is_late: bool,
 }
 
 impl Lateness {
-    /// The reader reads by another consumer, which has not told anything yet.
+    /// The reader has another consumer, of which nothing is known yet.
     pub(super) fn restart(&mut self) {
         *self = Self::default();
     }
 
-    /// The server says that nothing is left to be read: by a heartbeat, or with a message that has none after it.
-    pub(super) fn is_current(&mut self, now: Millis) {
+    /// Notes that nothing is left to be read: the server has sent a heartbeat, or a message that has none after it.
+    pub(super) fn note_current(&mut self, now: Millis) {
         self.current_at = self.current_at.max(Some(now));
     }
 
-    /// A message came that has so many after it.
+    /// Notes that a message arrived, with `pending` messages after it.
     pub(super) fn take(&mut self, now: Millis, pending: u64) {
         let waited = self.current_at.is_none_or(|at| now.since(at) > LATE);
         self.is_late |= waited || pending > BACKLOG;
         if pending == 0 {
-            self.is_current(now);
+            self.note_current(now);
         }
     }
 
-    /// Whether something of what came since the last call was late: then the stream has to be asked whether it still
-    /// begins where the reader went on, before anything of that is claimed.
+    /// Whether any message since the last call was late. If so, the intake looks where the stream begins before it
+    /// claims anything.
     pub(super) fn take_late(&mut self) -> bool {
         std::mem::take(&mut self.is_late)
     }
@@ -70,13 +70,13 @@ mod tests {
     #[test]
     fn lateness_follows_the_local_clock_and_the_pending_count() {
         let mut lateness = Lateness::default();
-        lateness.is_current(Millis(0));
+        lateness.note_current(Millis(0));
         lateness.take(Millis(1_000), 0);
         assert!(!lateness.take_late());
         lateness.take(Millis(2_001), 0);
         assert!(lateness.take_late());
         // A quiet partition whose consumer says so is not late.
-        lateness.is_current(Millis(9_000));
+        lateness.note_current(Millis(9_000));
         lateness.take(Millis(9_500), 7);
         assert!(!lateness.take_late());
         lateness.take(Millis(9_600), 1_001);

@@ -9,7 +9,7 @@ use crate::stream::StreamFacts;
 use std::time::Duration;
 use tickwire_core::ids::Seq;
 
-/// A consumer that was made.
+/// A consumer that was created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Opened {
     /// How many messages it has to deliver.
@@ -24,16 +24,16 @@ pub struct Opened {
 pub enum IntakeOutput {
     /// Create a consumer of the source: [`Intake::opened`].
     Open {
-        /// Of what comes after this.
+        /// It delivers messages after this sequence.
         after: Seq,
         /// The number of the consumer within this tenure.
         number: u64,
     },
     /// Delete the consumer, if there is one.
     Close,
-    /// Look at the stream: [`Intake::saw`].
+    /// Look at the stream: [`Intake::looked`].
     Look,
-    /// Find out whether the stream, which was seen like this, has this message: [`Intake::found_last`].
+    /// Find out whether the stream, whose state this is, has this message: [`Intake::found_last`].
     FindLast(StreamFacts, Mark),
     /// Wait for messages of the consumer: [`Intake::take`], [`Intake::ended`] or [`Intake::reconnected`].
     Read,
@@ -42,17 +42,17 @@ pub enum IntakeOutput {
     Compare(Seq),
     /// Read the source's first message after this one from the leader of the stream: [`Intake::rescued`].
     Rescue(Seq),
-    /// Find out what the stream lacks: [`Intake::walked`].
+    /// Find out which messages the stream lacks: [`Intake::walked`].
     Walk {
-        /// After this.
+        /// The range begins after this sequence.
         after: Seq,
-        /// Up to here.
+        /// The range ends with this sequence.
         through: Seq,
     },
     /// Store dead letters: [`Intake::posted`].
     Post(Vec<DeadLetter>),
-    /// Tell the engine.
-    Tell(IntakeEvent),
-    /// Wait for so long, or until NATS is there again: [`Intake::paused`].
+    /// Report this to the engine.
+    Report(IntakeEvent),
+    /// Wait for this time, or until NATS is connected again: [`Intake::paused`].
     Pause(Duration),
 }

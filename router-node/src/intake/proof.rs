@@ -1,5 +1,5 @@
-//! What an intake makes sure of before it claims anything: that retention has not passed it, that no copy of the stream
-//! lacks what its leader has, and that the stream is still the one that it has read. Pure.
+//! What an intake checks before it claims anything: that retention has removed nothing unread, that the copy it reads
+//! lacks nothing that the leader has, and that the stream is still the one that it has read. Pure.
 
 use super::chunk::ReadMessages;
 use super::trouble::IntakeTrouble;
@@ -13,10 +13,10 @@ use tickwire_core::coverage::builder::Contiguity;
 use tickwire_core::ids::Seq;
 use tracing::warn;
 
-/// What the stream is looked at for.
+/// Why the stream is looked at.
 #[derive(Debug)]
 pub(super) enum LookReason {
-    /// A consumer was made, one of so many, to have one where the stream is led.
+    /// A consumer was created. `made` counts those that were created in a row to get one on the leader of the stream.
     Opened { opened: Opened, made: u32 },
     /// What was read was late.
     Late(Claim),
@@ -27,9 +27,9 @@ pub(super) enum LookReason {
 /// A range that was read, but that the engine does not know of yet.
 #[derive(Debug)]
 pub(super) struct Claim {
-    /// How far everything was read before.
+    /// The state of the reading before it.
     pub(super) before: Contiguity,
-    /// Up to where everything was read before, or the stream has removed everything since.
+    /// Everything up to here was read before, or was removed from the stream since.
     pub(super) kept: Seq,
     /// How many of the first messages were compared with what the leader has.
     pub(super) compared: usize,
@@ -41,15 +41,15 @@ pub(super) struct Claim {
 }
 
 impl Intake {
-    /// The stream was looked at, or could not be.
-    pub fn saw(&mut self, state: Result<StreamState, String>) {
+    /// Takes the state of the stream, or why it could not be read.
+    pub fn looked(&mut self, state: Result<StreamState, String>) {
         let Doing::Looking(reason) = replace(&mut self.doing, Doing::Idle) else { return };
         let (last, is_rescue) = match &reason {
             LookReason::Late(claim) => (claim.before.last, claim.is_rescue),
             LookReason::Opened { .. } => (self.reading.last, false),
             LookReason::Rescue => (self.reading.last, true),
         };
-        let (kept, state) = match self.keep_up(last, state) {
+        let (kept, state) = match self.skip_removed(last, state) {
             Ok(kept) => kept,
             Err(trouble) => {
                 // What was read is not claimed, and is read again.
@@ -61,15 +61,18 @@ impl Intake {
         };
         match reason {
             LookReason::Opened { opened, made } => self.place(opened, made, &state),
-            LookReason::Late(claim) => self.catch_up(Claim { kept, ..claim }, &state),
-
+            LookReason::Late(claim) => self.check_late(Claim { kept, ..claim }, &state),
             LookReason::Rescue => self.find_last(state.facts, true),
         }
     }
 
-    /// Skips what cannot be read any more after `last`. Returns up to where that is, or `last`, and what the stream is
-    /// like.
-    fn keep_up(&mut self, last: Seq, state: Result<StreamState, String>) -> Result<(Seq, StreamState), IntakeTrouble> {
+    /// Skips the range after `last` that cannot be read any more. Returns its end (`last` if there is none), and the
+    /// state of the stream.
+    fn skip_removed(
+        &mut self,
+        last: Seq,
+        state: Result<StreamState, String>,
+    ) -> Result<(Seq, StreamState), IntakeTrouble> {
         let state = state.map_err(IntakeTrouble::Failed)?;
         if state.facts.epoch_id != self.epoch_id {
             return Err(IntakeTrouble::OtherStream);
@@ -82,15 +85,15 @@ impl Intake {
         Ok((least, state))
     }
 
-    /// Goes on after `least`, since nothing up to there can be read any more.
+    /// Continues after `least`, because nothing up to there can be read any more.
     fn skip(&mut self, last: Seq, least: Seq) {
         warn!(source = %self.tenure.source, after = %last, through = %least, "retention removed an unread range");
         metrics::SKIPPED_RANGES.increment(1);
         self.reading.last = self.reading.last.max(least);
-        self.tell(IntakeEvent::Skip(least));
+        self.report(IntakeEvent::Skip(least));
     }
 
-    /// Reads from the consumer that was made, unless another server leads the stream and that matters.
+    /// Uses the new consumer, unless it has many messages to deliver and is not on the leader of the stream.
     fn place(&mut self, opened: Opened, made: u32, state: &StreamState) {
         let Opened { pending, server } = opened;
         let matters = state.facts.replicas > 1 && pending > COMPARED as u64;
@@ -102,30 +105,30 @@ impl Intake {
         self.find_last(state.facts, false);
     }
 
-    /// Makes sure that the last message that was read is there still, and not another in its place.
+    /// Checks that the stream still has the last message that was read, and not another one in its place.
     fn find_last(&mut self, facts: StreamFacts, is_rescue: bool) {
         match self.mark {
             Some(mark) => self.ask(Doing::FindingLast { is_rescue }, IntakeOutput::FindLast(facts, mark)),
-            None => self.go_in(is_rescue),
+            None => self.start_reading(is_rescue),
         }
     }
 
-    /// Whether the stream has the last message that was read; `None` if it was removed.
+    /// Takes whether the stream has the last message that was read; `None` if it was removed.
     pub fn found_last(&mut self, found: Result<Option<bool>, String>) {
         let Doing::FindingLast { is_rescue } = replace(&mut self.doing, Doing::Idle) else { return };
         match (found, self.mark) {
             (Ok(Some(false)), Some(mark)) => {
                 let (checkpoint, epoch_id, mark) = (mark.seq, self.epoch_id, Some(mark));
-                self.tell(IntakeEvent::Missing(Checkpoint { checkpoint, epoch_id, mark }));
+                self.report(IntakeEvent::Missing(Checkpoint { checkpoint, epoch_id, mark }));
                 self.fail(is_rescue, &IntakeTrouble::Lost);
             }
-            (Ok(_), _) => self.go_in(is_rescue),
+            (Ok(_), _) => self.start_reading(is_rescue),
             (Err(reason), _) => self.fail(is_rescue, &IntakeTrouble::Failed(reason)),
         }
     }
 
-    /// The stream is the one that was read.
-    fn go_in(&mut self, is_rescue: bool) {
+    /// Starts to read, since the stream is the one that was read before.
+    fn start_reading(&mut self, is_rescue: bool) {
         if is_rescue {
             self.ask(Doing::Rescuing, IntakeOutput::Rescue(self.reading.last));
         } else {
@@ -133,9 +136,9 @@ impl Intake {
         }
     }
 
-    /// Makes sure that what was read late is what the leader has: that each message is the leader's next one as well.
-    /// Of many that would take too long: they are to be read from the leader.
-    fn catch_up(&mut self, claim: Claim, state: &StreamState) {
+    /// Checks late messages against the leader: each must be the leader's next one as well. That takes too long for
+    /// many messages, so these are read again from the leader.
+    fn check_late(&mut self, claim: Claim, state: &StreamState) {
         let server = self.server.as_ref().filter(|_| !claim.is_rescue);
         if state.facts.replicas <= 1 || server == state.leader.as_ref() {
             return self.walk(claim);
@@ -149,7 +152,7 @@ impl Intake {
     /// Compares the next message.
     fn compare(&mut self, mut claim: Claim) {
         let Claim { kept, compared, read, .. } = &mut claim;
-        // What retention has taken meanwhile is skipped.
+        // Messages that retention has removed meanwhile are not compared.
         *compared = read.first.partition_point(|seq| *seq <= *kept).max(*compared);
         if *compared == read.first.len() {
             return self.walk(claim);
@@ -158,7 +161,7 @@ impl Intake {
         self.ask(Doing::Comparing(claim), IntakeOutput::Compare(after));
     }
 
-    /// The leader's next message of the source, if it has one.
+    /// Takes the leader's next message of the source, if there is one.
     pub fn compared(&mut self, next: Result<Option<Seq>, String>) {
         let Doing::Comparing(mut claim) = replace(&mut self.doing, Doing::Idle) else { return };
         let is_before = |next: Seq| claim.read.first.get(claim.compared).is_some_and(|seq| next < *seq);
@@ -172,7 +175,7 @@ impl Intake {
         }
     }
 
-    /// What was read is not claimed, and is read again.
+    /// Drops the claim, so that its range is read again.
     fn refuse(&mut self, claim: &Claim, trouble: &IntakeTrouble) {
         self.reading = Contiguity::after(claim.kept);
         self.fail(claim.is_rescue, trouble);
@@ -185,7 +188,7 @@ impl Intake {
         self.ask(Doing::Walking(claim), IntakeOutput::Walk { after, through });
     }
 
-    /// What the stream lacks, in order. Where that cannot be found out, what is live goes on.
+    /// Takes the missing ranges, in order. If they could not be found out, live events are delivered without them.
     pub fn walked(&mut self, walked: Result<Walked, String>) {
         let Doing::Walking(mut claim) = replace(&mut self.doing, Doing::Idle) else { return };
         match walked {
@@ -200,9 +203,9 @@ impl Intake {
             }
             Err(reason) => {
                 metrics::UNWALKED_RANGES.increment(1);
-                warn!(source = %self.tenure.source, reason, "whether anything is missing of what was read is not known");
+                warn!(source = %self.tenure.source, reason, "range not checked for missing messages");
             }
         }
-        self.hand_on(claim);
+        self.deliver(claim);
     }
 }

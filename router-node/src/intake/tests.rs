@@ -40,7 +40,7 @@ fn wanted(intake: &mut Intake) -> Vec<String> {
 
 fn through(seq: u64) -> String {
     let mark = Some(Mark { seq: Seq(seq), stored: seq as i64 });
-    format!("{:?}", IntakeOutput::Tell(IntakeEvent::Events { through: Seq(seq), mark, events: Vec::new() }))
+    format!("{:?}", IntakeOutput::Report(IntakeEvent::Events { through: Seq(seq), mark, events: Vec::new() }))
 }
 
 /// One that waits for messages after 10 from server `b`.
@@ -49,8 +49,8 @@ fn reading(replicas: usize) -> Intake {
     assert_eq!(wanted(&mut intake), ["Open { after: Seq(10), number: 1 }"]);
     intake.opened(opened(0, "b"));
     assert_eq!(wanted(&mut intake), ["Look"]);
-    intake.saw(state(1, replicas));
-    assert_eq!(wanted(&mut intake), ["Tell(Flowing)", "Read"]);
+    intake.looked(state(1, replicas));
+    assert_eq!(wanted(&mut intake), ["Report(Flowing)", "Read"]);
     intake
 }
 
@@ -60,7 +60,7 @@ fn current() -> Intake {
     for (seq, number) in [(11, 1), (12, 2)] {
         intake.take(Millis(0), None, heartbeats(0, &[(seq, number)]));
         assert_eq!(wanted(&mut intake), ["Look"]);
-        intake.saw(state(1, 1));
+        intake.looked(state(1, 1));
         assert_eq!(wanted(&mut intake), [format!("Walk {{ after: Seq({}), through: Seq({seq}) }}", seq - 1)]);
         intake.walked(walked(&[], 0));
         assert_eq!(wanted(&mut intake), [through(seq), "Read".to_owned()]);
@@ -76,7 +76,7 @@ fn current_events_are_reported_at_once_and_missed_ones_read_again() {
     intake.take(Millis(20), None, heartbeats(0, &[(16, 5), (18, 7)]));
     let wanted = wanted(&mut intake);
     assert_eq!(wanted[..2], [through(16), "Close".to_owned()]);
-    assert!(wanted[2].starts_with("Tell(Stuck(") && wanted[3] == "Pause(0ns)", "{wanted:?}");
+    assert!(wanted[2].starts_with("Report(Stuck(") && wanted[3] == "Pause(0ns)", "{wanted:?}");
     intake.paused();
     assert!(matches!(intake.next_output(), Some(IntakeOutput::Open { after: Seq(16), number: 2 })));
 }
@@ -86,11 +86,11 @@ fn late_events_are_reported_after_removed_and_missing_ranges() {
     let mut intake = current();
     intake.take(Millis(2_000), None, heartbeats(0, &[(20, 3), (30, 4)]));
     assert_eq!(wanted(&mut intake), ["Look"]);
-    intake.saw(state(18, 1));
-    assert_eq!(wanted(&mut intake), ["Tell(Skip(Seq(17)))", "Walk { after: Seq(17), through: Seq(30) }"]);
+    intake.looked(state(18, 1));
+    assert_eq!(wanted(&mut intake), ["Report(Skip(Seq(17)))", "Walk { after: Seq(17), through: Seq(30) }"]);
     intake.walked(walked(&[(22, 24)], 17));
-    let before = "Tell(Events { through: Seq(22), mark: None, events: [] })".to_owned();
-    assert_eq!(wanted(&mut intake), [before, "Tell(Skip(Seq(24)))".to_owned(), through(30), "Read".to_owned()]);
+    let before = "Report(Events { through: Seq(22), mark: None, events: [] })".to_owned();
+    assert_eq!(wanted(&mut intake), [before, "Report(Skip(Seq(24)))".to_owned(), through(30), "Read".to_owned()]);
 }
 
 #[test]
@@ -98,11 +98,11 @@ fn message_that_is_damaged_and_then_removed_is_not_claimed() {
     let mut intake = current();
     // The consumer has skipped 20, which is damaged, and the stream still begins before that.
     intake.take(Millis(2_000), None, heartbeats(0, &[(30, 3)]));
-    intake.saw(state(1, 1));
+    intake.looked(state(1, 1));
     assert_eq!(wanted(&mut intake), ["Look", "Walk { after: Seq(12), through: Seq(30) }"]);
     // When it is walked, 20 is not missing any more but removed.
     intake.walked(walked(&[], 20));
-    assert_eq!(wanted(&mut intake), ["Tell(Skip(Seq(20)))".to_owned(), through(30), "Read".to_owned()]);
+    assert_eq!(wanted(&mut intake), ["Report(Skip(Seq(20)))".to_owned(), through(30), "Read".to_owned()]);
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn late_events_are_compared_with_the_leader() {
         let mut intake = reading(3);
         intake.take(Millis(0), None, heartbeats(0, &[(12, 1)]));
         assert_eq!(wanted(&mut intake), ["Look"]);
-        intake.saw(state(1, 3));
+        intake.looked(state(1, 3));
         assert_eq!(wanted(&mut intake), ["Compare(Seq(10))"]);
         intake.compared(Ok(Some(Seq(next))));
         let first = wanted(&mut intake).swap_remove(0);
@@ -122,12 +122,12 @@ fn late_events_are_compared_with_the_leader() {
         assert_eq!(wanted(&mut intake), [format!("Open {{ after: Seq(10), number: {number} }}")]);
         intake.opened(opened(50, "b"));
         assert_eq!(wanted(&mut intake), ["Look"]);
-        intake.saw(state(1, 3));
+        intake.looked(state(1, 3));
         if number < PLACES {
             assert!(matches!(intake.next_output(), Some(IntakeOutput::Close)));
         }
     }
-    assert_eq!(wanted(&mut intake), ["Tell(Flowing)", "Read"], "there is another way to read");
+    assert_eq!(wanted(&mut intake), ["Report(Flowing)", "Read"], "there is another way to read");
 }
 
 #[test]
@@ -139,11 +139,11 @@ fn last_message_is_verified_before_reading_continues() {
     wanted(&mut intake);
     intake.opened(opened(0, "a"));
     wanted(&mut intake);
-    intake.saw(state(1, 1));
+    intake.looked(state(1, 1));
     assert!(matches!(intake.next_output(), Some(IntakeOutput::FindLast(_, Mark { seq: Seq(12), stored: 12 }))));
     intake.found_last(Ok(Some(false)));
     let wanted = wanted(&mut intake);
-    assert!(wanted[0].starts_with("Tell(Missing(Checkpoint { checkpoint: Seq(12)"), "{wanted:?}");
+    assert!(wanted[0].starts_with("Report(Missing(Checkpoint { checkpoint: Seq(12)"), "{wanted:?}");
     assert_eq!((&*wanted[1], &*wanted[3]), ("Close", "Pause(50ms)"));
 }
 
@@ -180,16 +180,16 @@ fn message_that_consumers_fail_at_is_read_from_the_leader() {
     wanted(&mut intake);
     intake.opened(Err(IntakeTrouble::Failed("full".to_owned())));
     assert_eq!(wanted(&mut intake).last().map(String::as_str), Some("Look"));
-    intake.saw(state(1, 1));
+    intake.looked(state(1, 1));
     assert_eq!(wanted(&mut intake).len(), 1, "the last message");
     intake.found_last(Ok(Some(true)));
     assert_eq!(wanted(&mut intake), ["Rescue(Seq(12))"]);
     intake.rescued(Ok(Some((Seq(14), Timestamp(14), Ok(Decoded::Heartbeat)))));
     assert_eq!(wanted(&mut intake), ["Look"]);
-    intake.saw(state(1, 1));
+    intake.looked(state(1, 1));
     assert_eq!(wanted(&mut intake), ["Walk { after: Seq(12), through: Seq(14) }"]);
     intake.walked(Err("late".to_owned()));
-    assert_eq!(wanted(&mut intake), ["Tell(Flowing)".to_owned(), through(14), "Pause(0ns)".to_owned()]);
+    assert_eq!(wanted(&mut intake), ["Report(Flowing)".to_owned(), through(14), "Pause(0ns)".to_owned()]);
 }
 
 #[test]
@@ -201,7 +201,7 @@ fn first_message_of_a_new_consumer_is_checked_although_nothing_was_pending() {
     wanted(&mut intake);
     intake.opened(opened(0, "a"));
     wanted(&mut intake);
-    intake.saw(state(1, 1));
+    intake.looked(state(1, 1));
     wanted(&mut intake);
     intake.found_last(Ok(Some(true)));
     wanted(&mut intake);

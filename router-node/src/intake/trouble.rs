@@ -6,15 +6,15 @@ use tickwire_core::backoff::Backoff;
 
 use crate::reader::pull::PullError;
 
-/// The pauses before another consumer is made, but for the first.
+/// The pauses before another consumer is created. There is none after the first failure.
 const BACKOFF: Backoff = Backoff { first: 50, most: 2_000 };
 
 /// Why a consumer is given up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IntakeTrouble {
-    /// The consumer has delivered more than came.
+    /// The consumer has delivered a message that did not arrive.
     Missed,
-    /// Nothing came for too long.
+    /// No message arrived for too long.
     Silent,
     /// NATS was away.
     Reconnected,
@@ -22,16 +22,16 @@ pub enum IntakeTrouble {
     OtherStream,
     /// The server that was read from has removed what the leader still has.
     Behind,
-    /// What was read has waited, and the server that was read from is not the leader.
+    /// Too many messages were late to compare them with those of the leader.
     Elsewhere,
-    /// The last message that was read is not there any more.
+    /// The last message that was read is no longer in the stream.
     Lost,
-    /// This failed.
+    /// An operation failed, with this error.
     Failed(String),
 }
 
 impl IntakeTrouble {
-    /// For the metric.
+    /// The label of the metric.
     pub(super) fn label(&self) -> &'static str {
         match self {
             Self::Missed => "missed",
@@ -45,18 +45,16 @@ impl IntakeTrouble {
         }
     }
 
-    /// For people.
+    /// The text for people, as the readiness report and the log show it.
     pub(super) fn text(&self) -> String {
         match self {
-            Self::Missed => "a message was missed; reading it again".to_owned(),
-            Self::Silent => "nothing arrived; the consumer is created again".to_owned(),
-            Self::Reconnected => "NATS was away; the consumer is created again".to_owned(),
-            Self::OtherStream => "the stream has a new epoch; starting over".to_owned(),
-            Self::Behind => {
-                "a server has removed what the leader of the stream still keeps; reading elsewhere".to_owned()
-            }
-            Self::Elsewhere => "what has waited is read from the leader of the stream".to_owned(),
-            Self::Lost => "the last message that was read is not in the stream; it may have lost its end".to_owned(),
+            Self::Missed => "a message was missed".to_owned(),
+            Self::Silent => "no message arrived in time".to_owned(),
+            Self::Reconnected => "the connection to NATS was lost".to_owned(),
+            Self::OtherStream => "the stream has a new epoch".to_owned(),
+            Self::Behind => "the server of the consumer lacks messages that the leader of the stream has".to_owned(),
+            Self::Elsewhere => "too many late messages to compare with the leader of the stream".to_owned(),
+            Self::Lost => "the last message that was read is not in the stream, which may have lost its end".to_owned(),
             Self::Failed(reason) => reason.clone(),
         }
     }
@@ -72,7 +70,7 @@ impl From<PullError> for IntakeTrouble {
     }
 }
 
-/// The pause before another consumer is made, when this many were made in vain: none after the first, then doubling.
+/// The pause before another consumer is created after `attempts` failures: none after the first, then doubling.
 pub(super) fn backoff(attempts: u32) -> Duration {
     Duration::from_millis(BACKOFF.after(attempts.saturating_sub(1)))
 }
