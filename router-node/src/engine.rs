@@ -176,8 +176,8 @@ impl Engine {
     }
 
     /// Takes an interest message of a gateway.
-    pub fn hear(&mut self, now: Millis, message: InterestMessage) {
-        let needed = self.routing.hear(now, message);
+    pub fn handle_interest_message(&mut self, now: Millis, message: InterestMessage) {
+        let needed = self.routing.handle_interest_message(now, message);
         self.ask(needed);
     }
 

@@ -7,20 +7,20 @@
 //! source        what can be owned and read: a partition, or what is in none
 //! checkpoint    how far a source was read, as its lease holds it
 //! stream        the epoch of the stream, and where it begins and ends
-//! ownership     the ring says who should own a source, its lease who does
+//! ownership     the ring names the router that should own a source, its lease the one that does
 //! reader        how the stream is read, whatever it holds
 //! intake        reads all of a source
 //!   walk        looks for what the stream has lost
 //! decode        from a message to an event
 //! dead_letters  what cannot be read is stored with its reason
-//!   (rules)     decide who gets the event beside those who ask for it
+//!   (rules)     decide which gateways get the event beside those whose interest it matches
 //!   (enrich)    adds to it
-//! interest      what gateways say that they want
+//! interest      what gateways want
 //! engine        match, batch, checkpoint
 //! dispatch      sections into messages, to the gateways
 //! replay        reads again what a gateway has missed
 //!   queue       which requests are read next, and together
-//!   pass        how much is read, and what may be said of it
+//!   pass        how much is read, and what the answers may claim
 //! heartbeats    a small message per partition now and then, which takes the same way
 //! ```
 //!
@@ -79,7 +79,7 @@ const CHUNKS: usize = 32;
 /// How many questions about interest may wait for the engine.
 const INQUIRIES: usize = 16;
 
-/// Why a router ended, other than by being told to.
+/// Why a router ended without being stopped.
 #[derive(Debug, Error)]
 pub enum RunError {
     /// It did not start.
@@ -90,7 +90,7 @@ pub enum RunError {
     Signals(#[from] io::Error),
 }
 
-/// Runs a router until it is told to stop.
+/// Runs a router until it is stopped.
 ///
 /// # Errors
 /// When it cannot start.
@@ -119,7 +119,7 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
     node.nats.check().await?;
 
     let clock = Clock::start();
-    let (heard_sender, heard) = mpsc::channel(CHUNKS);
+    let (reports_sender, reports) = mpsc::channel(CHUNKS);
     let (to_ownership, to_engine) = engine::driver::ownership_channels();
     let intakes = Context {
         nats: node.nats.clone(),
@@ -128,7 +128,7 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
         decoder,
         walker,
         silence: intake::driver::silence(config.membership.tick_interval),
-        engine: heard_sender,
+        engine: reports_sender,
     };
     let engine = Engine::new(&config.router, TableLimits::default(), node.provisioned.epoch);
     let engine = engine::driver::EngineDriver::new(
@@ -140,7 +140,7 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
             checkpoint_interval: config.router.checkpoint_interval,
             shutdown: shutdown.clone(),
             intakes: Arc::new(intakes),
-            heard,
+            reports,
             feed,
             inquiries,
             view: node.membership.view(),

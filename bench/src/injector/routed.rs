@@ -120,7 +120,7 @@ impl Router {
                     self.engine.set_view(view);
                 }
                 message = interest.next() => match message {
-                    Some(message) => self.engine.hear(self.clock.now(), message),
+                    Some(message) => self.engine.handle_interest_message(self.clock.now(), message),
                     None => return Err(InjectError::Send("the connection is closed".to_owned())),
                 },
                 _ = heartbeats.tick() => self.store_heartbeats(),

@@ -151,8 +151,8 @@ impl SimRouter {
         let now = now.plus(self.offset);
         self.due = AT_ONCE;
         match message {
-            SimMessage::Delta(_, delta) => self.engine.hear(now, InterestMessage::Delta(delta)),
-            SimMessage::Beat(_, beat) => self.engine.hear(now, InterestMessage::Beat(beat)),
+            SimMessage::Delta(_, delta) => self.engine.handle_interest_message(now, InterestMessage::Delta(delta)),
+            SimMessage::Beat(_, beat) => self.engine.handle_interest_message(now, InterestMessage::Beat(beat)),
             SimMessage::Snapshot(_, parts) => {
                 let gateway = parts[0].gateway.clone();
                 self.snapshot(now, gateway, Some(parts));

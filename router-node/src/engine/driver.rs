@@ -49,7 +49,7 @@ pub(crate) struct EngineSetup {
     pub(crate) checkpoint_interval: Duration,
     pub(crate) shutdown: Shutdown,
     pub(crate) intakes: Arc<Context>,
-    pub(crate) heard: mpsc::Receiver<IntakeReport>,
+    pub(crate) reports: mpsc::Receiver<IntakeReport>,
     pub(crate) feed: InterestSubscription,
     pub(crate) inquiries: mpsc::Receiver<InterestInquiry>,
     pub(crate) view: watch::Receiver<Arc<View>>,
@@ -128,7 +128,7 @@ impl EngineDriver {
 
     async fn work(&mut self) {
         let mut connected = self.setup.nats.connected();
-        let (mut heard, mut messages) = (Vec::with_capacity(TURN), 0);
+        let (mut reports, mut messages) = (Vec::with_capacity(TURN), 0);
         let mut is_over = false;
         while !is_over {
             let now = self.now();
@@ -149,7 +149,7 @@ impl EngineDriver {
                 message = self.setup.feed.next(), if messages < MESSAGES => match message {
                     Some(message) => {
                         messages += 1;
-                        self.hear(message);
+                        self.handle_interest_message(message);
                     }
                     None => return debug!("connection to NATS closed"),
                 },
@@ -167,11 +167,11 @@ impl EngineDriver {
                 }
                 Ok(()) = connected.changed() => {}
                 () = wake(self.engine.next_turn()) => {}
-                _ = self.setup.heard.recv_many(&mut heard, TURN) => {
+                _ = self.setup.reports.recv_many(&mut reports, TURN) => {
                     messages = 0;
-                    news = heard.iter().any(|heard| heard.what.is_news());
-                    for heard in heard.drain(..) {
-                        self.engine.read(heard);
+                    news = reports.iter().any(|report| report.what.is_news());
+                    for report in reports.drain(..) {
+                        self.engine.read(report);
                     }
                 }
                 () = ready(()), if messages >= MESSAGES => messages = 0,
@@ -194,9 +194,9 @@ impl EngineDriver {
         }
     }
 
-    /// Takes a message of a gateway, and publishes the coverage that it may tell.
-    fn hear(&mut self, message: InterestMessage) {
-        self.engine.hear(self.now(), message);
+    /// Takes a message of a gateway, and publishes the coverage that it may report.
+    fn handle_interest_message(&mut self, message: InterestMessage) {
+        self.engine.handle_interest_message(self.now(), message);
         if let Some(gateway_coverage) = self.engine.take_gateway_coverage() {
             self.setup.ownership.gateway_coverage.send_replace(gateway_coverage);
         }
@@ -206,7 +206,7 @@ impl EngineDriver {
         self.setup.clock.now()
     }
 
-    /// Tells the engine the state of the connection.
+    /// Passes the state of the connection to the engine.
     fn update_connection(&mut self) {
         self.engine.set_connected(self.setup.nats.is_connected());
     }

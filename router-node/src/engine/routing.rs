@@ -101,7 +101,7 @@ impl Routing {
     }
 
     /// Takes an interest message of a gateway. Returns the gateway if its snapshot is needed.
-    pub(crate) fn hear(&mut self, now: Millis, message: InterestMessage) -> Option<NodeRef> {
+    pub(crate) fn handle_interest_message(&mut self, now: Millis, message: InterestMessage) -> Option<NodeRef> {
         match message {
             InterestMessage::Delta(delta) => {
                 let gateway = delta.gateway.clone();

@@ -41,7 +41,7 @@ fn routing() -> (Routing, NodeRef) {
     let mut log = InterestLog::new(gateway.clone(), View::default(), 0, Bounds::default());
     log.add(&Arc::new(Filter::default()));
     let delta = log.cut(Millis(0)).unwrap();
-    assert_eq!(routing.hear(Millis(0), InterestMessage::Delta(delta)), Some(gateway.clone()));
+    assert_eq!(routing.handle_interest_message(Millis(0), InterestMessage::Delta(delta)), Some(gateway.clone()));
     assert!(routing.lags(&gateway));
     let parts = log.sent().parts(&gateway, log.revision(), 1_000);
     let other = NodeRef { nonce: Nonce(2), ..gateway.clone() };
@@ -138,22 +138,22 @@ fn coverage_of_members_is_passed_on_and_that_of_others_is_not() {
         let mark = Some(Mark { seq: Seq(through - 1), stored: 7 });
         Checkpoint { checkpoint: Seq(through), epoch_id: EpochId(epoch_id), mark }
     };
-    routing.hear(Millis(0), beat(&gateway, 1, 90));
+    routing.handle_interest_message(Millis(0), beat(&gateway, 1, 90));
     assert_eq!(routing.take_gateway_coverage(), None, "not a member yet");
     let member = |node: &NodeRef| Member { node: node.clone(), role: Role::Gateway, weight: 1, draining: false };
     let other = NodeRef { id: NodeId::new("other").unwrap(), nonce: Nonce(7) };
     routing.set_view(Arc::new(View { version: 1, members: vec![member(&gateway), member(&other)] }));
-    routing.hear(Millis(0), beat(&NodeRef { nonce: Nonce(2), ..gateway.clone() }, 1, 95));
-    routing.hear(Millis(0), beat(&gateway, u64::MAX, 95));
+    routing.handle_interest_message(Millis(0), beat(&NodeRef { nonce: Nonce(2), ..gateway.clone() }, 1, 95));
+    routing.handle_interest_message(Millis(0), beat(&gateway, u64::MAX, 95));
     assert_eq!(routing.take_gateway_coverage(), None, "a gateway that is not a member, and an impossible epoch");
     for (epoch_id, through) in [(1, 90), (1, 80), (2, 10), (1, 99)] {
-        routing.hear(Millis(0), beat(&gateway, epoch_id, through));
+        routing.handle_interest_message(Millis(0), beat(&gateway, epoch_id, through));
     }
     assert_eq!((routing.take_gateway_coverage(), routing.take_gateway_coverage()), (Some(vec![expected(2, 10)]), None));
     // One that has moved less counts too.
-    routing.hear(Millis(0), beat(&other, 2, 6));
+    routing.handle_interest_message(Millis(0), beat(&other, 2, 6));
     assert_eq!(routing.take_gateway_coverage(), Some(vec![expected(2, 10), expected(2, 6)]));
     routing.set_view(Arc::new(View { version: 2, members: vec![member(&other)] }));
-    routing.hear(Millis(0), beat(&other, 2, 7));
+    routing.handle_interest_message(Millis(0), beat(&other, 2, 7));
     assert_eq!(routing.take_gateway_coverage(), Some(vec![expected(2, 7)]));
 }
