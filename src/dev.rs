@@ -100,7 +100,7 @@ impl DevArgs {
         let mut cluster = DevCluster::new(screen.clone());
         let ended = self.run_in(&home, guard, &mut cluster, &screen, &stop).await;
         let why = if ended.is_ok() { "stopping" } else { "stopping after a failure" };
-        screen.say(why);
+        screen.print(why);
         cluster.stop().await;
         ended.map(|()| ExitCode::SUCCESS)
     }
@@ -138,7 +138,7 @@ impl DevArgs {
         };
         let Some(admins) = while_running(cluster, stop, ready).await? else { return Ok(()) };
         let welcome = self.welcome(&nats_url, &admins?);
-        screen.say(&welcome);
+        screen.print(&welcome);
 
         let mut config = NatsArgs::at(&nats_url).load()?.nats;
         config.connect_timeout = READY_DEADLINE;

@@ -7,10 +7,10 @@ use std::{env, fs, io};
 use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 
-/// The oldest version that will do.
+/// The oldest version that can be used.
 const OLDEST: (u32, u32) = (2, 11);
 
-/// Where `make tools` puts one.
+/// Where `make tools` puts a nats-server.
 const IN_TOOLS: &str = ".tools/bin/nats-server";
 
 /// How long a server may take to start.
@@ -42,7 +42,7 @@ pub enum NatsServerError {
         source: io::Error,
     },
     /// It did not write its ports file in time.
-    #[error("nats-server does not say where it listens within {START_DEADLINE:?}")]
+    #[error("nats-server has not written its address within {START_DEADLINE:?}")]
     Silent,
 }
 
@@ -68,19 +68,19 @@ pub async fn find() -> Result<PathBuf, NatsServerError> {
 async fn version(server: &Path) -> Result<(u32, u32), String> {
     let output = Command::new(server).arg("--version").output().await;
     let output = output.map_err(|error| format!("cannot be run: {error}"))?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    let first = said.lines().next().unwrap_or_default();
-    parse_version(first).ok_or_else(|| format!("does not tell its version, but {first:?}"))
+    let output = String::from_utf8_lossy(&output.stdout);
+    let first = output.lines().next().unwrap_or_default();
+    parse_version(first).ok_or_else(|| format!("prints {first:?} in place of its version"))
 }
 
 /// Reads `nats-server: v2.15.1`.
-fn parse_version(said: &str) -> Option<(u32, u32)> {
-    let (_, version) = said.trim().rsplit_once(": v")?;
+fn parse_version(line: &str) -> Option<(u32, u32)> {
+    let (_, version) = line.trim().rsplit_once(": v")?;
     let mut numbers = version.split('.');
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
-/// The port that NATS' clients use unless they are told another.
+/// The port that clients of NATS use by default.
 const USUAL_PORT: u16 = 4222;
 
 /// What a server is started with: JetStream in `home`, and the usual port if it is free, else one of its own choice.

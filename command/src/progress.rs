@@ -26,12 +26,12 @@ impl Progress {
         Self::of(ProgressBar::new_spinner(), "{msg}")
     }
 
-    /// For work over so many bytes.
+    /// For work over `total` bytes.
     pub fn of_bytes(total: u64) -> Self {
         Self::of(ProgressBar::new(total), "{wide_bar} {bytes}/{total_bytes} {msg}")
     }
 
-    /// For work of so many steps.
+    /// For work of `total` steps.
     pub fn of_steps(total: u64) -> Self {
         Self::of(ProgressBar::new(total), "{bar:30} {msg}")
     }
@@ -43,7 +43,7 @@ impl Progress {
         Self { bar, written: Mutex::new(Instant::now()) }
     }
 
-    /// Says how far it is.
+    /// Shows how far the work is.
     pub fn show(&self, text: String) {
         if !self.bar.is_hidden() {
             self.bar.set_message(text);
@@ -56,14 +56,14 @@ impl Progress {
         }
     }
 
-    /// So many bytes or steps of the known total are done.
+    /// Sets how many bytes or steps of the known total are done.
     pub fn at(&self, done: u64) {
         self.bar.set_position(done);
     }
 
     /// Writes to standard output, with the line out of the way.
-    pub fn say(&self, text: &str) {
-        // Nobody reading any more is no reason to stop what is being done.
+    pub fn print(&self, text: &str) {
+        // The work goes on even if nothing reads the output any more.
         self.bar.suspend(|| writeln!(io::stdout(), "{text}").ok());
     }
 

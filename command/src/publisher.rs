@@ -1,7 +1,8 @@
-//! Acknowledged publishing, as every producer should do it: messages go out in order, a bounded number of them wait
-//! for the stream's word, and what gets none is sent again under the same `Nats-Msg-Id`, so that it is stored once.
+//! Acknowledged publishing, as every producer should do it: messages go out in order, and a bounded number of them
+//! wait for the acknowledgement of the stream. A message that gets none is sent again with the same `Nats-Msg-Id`, so
+//! that it is stored once.
 //!
-//! Order is kept as long as nothing has to be sent again; who needs it even then takes a window of 1.
+//! Order is kept as long as nothing has to be sent again. A window of 1 keeps it even then.
 
 use async_nats::jetstream::context::{PublishError as SendError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
@@ -18,7 +19,7 @@ use tickwire_core::backoff::Backoff;
 use tickwire_node::names;
 use tokio::time::{Instant, sleep};
 
-/// The pauses before something is sent again, before chance shortens them.
+/// The pauses before a message is sent again. Each is then shortened by a random factor.
 const BACKOFF: Backoff = Backoff { first: 50, most: 2_000 };
 
 /// One event on its way to the stream.
@@ -26,7 +27,7 @@ const BACKOFF: Backoff = Backoff { first: 50, most: 2_000 };
 pub struct Outgoing {
     /// Where it is published.
     pub subject: String,
-    /// What makes its repetitions duplicates.
+    /// The `Nats-Msg-Id`. A repetition with the same id is a duplicate.
     pub msg_id: String,
     /// The event as JSON.
     pub payload: Bytes,
@@ -40,7 +41,7 @@ impl Outgoing {
     }
 }
 
-/// Why an event was not stored, as far as we know.
+/// Why an event is not known to be stored.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
     /// The stream refused it.
@@ -48,7 +49,7 @@ pub enum PublishError {
     Refused {
         /// Where it was published.
         subject: String,
-        /// Why, in the words of NATS.
+        /// The error of NATS.
         reason: String,
     },
     /// The stream did not acknowledge it in time.
@@ -56,14 +57,14 @@ pub enum PublishError {
     NotAcknowledged {
         /// Where it was published.
         subject: String,
-        /// Since the first attempt.
+        /// The time since the first attempt.
         waited: Duration,
         /// The last error.
         reason: String,
     },
 }
 
-/// How one message ended, with the tag that it was sent with.
+/// The result of one message, with the tag that it was sent with.
 pub type PublishDone<T> = (T, Result<PublishAck, PublishError>);
 
 /// Sends messages, and keeps those that are not acknowledged yet.
@@ -84,7 +85,8 @@ impl<T> std::fmt::Debug for Publisher<T> {
 }
 
 impl<T: Send + 'static> Publisher<T> {
-    /// At most `window` messages are under way, each for at most `deadline`; without one they are sent again for ever.
+    /// At most `window` messages are under way, each for at most `deadline`. Without a deadline they are sent again for
+    /// ever.
     pub fn new(jetstream: jetstream::Context, window: usize, deadline: Option<Duration>) -> Self {
         Self { jetstream, window, deadline, under_way: FuturesUnordered::new() }
     }
@@ -94,7 +96,7 @@ impl<T: Send + 'static> Publisher<T> {
         self.under_way.len() >= self.window
     }
 
-    /// Sends a message, once there is room in the window. Gives the one that made room or happened to be done.
+    /// Sends a message as soon as there is room in the window. Returns a message that was done meanwhile, if any.
     pub async fn send(&mut self, tag: T, message: Outgoing) -> Option<PublishDone<T>> {
         let done =
             if self.is_full() { self.under_way.next().await } else { self.under_way.next().now_or_never().flatten() };
@@ -121,7 +123,7 @@ async fn attempt(jetstream: &jetstream::Context, message: &Outgoing) -> Attempt 
     jetstream.send_publish(message.subject.clone(), publish).await
 }
 
-/// Waits for the stream's word, sending again what got none.
+/// Waits for the acknowledgement of the stream, and sends the message again as long as there is none.
 async fn settle(
     jetstream: jetstream::Context,
     message: Outgoing,
@@ -134,7 +136,7 @@ async fn settle(
     loop {
         let error = match sent {
             Ok(acknowledgement) => match acknowledgement.await {
-                // What was sent again is a duplicate of itself: it was stored, only the stream's word was lost.
+                // A message that was sent again is a duplicate of itself: only the first acknowledgement was lost.
                 Ok(stored) => return Ok(PublishAck { duplicate: stored.duplicate && attempts == 0, ..stored }),
                 Err(error) => error,
             },
@@ -142,13 +144,13 @@ async fn settle(
         };
         let subject = message.subject.clone();
         if is_final(&error) {
-            return Err(PublishError::Refused { subject, reason: told(&error) });
+            return Err(PublishError::Refused { subject, reason: reason_of(&error) });
         }
         attempts += 1;
         let pause = Duration::from_millis(BACKOFF.after(attempts));
         let waited = start.elapsed();
         if deadline.is_some_and(|deadline| waited + pause >= deadline) {
-            return Err(PublishError::NotAcknowledged { subject, waited, reason: told(&error) });
+            return Err(PublishError::NotAcknowledged { subject, waited, reason: reason_of(&error) });
         }
         let jitter = rand::rng().random_range(0.5..=1.0);
         sleep(pause.mul_f64(jitter)).await;
@@ -163,14 +165,15 @@ fn is_final(error: &SendError) -> bool {
         PublishErrorKind::MaxPayloadExceeded => true,
         PublishErrorKind::Other => match refusal() {
             Some(refusal) => refusal.error_code() == ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM,
-            // Not the stream's word, but the client's: a subject that cannot be published to.
+            // The client refuses it, not the stream: the subject cannot be published to.
             None => true,
         },
         _ => false,
     }
 }
 
-fn told(error: &SendError) -> String {
+/// The cause for people: the error of NATS, or what to do about it.
+fn reason_of(error: &SendError) -> String {
     match error.kind() {
         PublishErrorKind::StreamNotFound => {
             "no stream takes it (start a router or gateway, which make the stream)".to_owned()
@@ -229,10 +232,10 @@ mod tests {
                 assert!(publisher.under_way.len() <= 16);
             }
             all.extend(rest(&mut publisher).await);
-            let told: BTreeMap<u64, _> = all.into_iter().map(|(number, done)| (number, done.unwrap())).collect();
-            assert_eq!(told.len(), 500);
-            for (number, stored) in told {
-                assert_eq!((stored.sequence, stored.duplicate), (number, duplicate));
+            let stored: BTreeMap<u64, _> = all.into_iter().map(|(number, done)| (number, done.unwrap())).collect();
+            assert_eq!(stored.len(), 500);
+            for (number, ack) in stored {
+                assert_eq!((ack.sequence, ack.duplicate), (number, duplicate));
             }
         }
         let last = stream.get_last_raw_message_by_subject("events.pattern.BRK=2EB").await.unwrap();

@@ -1,4 +1,4 @@
-//! How a command learns that it should stop, and how it makes a child process stop.
+//! Waits for the signals that stop a command, and stops child processes.
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{self, Read};
@@ -13,19 +13,19 @@ use tokio_util::sync::CancellationToken;
 pub fn on_signal() -> io::Result<CancellationToken> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let stop = CancellationToken::new();
-    let told = stop.clone();
+    let signalled = stop.clone();
     tokio::spawn(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        told.cancel();
+        signalled.cancel();
     });
     Ok(stop)
 }
 
-/// Does something when standard input ends: whoever holds its other end has let go of it, or died. A thread reads it,
-/// since a process can end while a thread waits, but not while a runtime does.
+/// Calls `then` when standard input ends, because the process at its other end has closed it or has died. A thread
+/// reads it: a process can end while a thread waits, but not while the runtime does.
 pub fn when_input_ends(then: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let watch = || {
         let mut scrap = [0; 256];
@@ -37,10 +37,10 @@ pub fn when_input_ends(then: impl FnOnce() + Send + 'static) -> io::Result<()> {
     Ok(())
 }
 
-/// Asks a child to end, and waits for it; `None` if it has not ended after `grace`.
+/// Sends a child SIGTERM, and waits until it ends; `None` if it has not ended after `grace`.
 pub async fn end(child: &mut Child, grace: Duration) -> io::Result<Option<ExitStatus>> {
     if let Some(pid) = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed())) {
-        // It may have ended by itself in the meantime, which the wait will tell.
+        // The signal fails if the child has ended meanwhile. The wait below returns its status then.
         kill_process(pid, Signal::TERM).ok();
     }
     timeout(grace, child.wait()).await.ok().transpose()

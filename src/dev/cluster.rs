@@ -124,7 +124,7 @@ impl DevProcess {
     async fn stop(mut self, screen: &Progress) {
         let ended = stop::end(&mut self.child, GRACE).await;
         if matches!(ended, Ok(None)) {
-            screen.say(&format!("{} has not stopped within {GRACE:?}, killing it", self.name));
+            screen.print(&format!("{} has not stopped within {GRACE:?}, killing it", self.name));
         }
         // Kills the rest of its group. Mostly the group is empty, which is not an error.
         if let Some(group) = self.group {
@@ -140,7 +140,7 @@ async fn copy(lines: impl AsyncRead + Unpin, prefix: String, screen: Arc<Progres
     let mut lines = BufReader::new(lines);
     let mut line = Vec::new();
     while matches!(lines.read_until(b'\n', &mut line).await, Ok(1..)) {
-        screen.say(&format!("{prefix}{}", String::from_utf8_lossy(&line).trim_end()));
+        screen.print(&format!("{prefix}{}", String::from_utf8_lossy(&line).trim_end()));
         line.clear();
     }
 }
