@@ -316,7 +316,7 @@ impl Edge {
             let coverage_events = Arc::new(SharedCoverageEvents::new(std::mem::take(&mut self.coverage_events)));
             for coverage_event in &coverage_events.events {
                 replay::note(coverage_event);
-                self.reached.see(coverage_event, |delivery| delivery.event.stored);
+                self.reached.record(coverage_event, |delivery| delivery.event.stored);
                 if matches!(coverage_event, CoverageEvent::Reset { .. }) {
                     self.cohorts.clear();
                 }

@@ -65,10 +65,10 @@ impl SeenLease {
         Self { read: checked(read), quiet: 0, last: now }
     }
 
-    /// Another read. Between two reads, at most `longest` milliseconds count. Any other revision means that it was
-    /// written, also a lower one: a KV that has lost its end uses revisions again. A lease that was given back late,
-    /// after more than half of its `ttl` without a renewal, has been without an owner for the rest.
-    pub(crate) fn see(&mut self, now: Millis, read: LeaseRead<Checkpoint>, longest: u64, ttl: u64) {
+    /// Takes another read. Between two reads, at most `longest` milliseconds count. Any other revision means that the
+    /// lease was written, also a lower one: a KV that has lost its end uses revisions again. A lease that was given
+    /// back late, after more than half of its `ttl` without a renewal, has been without an owner for the rest.
+    pub(crate) fn take_read(&mut self, now: Millis, read: LeaseRead<Checkpoint>, longest: u64, ttl: u64) {
         let quiet = self.quiet.saturating_add(now.since(self.last).min(longest));
         if read.is_foreign {
             // The owner has not written, and is known from an earlier read.
@@ -130,20 +130,20 @@ mod tests {
     #[test]
     fn only_time_between_answered_reads_counts_and_a_new_revision_resets_it() {
         let mut seen = SeenLease::new(Millis(0), read(5, checkpoint(1)));
-        seen.see(Millis(400), read(5, checkpoint(1)), 500, 2_000);
+        seen.take_read(Millis(400), read(5, checkpoint(1)), 500, 2_000);
         assert_eq!(seen.quiet, 400);
-        seen.see(Millis(9_000), read(5, checkpoint(1)), 500, 2_000);
+        seen.take_read(Millis(9_000), read(5, checkpoint(1)), 500, 2_000);
         assert_eq!(seen.quiet, 900);
         for revision in [6, 4] {
-            seen.see(Millis(9_100), read(revision, checkpoint(1)), 500, 2_000);
+            seen.take_read(Millis(9_100), read(revision, checkpoint(1)), 500, 2_000);
             assert_eq!(seen.quiet, 0, "revision {revision}");
-            seen.see(Millis(9_200), read(revision, checkpoint(1)), 500, 2_000);
+            seen.take_read(Millis(9_200), read(revision, checkpoint(1)), 500, 2_000);
         }
         for number in 0..4 {
-            seen.see(Millis(9_600 + number * 400), read(7, checkpoint(1)), 500, 2_000);
+            seen.take_read(Millis(9_600 + number * 400), read(7, checkpoint(1)), 500, 2_000);
         }
         assert_eq!(seen.quiet, 1_200);
-        seen.see(Millis(11_000), read(8, checkpoint(1)), 500, 2_000);
+        seen.take_read(Millis(11_000), read(8, checkpoint(1)), 500, 2_000);
         assert_eq!(seen.quiet, 200, "given back late");
     }
 
@@ -152,10 +152,10 @@ mod tests {
         let foreign = |revision| LeaseRead { revision, record: None, is_unreadable: false, is_foreign: true };
         let mut seen = SeenLease::new(Millis(0), read(5, checkpoint(1)));
         for number in 1..=4 {
-            seen.see(Millis(number * 400), foreign(5 + number), 500, 2_000);
+            seen.take_read(Millis(number * 400), foreign(5 + number), 500, 2_000);
         }
         assert_eq!((seen.quiet, seen.read.revision, seen.written()), (1_600, 9, Some(checkpoint(1))));
-        seen.see(Millis(2_000), read(10, checkpoint(1)), 500, 2_000);
+        seen.take_read(Millis(2_000), read(10, checkpoint(1)), 500, 2_000);
         assert_eq!(seen.quiet, 600, "given back late");
         let first = SeenLease::new(Millis(0), foreign(3));
         assert!(first.read.is_unreadable && !first.read.is_free_for(&me()));

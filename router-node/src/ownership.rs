@@ -309,7 +309,7 @@ impl Ownership {
             self.checks_all = true;
             return self.check_after(now, CHECK_RETRY);
         };
-        match self.continuity.see(now, look) {
+        match self.continuity.take_look(now, look) {
             ContinuityResult::Epoch(facts) => self.epoch_begun(now, Some(facts)),
             ContinuityResult::Recheck => self.check_after(now, CHECK_RETRY),
             ContinuityResult::Begin { known, before } => {

@@ -123,7 +123,7 @@ impl<T> Confirmations<T> {
             return None;
         }
         let early = self.early.front().and_then(|number| self.waiting.get(number)).map(|waiting| waiting.deadline);
-        let quiet = coverage.last_received().map(|heard| heard.plus(self.timeout));
+        let quiet = coverage.last_received().map(|received| received.plus(self.timeout));
         let late = self.late.first().and_then(|(lowest, _)| quiet.filter(|at| *lowest <= self.harmless(*at, coverage)));
         early.into_iter().chain(late).chain([self.last_deadline(first)]).min()
     }

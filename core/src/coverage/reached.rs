@@ -20,8 +20,8 @@ pub struct GatewayCoverage {
 }
 
 impl GatewayCoverage {
-    /// Follows an event that is handed to the sessions. `stored` returns when the stream stored an event.
-    pub fn see<E>(&mut self, coverage_event: &CoverageEvent<E>, stored: impl Fn(&E) -> Timestamp) {
+    /// Records an event that is handed to the sessions. `stored` returns when the stream stored an event.
+    pub fn record<E>(&mut self, coverage_event: &CoverageEvent<E>, stored: impl Fn(&E) -> Timestamp) {
         match coverage_event {
             CoverageEvent::Apply { through, events, .. } => {
                 self.through = self.through.max(*through);
@@ -44,25 +44,33 @@ mod tests {
     fn only_given_ranges_count_and_a_new_epoch_starts_from_zero() {
         let mut reached = GatewayCoverage::default();
         let (partition, from) = (Partition(0), Seq(0));
-        let mut see = |coverage_event: CoverageEvent<i64>| {
-            reached.see(&coverage_event, |stored| Timestamp(*stored));
+        let mut record = |coverage_event: CoverageEvent<i64>| {
+            reached.record(&coverage_event, |stored| Timestamp(*stored));
             reached
         };
         let epoch = Epoch { epoch_id: EpochId(7), before: Seq(3) };
         let begun = GatewayCoverage { epoch_id: EpochId(7), ..GatewayCoverage::default() };
-        assert_eq!(see(CoverageEvent::Reset { former: None, epoch }), begun);
-        assert_eq!(see(CoverageEvent::Adopt { partition, at: Seq(90) }), begun);
+        assert_eq!(record(CoverageEvent::Reset { former: None, epoch }), begun);
+        assert_eq!(record(CoverageEvent::Adopt { partition, at: Seq(90) }), begun);
         let given = GatewayCoverage { through: Seq(20), last: Some((Seq(18), Timestamp(5))), ..begun };
         assert_eq!(
-            see(CoverageEvent::Apply { partition, from, through: Seq(20), events: vec![(Seq(17), 4), (Seq(18), 5)] }),
+            record(CoverageEvent::Apply {
+                partition,
+                from,
+                through: Seq(20),
+                events: vec![(Seq(17), 4), (Seq(18), 5)]
+            }),
             given
         );
-        assert_eq!(see(CoverageEvent::Apply { partition, from, through: Seq(12), events: vec![(Seq(11), 3)] }), given);
-        assert_eq!(see(CoverageEvent::Gap { partition, from, through: Seq(99), reason: GapReason::Lost }), given);
+        assert_eq!(
+            record(CoverageEvent::Apply { partition, from, through: Seq(12), events: vec![(Seq(11), 3)] }),
+            given
+        );
+        assert_eq!(record(CoverageEvent::Gap { partition, from, through: Seq(99), reason: GapReason::Lost }), given);
         let further = GatewayCoverage { through: Seq(30), ..given };
-        assert_eq!(see(CoverageEvent::Apply { partition, from, through: Seq(30), events: vec![] }), further);
+        assert_eq!(record(CoverageEvent::Apply { partition, from, through: Seq(30), events: vec![] }), further);
         let epoch = Epoch { epoch_id: EpochId(8), before: Seq(30) };
         let next = GatewayCoverage { epoch_id: EpochId(8), ..GatewayCoverage::default() };
-        assert_eq!(see(CoverageEvent::Reset { former: Some(EpochId(7)), epoch }), next);
+        assert_eq!(record(CoverageEvent::Reset { former: Some(EpochId(7)), epoch }), next);
     }
 }

@@ -77,14 +77,15 @@ impl StreamHealth {
     }
 
     /// Records a read of the stream; `None` if nobody answered.
-    pub fn see(&mut self, now: Millis, settings: Option<StreamSettings>) {
+    pub fn record(&mut self, now: Millis, settings: Option<StreamSettings>) {
         let Some(settings) = settings else {
             self.answered_since = None;
             return;
         };
         self.answered_since.get_or_insert(now);
         self.answered = now;
-        let differs = |known: &StreamSettings| (seen(known), replicas(known)) != (seen(&settings), replicas(&settings));
+        let differs =
+            |known: &StreamSettings| (fault_in(known), replicas(known)) != (fault_in(&settings), replicas(&settings));
         if self.settings.as_ref().is_none_or(differs) {
             self.since = now;
         }
@@ -124,7 +125,7 @@ impl StreamHealth {
 
     /// The repair to make now, if any.
     pub fn remedy(&self, now: Millis) -> Option<Remedy> {
-        match self.settings.as_ref().map(seen)? {
+        match self.settings.as_ref().map(fault_in)? {
             Some(StorageFault::Missing) => {
                 let least = if self.kept.stops_events() { EVENTS_MISSING } else { MISSING };
                 let is_sure = self.answered_since.is_some_and(|answered| now.since(answered) >= least);
@@ -146,7 +147,7 @@ impl StreamHealth {
     /// The fault in the last read.
     fn shown(&self) -> Option<(StorageFault, Millis, String)> {
         let (settings, name) = (self.settings.as_ref()?, self.kept.name());
-        let fault = seen(settings)?;
+        let fault = fault_in(settings)?;
         let what = match (fault, settings) {
             (StorageFault::Missing, _) => {
                 format!("the stream {name} does not exist; if it was deleted, routers create it again, empty")
@@ -234,7 +235,7 @@ const DISK: &str =
     "look at the disk and the log of nats-server; after a full disk it stores nothing until it is restarted";
 
 /// The fault that a read shows at once.
-fn seen(settings: &StreamSettings) -> Option<StorageFault> {
+fn fault_in(settings: &StreamSettings) -> Option<StorageFault> {
     match settings {
         StreamSettings::Missing => Some(StorageFault::Missing),
         StreamSettings::There { is_sealed: true, .. } => Some(StorageFault::Sealed),

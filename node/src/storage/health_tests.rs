@@ -47,12 +47,12 @@ fn reported(health: &StreamHealth, now: u64, failing: Option<&Failing>) -> Optio
 #[test]
 fn server_that_answers_but_does_not_store_is_reported_within_seconds() {
     let mut health = health(EVENTS);
-    health.see(Millis(500), Some(there()));
+    health.record(Millis(500), Some(there()));
     for look in [1_500, 2_499] {
-        health.see(Millis(look), Some(there()));
+        health.record(Millis(look), Some(there()));
         assert_eq!(reported(&health, 3_500, Some(&late(1_000, 2_500, 3))), None, "{look}");
     }
-    health.see(Millis(2_500), Some(there()));
+    health.record(Millis(2_500), Some(there()));
     assert_eq!(reported(&health, 3_000, Some(&late(1_000, 2_000, 1))), None);
     let (fault, stops, text) = reported(&health, 8_200, Some(&late(1_000, 8_000, 9))).unwrap();
     assert_eq!((fault, stops), (StorageFault::NotStoring, true));
@@ -66,14 +66,14 @@ fn server_that_answers_but_does_not_store_is_reported_within_seconds() {
 #[test]
 fn stream_without_a_leader_is_not_reported_as_not_storing() {
     let mut health = health(EVENTS);
-    health.see(Millis(500), Some(there()));
-    health.see(Millis(1_500), None);
+    health.record(Millis(500), Some(there()));
+    health.record(Millis(1_500), None);
     assert_eq!(reported(&health, 9_000, Some(&late(1_000, 8_500, 9))), None);
     for look in [9_000, 10_499] {
-        health.see(Millis(look), Some(there()));
+        health.record(Millis(look), Some(there()));
         assert_eq!(reported(&health, 10_999, Some(&late(1_000, 10_900, 20))), None);
     }
-    health.see(Millis(10_500), Some(there()));
+    health.record(Millis(10_500), Some(there()));
     assert_eq!(
         reported(&health, 11_000, Some(&late(1_000, 10_900, 20))).map(|reported| reported.0),
         Some(StorageFault::NotStoring)
@@ -83,13 +83,13 @@ fn stream_without_a_leader_is_not_reported_as_not_storing() {
 #[test]
 fn writes_that_failed_during_an_outage_do_not_count_after_it() {
     let mut health = health(EVENTS);
-    health.see(Millis(500), Some(there()));
-    health.see(Millis(4_000), None);
-    health.see(Millis(5_000), Some(there()));
+    health.record(Millis(500), Some(there()));
+    health.record(Millis(4_000), None);
+    health.record(Millis(5_000), Some(there()));
     // All of them began while NATS was away, and ended when it was back.
     let away = Failing { began: Millis(4_900), ..late(1_000, 8_900, 17) };
     for now in [7_000, 8_000, 18_000] {
-        health.see(Millis(now), Some(there()));
+        health.record(Millis(now), Some(there()));
         assert_eq!(reported(&health, now, Some(&away)), None);
     }
     let since = Failing { began: Millis(5_000), tries: 18, ..away };
@@ -99,20 +99,20 @@ fn writes_that_failed_during_an_outage_do_not_count_after_it() {
 #[test]
 fn paused_server_is_not_reported_as_not_storing() {
     let mut health = health(EVENTS);
-    health.see(Millis(500), Some(there()));
+    health.record(Millis(500), Some(there()));
     // The server is paused from 1 s on; the next read is still unanswered.
     for now in [3_000, 3_300, 3_600] {
         assert_eq!(reported(&health, now, Some(&late(1_000, now, 9))), None);
     }
-    health.see(Millis(3_700), None);
-    health.see(Millis(4_900), Some(there()));
+    health.record(Millis(3_700), None);
+    health.record(Millis(4_900), Some(there()));
     assert_eq!(reported(&health, 5_000, Some(&late(1_000, 3_600, 9))), None);
 }
 
 #[test]
 fn refusal_by_jetstream_is_reported_at_once_with_its_text() {
     let mut health = health(EVENTS);
-    health.see(Millis(500), Some(there()));
+    health.record(Millis(500), Some(there()));
     let cases = [
         (ErrorCode::STREAM_SEALED, "invalid operation on sealed stream", StorageFault::Sealed),
         (ErrorCode::STREAM_STORE_FAILED, "maximum bytes exceeded", StorageFault::Full),
@@ -132,42 +132,42 @@ fn refusal_by_jetstream_is_reported_at_once_with_its_text() {
 #[test]
 fn fault_in_a_read_is_reported_until_the_next_read() {
     let mut health = health(EVENTS);
-    let mut see = |at, state| {
-        health.see(Millis(at), Some(state));
+    let mut record = |at, state| {
+        health.record(Millis(at), Some(state));
         reported(&health, at, None).map(|(fault, stops, _)| (fault, stops))
     };
     let StreamSettings::There { last, .. } = there() else { panic!() };
     let clean = || (false, None, vec![], None);
     let of = |(is_sealed, full, edits, replicas)| StreamSettings::There { is_sealed, full, edits, replicas, last };
-    assert_eq!(see(0, of(clean())), None);
-    assert_eq!(see(1_000, of((true, None, vec!["subjects"], None))), Some((StorageFault::Sealed, true)));
-    assert_eq!(see(2_000, of((false, Some("max_msgs"), vec![], None))), Some((StorageFault::Full, true)));
-    assert_eq!(see(3_000, of((false, None, vec!["subjects"], Some(1)))), Some((StorageFault::Edited, true)));
-    assert_eq!(see(4_000, StreamSettings::Missing), Some((StorageFault::Missing, true)));
-    assert_eq!(see(5_000, of(clean())), None);
-    assert_eq!(see(5_100, of((false, None, vec!["subjects"], None))), Some((StorageFault::Edited, true)));
+    assert_eq!(record(0, of(clean())), None);
+    assert_eq!(record(1_000, of((true, None, vec!["subjects"], None))), Some((StorageFault::Sealed, true)));
+    assert_eq!(record(2_000, of((false, Some("max_msgs"), vec![], None))), Some((StorageFault::Full, true)));
+    assert_eq!(record(3_000, of((false, None, vec!["subjects"], Some(1)))), Some((StorageFault::Edited, true)));
+    assert_eq!(record(4_000, StreamSettings::Missing), Some((StorageFault::Missing, true)));
+    assert_eq!(record(5_000, of(clean())), None);
+    assert_eq!(record(5_100, of((false, None, vec!["subjects"], None))), Some((StorageFault::Edited, true)));
     // It was restored before any node could learn of it.
-    assert_eq!(see(5_101, of(clean())), Some((StorageFault::Edited, true)));
-    assert_eq!(see(5_200, StreamSettings::Missing), Some((StorageFault::Missing, true)));
-    assert_eq!(see(7_100, of(clean())), None);
+    assert_eq!(record(5_101, of(clean())), Some((StorageFault::Edited, true)));
+    assert_eq!(record(5_200, StreamSettings::Missing), Some((StorageFault::Missing, true)));
+    assert_eq!(record(7_100, of(clean())), None);
     // Fewer copies stop nothing, and may be in progress.
-    assert_eq!(see(8_000, of((false, None, vec![], Some(1)))), None);
-    assert_eq!(see(12_999, of((false, None, vec![], Some(1)))), None);
-    assert_eq!(see(13_000, of((false, None, vec![], Some(1)))), Some((StorageFault::Replicas, false)));
+    assert_eq!(record(8_000, of((false, None, vec![], Some(1)))), None);
+    assert_eq!(record(12_999, of((false, None, vec![], Some(1)))), None);
+    assert_eq!(record(13_000, of((false, None, vec![], Some(1)))), Some((StorageFault::Replicas, false)));
 }
 
 #[test]
 fn missing_events_stream_is_created_after_three_seconds_and_a_bucket_after_two_reads() {
     for (of, enough) in [(EVENTS, 3_000), (LEASES, 1_000)] {
         let mut health = health(of);
-        health.see(Millis(0), Some(there()));
-        health.see(Millis(1_000), Some(StreamSettings::Missing));
+        health.record(Millis(0), Some(there()));
+        health.record(Millis(1_000), Some(StreamSettings::Missing));
         assert_eq!(health.remedy(Millis(1_000 + enough - 1)), None);
-        health.see(Millis(1_500), None);
+        health.record(Millis(1_500), None);
         assert_eq!(health.remedy(Millis(1_000 + enough)), None, "all reads must have been answered");
-        health.see(Millis(2_000), Some(StreamSettings::Missing));
+        health.record(Millis(2_000), Some(StreamSettings::Missing));
         assert_eq!(health.remedy(Millis(2_000 + enough)), Some(Remedy::Create));
-        health.see(Millis(9_000), Some(there()));
+        health.record(Millis(9_000), Some(there()));
         assert_eq!(health.remedy(Millis(20_000)), None);
     }
 }
@@ -176,22 +176,22 @@ fn missing_events_stream_is_created_after_three_seconds_and_a_bucket_after_two_r
 fn edited_settings_are_restored_at_once_but_a_seal_is_not() {
     let mut health = health(EVENTS);
     let of = |is_sealed, edits| StreamSettings::There { is_sealed, full: None, edits, replicas: None, last: 7 };
-    health.see(Millis(0), Some(of(false, vec!["subject_transform"])));
+    health.record(Millis(0), Some(of(false, vec!["subject_transform"])));
     assert_eq!(health.remedy(Millis(0)), Some(Remedy::Restore));
-    health.see(Millis(1_000), Some(of(true, vec!["subject_transform"])));
+    health.record(Millis(1_000), Some(of(true, vec!["subject_transform"])));
     assert_eq!(health.remedy(Millis(1_000)), None);
 }
 
 #[test]
 fn bucket_that_is_repaired_soon_is_not_reported() {
     let mut health = health(LEASES);
-    health.see(Millis(0), Some(there()));
-    health.see(Millis(1_000), Some(StreamSettings::Missing));
+    health.record(Millis(0), Some(there()));
+    health.record(Millis(1_000), Some(StreamSettings::Missing));
     assert_eq!(reported(&health, 5_999, None), None);
     let (fault, stops, text) = reported(&health, 6_000, None).unwrap();
     assert_eq!((fault, stops), (StorageFault::Missing, false));
     assert!(text.starts_with("NATS does not store leases, for 5 s: the stream KV_TICKWIRE_LEASES"), "{text}");
-    health.see(Millis(6_500), Some(there()));
+    health.record(Millis(6_500), Some(there()));
     assert_eq!(reported(&health, 7_000, Some(&late(2_500, 6_900, 5))), None);
     assert_eq!(
         reported(&health, 8_500, Some(&late(2_500, 8_400, 7))).map(|reported| reported.0),

@@ -161,13 +161,13 @@ mod tests {
             stream: (*stream).to_owned(),
             fault: *fault,
             stops_events: *stops_events,
-            text: format!("{router} says {stream}"),
+            text: format!("{router}: {stream}"),
         };
         let router = NodeRef { id: NodeId::new(router).unwrap(), nonce: Nonce(1) };
         StorageReport { router, troubles: troubles.iter().map(trouble).collect() }
     }
 
-    fn seen(board: &StorageReports, now: u64) -> Vec<(String, StorageFault)> {
+    fn faults(board: &StorageReports, now: u64) -> Vec<(String, StorageFault)> {
         board.troubles(Millis(now)).iter().map(|trouble| (trouble.stream.clone(), trouble.fault)).collect()
     }
 
@@ -180,14 +180,14 @@ mod tests {
             report("r2", &[("L", StorageFault::Missing, false), ("EVENTS", StorageFault::Sealed, true)]),
         );
         let both = [("EVENTS".to_owned(), StorageFault::Sealed), ("L".to_owned(), StorageFault::Missing)];
-        assert_eq!(seen(&board, 2_999), both);
+        assert_eq!(faults(&board, 2_999), both);
         board.record(Millis(3_000), report("r1", &[]));
-        assert_eq!(seen(&board, 3_499), both);
-        assert_eq!(seen(&board, 3_500), []);
+        assert_eq!(faults(&board, 3_499), both);
+        assert_eq!(faults(&board, 3_500), []);
         board.record(Millis(4_000), report("r1", &[("EVENTS", StorageFault::Full, true)]));
-        assert_eq!(seen(&board, 4_000), [("EVENTS".to_owned(), StorageFault::Full)]);
+        assert_eq!(faults(&board, 4_000), [("EVENTS".to_owned(), StorageFault::Full)]);
         board.record(Millis(4_001), report("r1", &[]));
-        assert_eq!(seen(&board, 4_001), []);
+        assert_eq!(faults(&board, 4_001), []);
     }
 
     #[test]

@@ -92,7 +92,7 @@ impl StorageWatcher {
     fn act(&mut self) {
         let now = self.nats.writes.now();
         if !self.nats.is_connected() {
-            self.streams.iter_mut().for_each(|watched| watched.health.see(now, None));
+            self.streams.iter_mut().for_each(|watched| watched.health.record(now, None));
             return;
         }
         self.report_problems(now);
@@ -129,7 +129,7 @@ impl StorageWatcher {
                 {
                     watched.sound_until = *last;
                 }
-                watched.health.see(now, settings);
+                watched.health.record(now, settings);
             }
             WatchResult::Repaired(number, done) => {
                 let Some(watched) = self.streams.get_mut(number) else { return };

@@ -67,7 +67,7 @@ impl Running {
         (&mut self.end).await.unwrap()
     }
 
-    async fn sees(&self, expected: &[(&str, bool)]) {
+    async fn expect_view(&self, expected: &[(&str, bool)]) {
         let mut last = Vec::new();
         eventually(&format!("the view {expected:?}"), SOON, async || {
             let view = self.view.borrow().clone();
@@ -84,11 +84,11 @@ impl Running {
 async fn nodes_join_drain_leave_and_time_out() {
     let server = NatsServer::start();
     let first = start(&server, "r1", Role::Router).await;
-    first.sees(&[("r1", false)]).await;
+    first.expect_view(&[("r1", false)]).await;
     let second = start(&server, "r2", Role::Router).await;
     let gateway = start(&server, "g1", Role::Gateway).await;
     for node in [&first, &second, &gateway] {
-        node.sees(&[("g1", false), ("r1", false), ("r2", false)]).await;
+        node.expect_view(&[("g1", false), ("r1", false), ("r2", false)]).await;
     }
 
     // A node that still has a task of its own while it drains.
@@ -96,22 +96,22 @@ async fn nodes_join_drain_leave_and_time_out() {
     let held = hold.clone();
     gateway.shutdown.spawn_infallible("last work", async move { held.cancelled().await });
     gateway.shutdown.drain().cancel();
-    first.sees(&[("g1", true), ("r1", false), ("r2", false)]).await;
+    first.expect_view(&[("g1", true), ("r1", false), ("r2", false)]).await;
     hold.cancel();
-    first.sees(&[("r1", false), ("r2", false)]).await;
+    first.expect_view(&[("r1", false), ("r2", false)]).await;
     assert_eq!(gateway.stop().await, Outcome::Drained);
 
     // The coordinator leaves, and the other router takes over.
     assert_eq!(first.stop().await, Outcome::Drained);
-    second.sees(&[("r2", false)]).await;
+    second.expect_view(&[("r2", false)]).await;
 
     // A node that ends without a goodbye times out.
     let nats = Nats::connect(&config(&server, "g3").nats, "gateway", "g3").await.unwrap();
     let member = Member { node: node("g3", 1), role: Role::Gateway, weight: 1, draining: false };
     let beat = wire::encode(&Beat { member, goodbye: false }).unwrap();
     nats.client.publish(names::beat("gateway"), beat.into()).await.unwrap();
-    second.sees(&[("g3", false), ("r2", false)]).await;
-    second.sees(&[("r2", false)]).await;
+    second.expect_view(&[("g3", false), ("r2", false)]).await;
+    second.expect_view(&[("r2", false)]).await;
     assert_eq!(second.stop().await, Outcome::Drained);
 }
 
@@ -124,7 +124,7 @@ async fn vanished_coordinator_is_replaced_when_its_lease_is_stale() {
     let leases = Leases::open(&nats, names::VIEW_BUCKET, me, Duration::from_secs(1)).await.unwrap();
     let mut ghost = leases.take(names::COORDINATOR_KEY, 0, &()).await.unwrap();
     let router = start(&server, "r1", Role::Router).await;
-    router.sees(&[("r1", false)]).await;
+    router.expect_view(&[("r1", false)]).await;
     assert!(matches!(ghost.renew(&()).await, Err(LeaseError::Refused { .. })));
     router.stop().await;
 }
@@ -134,7 +134,7 @@ async fn membership_survives_the_loss_of_nats() {
     let mut server = NatsServer::start();
     let first = start(&server, "r1", Role::Router).await;
     let second = start(&server, "g1", Role::Gateway).await;
-    second.sees(&[("g1", false), ("r1", false)]).await;
+    second.expect_view(&[("g1", false), ("r1", false)]).await;
     let version = second.view.borrow().version;
     server.kill();
     // Longer than the timeout: no member is removed while no beats can arrive.
@@ -143,7 +143,7 @@ async fn membership_survives_the_loss_of_nats() {
     assert!(tokio::time::timeout(Duration::from_millis(800), changed.changed()).await.is_err());
     server.restart();
     let third = start(&server, "g2", Role::Gateway).await;
-    third.sees(&[("g1", false), ("g2", false), ("r1", false)]).await;
+    third.expect_view(&[("g1", false), ("g2", false), ("r1", false)]).await;
     assert_eq!(third.view.borrow().version, version + 1);
     for node in [first, second, third] {
         node.stop().await;
@@ -194,7 +194,7 @@ async fn unanswered_write_is_checked_before_the_next() {
 async fn coordinator_keeps_its_lease_during_a_flood_of_beats() {
     let server = NatsServer::start();
     let first = start(&server, "r1", Role::Router).await;
-    first.sees(&[("r1", false)]).await;
+    first.expect_view(&[("r1", false)]).await;
     let nats = Nats::connect(&config(&server, "test").nats, "router", "test").await.unwrap();
     let leases = Leases::open(&nats, names::VIEW_BUCKET, node("test", 1), SOON).await.unwrap();
     let revision = async || leases.read::<()>(names::COORDINATOR_KEY).await.unwrap().revision;

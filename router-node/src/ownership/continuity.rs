@@ -12,8 +12,8 @@ use tickwire_core::ids::{EpochId, Millis, Seq};
 /// How long a stream on several servers may seem to lack read messages: a new leader catches up meanwhile.
 const LOSS_GRACE_MS: u64 = 3_000;
 
-/// How many messages are remembered that a check has found. The last one is checked again; the others tell from where
-/// on something was lost.
+/// How many messages are remembered that a check has found. The last one is checked again. The others show where a loss
+/// begins.
 const MAX_CONFIRMED: usize = 48;
 
 /// How many messages are checked at once, at most: the last one of every source, and more.
@@ -81,7 +81,7 @@ impl Continuity {
         self.note(read);
     }
 
-    /// What a check compares with. It ends with [`see`](Self::see) or [`fail`](Self::fail).
+    /// What a check compares with. It ends with [`take_look`](Self::take_look) or [`fail`](Self::fail).
     pub(super) fn expected(&mut self) -> Expected {
         self.to_check.append(&mut self.unchecked);
         self.checked_epoch = self.epoch_id;
@@ -101,7 +101,7 @@ impl Continuity {
     }
 
     /// Takes the result of a check.
-    pub(super) fn see(&mut self, now: Millis, look: StreamLook) -> ContinuityResult {
+    pub(super) fn take_look(&mut self, now: Millis, look: StreamLook) -> ContinuityResult {
         match look {
             StreamLook::Whole(facts) => {
                 self.suspected_since = None;
@@ -155,12 +155,15 @@ mod tests {
         for seq in 1..100 {
             continuity.note(checkpoint(3, seq));
             continuity.expected();
-            continuity.see(Millis(0), StreamLook::Whole(facts(3, 1)));
+            continuity.take_look(Millis(0), StreamLook::Whole(facts(3, 1)));
         }
         let Expected { epoch_id, reached, to_check, known } = continuity.expected();
         assert_eq!((epoch_id, reached, to_check), (EpochId(3), Seq(99), vec![mark(99)]));
         assert_eq!((known.len(), known[0], known[1]), (MAX_CONFIRMED, mark(99), mark(98)));
-        assert_eq!(continuity.see(Millis(0), StreamLook::Whole(facts(4, 1))), ContinuityResult::Epoch(facts(4, 1)));
+        assert_eq!(
+            continuity.take_look(Millis(0), StreamLook::Whole(facts(4, 1))),
+            ContinuityResult::Epoch(facts(4, 1))
+        );
         assert_eq!(continuity.expected(), Expected { epoch_id: EpochId(4), ..Expected::default() });
     }
 
@@ -175,7 +178,7 @@ mod tests {
         continuity.fail();
         assert_eq!(continuity.expected().to_check, [mark(7), mark(6), mark(5)]);
         continuity.note(checkpoint(3, 9));
-        continuity.see(Millis(0), StreamLook::Whole(facts(3, 1)));
+        continuity.take_look(Millis(0), StreamLook::Whole(facts(3, 1)));
         assert_eq!(continuity.expected().to_check, [mark(9), mark(7)]);
     }
 
@@ -185,14 +188,14 @@ mod tests {
         for seq in [5, 7] {
             continuity.note(checkpoint(3, seq));
             continuity.expected();
-            continuity.see(Millis(0), StreamLook::Whole(facts(3, 1)));
+            continuity.take_look(Millis(0), StreamLook::Whole(facts(3, 1)));
         }
         continuity.note(checkpoint(3, 5));
         assert_eq!(continuity.expected().to_check, [mark(7)]);
-        continuity.see(Millis(0), StreamLook::Whole(facts(3, 1)));
+        continuity.take_look(Millis(0), StreamLook::Whole(facts(3, 1)));
         continuity.recheck(checkpoint(3, 5));
         assert_eq!(continuity.expected().to_check, [mark(7), mark(5)]);
-        continuity.see(Millis(0), StreamLook::Whole(facts(3, 1)));
+        continuity.take_look(Millis(0), StreamLook::Whole(facts(3, 1)));
         continuity.recheck(checkpoint(2, 6));
         assert_eq!(continuity.expected().to_check, [mark(7)], "of a former epoch");
     }
@@ -204,10 +207,10 @@ mod tests {
         continuity.note(checkpoint(3, 90));
         continuity.expected();
         continuity.note(checkpoint(4, 8));
-        assert_eq!(continuity.see(Millis(10), lost), ContinuityResult::Recheck);
+        assert_eq!(continuity.take_look(Millis(10), lost), ContinuityResult::Recheck);
         assert_eq!(continuity.expected().to_check, [mark(8)]);
         let begin = ContinuityResult::Begin { known: EpochId(4), before: Seq(7) };
-        assert_eq!(continuity.see(Millis(20), StreamLook::Lost { facts: facts(4, 1), before: Seq(7) }), begin);
+        assert_eq!(continuity.take_look(Millis(20), StreamLook::Lost { facts: facts(4, 1), before: Seq(7) }), begin);
     }
 
     #[test]
@@ -218,15 +221,18 @@ mod tests {
             continuity.note(checkpoint(3, 90));
             continuity.expected();
             let lost = StreamLook::Lost { facts: facts(3, replicas), before: Seq(7) };
-            assert_eq!(continuity.see(Millis(10), lost), at_once);
-            assert_eq!(continuity.see(Millis(10 + LOSS_GRACE_MS), lost), begin);
+            assert_eq!(continuity.take_look(Millis(10), lost), at_once);
+            assert_eq!(continuity.take_look(Millis(10 + LOSS_GRACE_MS), lost), begin);
         }
         let mut continuity = Continuity::default();
         continuity.note(checkpoint(3, 90));
         continuity.expected();
         let lost = StreamLook::Lost { facts: facts(3, 3), before: Seq(7) };
-        assert_eq!(continuity.see(Millis(10), lost), ContinuityResult::Recheck);
-        assert_eq!(continuity.see(Millis(20), StreamLook::Whole(facts(3, 3))), ContinuityResult::Epoch(facts(3, 3)));
-        assert_eq!(continuity.see(Millis(10 + LOSS_GRACE_MS), lost), ContinuityResult::Recheck);
+        assert_eq!(continuity.take_look(Millis(10), lost), ContinuityResult::Recheck);
+        assert_eq!(
+            continuity.take_look(Millis(20), StreamLook::Whole(facts(3, 3))),
+            ContinuityResult::Epoch(facts(3, 3))
+        );
+        assert_eq!(continuity.take_look(Millis(10 + LOSS_GRACE_MS), lost), ContinuityResult::Recheck);
     }
 }

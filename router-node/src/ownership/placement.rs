@@ -81,7 +81,7 @@ pub(super) struct Placement {
     pace: PlacementTiming,
     shares: Shares,
     partitions: u16,
-    desks: BTreeMap<Source, LeaseState>,
+    leases: BTreeMap<Source, LeaseState>,
     /// Whether the interest of every gateway is known.
     is_informed: bool,
     draining_since: Option<Millis>,
@@ -94,13 +94,13 @@ impl Placement {
     /// Nothing is owned yet.
     pub(super) fn new(me: NodeRef, partitions: u16, pace: PlacementTiming) -> Self {
         let sources = (0..partitions).map(|number| Source::Partition(Partition(number)));
-        let desks = sources.chain([Source::CatchAll]).map(|source| (source, LeaseState::default())).collect();
+        let leases = sources.chain([Source::CatchAll]).map(|source| (source, LeaseState::default())).collect();
         Self {
             me,
             pace,
             shares: Shares::new(Arc::default(), partitions),
             partitions,
-            desks,
+            leases,
             is_informed: false,
             draining_since: None,
             facts: None,
@@ -133,12 +133,12 @@ impl Placement {
             return Vec::new();
         }
         let mut actions = Vec::new();
-        for (source, desk) in &mut self.desks {
-            let (LeaseHold::Held(held) | LeaseHold::Leaving { held, .. }) = &mut desk.hold else { continue };
+        for (source, lease) in &mut self.leases {
+            let (LeaseHold::Held(held) | LeaseHold::Leaving { held, .. }) = &mut lease.hold else { continue };
             self.tenures += 1;
             let tenure = Tenure { source: *source, number: self.tenures };
             *held = OwnedLease { tenure, reached: beginning(&facts), renew_at: now, ..*held };
-            match &mut desk.hold {
+            match &mut lease.hold {
                 LeaseHold::Leaving { held, reached } => *reached = Some(held.reached),
                 _ => actions.push(PlacementAction::Own { tenure, reached: beginning(&facts) }),
             }
@@ -157,25 +157,25 @@ impl Placement {
         let facts = self.facts.filter(|_| !is_draining);
         let epoch_id = self.facts.map(|facts| facts.epoch_id).unwrap_or_default();
         let Self { me, shares, pace, is_informed, .. } = self;
-        for (source, desk) in &mut self.desks {
+        for (source, lease) in &mut self.leases {
             let source = *source;
             let owner = shares.owner(source);
             let (is_wanted, is_others) = (owner == Some(me), owner.is_some_and(|owner| owner != me));
-            desk.set_wanted(now, is_wanted && !is_draining);
-            if let LeaseHold::Held(held) = &mut desk.hold
+            lease.set_wanted(now, is_wanted && !is_draining);
+            if let LeaseHold::Held(held) = &mut lease.hold
                 && let Some(reached) = reached(held.tenure)
             {
                 held.reach(reached);
             }
-            if gives_up || is_others && (is_draining || desk.may_leave(now)) {
-                leaving.extend(desk.leave());
+            if gives_up || is_others && (is_draining || lease.may_leave(now)) {
+                leaving.extend(lease.leave());
             }
-            let next_tenure = |desk: &LeaseState| {
+            let next_tenure = |lease: &LeaseState| {
                 let is_heir = |former: Option<&NodeRef>| shares.is_heir(me, source, former);
-                let free = desk.takeable(*pace, *is_informed, me, is_wanted, is_heir);
+                let free = lease.takeable(*pace, *is_informed, me, is_wanted, is_heir);
                 free.zip(facts).and_then(|(seen, facts)| start(seen, &facts))
             };
-            actions.extend(desk.next_operation(now, *pace, (source, epoch_id), next_tenure));
+            actions.extend(lease.next_operation(now, *pace, (source, epoch_id), next_tenure));
         }
         if !leaving.is_empty() {
             actions.push(PlacementAction::Release(leaving));
@@ -191,28 +191,28 @@ impl Placement {
         read: Option<LeaseRead<Checkpoint>>,
     ) -> Vec<PlacementAction> {
         let (me, pace) = (self.me.clone(), self.pace);
-        let Some(desk) = self.desks.get_mut(&source) else { return Vec::new() };
-        let busy = desk.busy.take();
+        let Some(lease) = self.leases.get_mut(&source) else { return Vec::new() };
+        let busy = lease.busy.take();
         let Some(read) = read else {
-            desk.retry(now);
+            lease.retry(now);
             return Vec::new();
         };
         // An overwrite by a foreign writer does not change the owner.
         let is_ours = read.is_free_for(&me) || read.is_foreign;
         let revision = read.revision;
-        desk.see(now, read, pace);
-        match (&mut desk.hold, busy) {
+        lease.take_read(now, read, pace);
+        match (&mut lease.hold, busy) {
             (LeaseHold::Held(held) | LeaseHold::Leaving { held, .. }, Some(KvOperation::Settling)) if is_ours => {
                 (held.revision, held.must_be_read, held.renew_at) = (revision, false, now);
                 Vec::new()
             }
             (LeaseHold::Held(held), Some(KvOperation::Settling)) => {
                 let tenure = held.tenure;
-                desk.hold = LeaseHold::Away;
+                lease.hold = LeaseHold::Away;
                 vec![PlacementAction::Disown(tenure)]
             }
             (LeaseHold::Leaving { .. }, Some(KvOperation::Settling)) => {
-                desk.hold = LeaseHold::Away;
+                lease.hold = LeaseHold::Away;
                 Vec::new()
             }
             _ => Vec::new(),
@@ -222,25 +222,25 @@ impl Placement {
     /// A lease was written, or the write failed.
     pub(super) fn lease_written(&mut self, now: Millis, source: Source, written: WriteOutcome) -> Vec<PlacementAction> {
         let facts = self.facts;
-        let Some(desk) = self.desks.get_mut(&source) else { return Vec::new() };
-        match (desk.busy.take(), written) {
+        let Some(lease) = self.leases.get_mut(&source) else { return Vec::new() };
+        match (lease.busy.take(), written) {
             (Some(KvOperation::Taking(reached)), WriteOutcome::At(revision)) => {
                 self.tenures += 1;
                 let tenure = Tenure { source, number: self.tenures };
                 // A new epoch may have begun since.
                 let is_same = facts.is_some_and(|facts| reached.is_of(&facts));
                 let reached = facts.filter(|_| !is_same).map_or(reached.reached, |facts| beginning(&facts));
-                desk.take(now, OwnedLease::new(tenure, revision, reached, now.plus(self.pace.renew)));
+                lease.take(now, OwnedLease::new(tenure, revision, reached, now.plus(self.pace.renew)));
                 vec![PlacementAction::Own { tenure, reached }]
             }
             (Some(KvOperation::Writing), WriteOutcome::At(revision)) => {
-                if let LeaseHold::Held(held) | LeaseHold::Leaving { held, .. } = &mut desk.hold {
+                if let LeaseHold::Held(held) | LeaseHold::Leaving { held, .. } = &mut lease.hold {
                     (held.revision, held.renew_at) = (revision, held.renew_at.max(now.plus(self.pace.renew)));
                 }
                 Vec::new()
             }
             (Some(KvOperation::Writing), WriteOutcome::Refused | WriteOutcome::Unanswered) => {
-                if let LeaseHold::Held(held) | LeaseHold::Leaving { held, .. } = &mut desk.hold {
+                if let LeaseHold::Held(held) | LeaseHold::Leaving { held, .. } = &mut lease.hold {
                     held.must_be_read = true;
                     held.renew_at = if written == WriteOutcome::Refused {
                         now
@@ -251,12 +251,12 @@ impl Placement {
                 Vec::new()
             }
             (Some(KvOperation::Freeing), _) => {
-                desk.hold = LeaseHold::Away;
-                desk.read_at = now;
+                lease.hold = LeaseHold::Away;
+                lease.read_at = now;
                 Vec::new()
             }
             _ => {
-                desk.read_at = now;
+                lease.read_at = now;
                 Vec::new()
             }
         }
@@ -266,8 +266,8 @@ impl Placement {
     /// checkpoint.
     pub(super) fn released(&mut self, tenures: &[Tenure], reached: impl Fn(Tenure) -> Option<SourceProgress>) {
         for tenure in tenures {
-            let Some(desk) = self.desks.get_mut(&tenure.source) else { continue };
-            if let LeaseHold::Leaving { held, reached: ready } = &mut desk.hold
+            let Some(lease) = self.leases.get_mut(&tenure.source) else { continue };
+            if let LeaseHold::Leaving { held, reached: ready } = &mut lease.hold
                 && held.tenure == *tenure
             {
                 if let Some(reached) = reached(*tenure) {
@@ -280,7 +280,7 @@ impl Placement {
 
     /// The held sources: owned, and not being given back.
     pub(super) fn held(&self) -> impl Iterator<Item = (Tenure, SourceProgress)> {
-        self.desks.values().filter_map(|desk| match &desk.hold {
+        self.leases.values().filter_map(|lease| match &lease.hold {
             LeaseHold::Held(held) => Some((held.tenure, held.reached)),
             LeaseHold::Away | LeaseHold::Leaving { .. } => None,
         })
@@ -288,27 +288,27 @@ impl Placement {
 
     /// The sources that the ring gives to this node.
     pub(super) fn wanted(&self) -> impl Iterator<Item = Source> {
-        let sources = self.desks.keys().copied();
+        let sources = self.leases.keys().copied();
         sources.filter(|source| self.draining_since.is_none() && self.shares.owner(*source) == Some(&self.me))
     }
 
     /// The checkpoints of all owners, as far as they were read.
     pub(super) fn written(&self) -> impl Iterator<Item = Checkpoint> {
-        self.desks.values().filter_map(|desk| desk.seen.as_ref()?.written())
+        self.leases.values().filter_map(|lease| lease.seen.as_ref()?.written())
     }
 
     /// Whether a drain is over: nothing is owned, and no lease is being taken.
     pub(super) fn is_empty(&self) -> bool {
-        self.desks
+        self.leases
             .values()
-            .all(|desk| matches!(desk.hold, LeaseHold::Away) && !matches!(desk.busy, Some(KvOperation::Taking(_))))
+            .all(|lease| matches!(lease.hold, LeaseHold::Away) && !matches!(lease.busy, Some(KvOperation::Taking(_))))
     }
 
     /// The state of one lease, for the log of a test.
     #[cfg(test)]
     pub(super) fn standing(&self, source: Source) -> String {
-        let desk = &self.desks[&source];
-        format!("the ring names {:?}; {desk:?}", self.shares.owner(source).map(|owner| &owner.id))
+        let lease = &self.leases[&source];
+        format!("the ring names {:?}; {lease:?}", self.shares.owner(source).map(|owner| &owner.id))
     }
 
     /// Whether a drain has waited long enough for other routers.

@@ -106,8 +106,8 @@ impl Gateway {
         self.join(NOBODY, vec![Arc::new(filter.clone())]).await;
     }
 
-    /// Adds a session of a user, in the same way.
-    pub(crate) async fn seat(&self, user: &str) {
+    /// Adds a session of a user without a filter, and waits for its confirmation.
+    pub(crate) async fn connect_user(&self, user: &str) {
         self.join(user, Vec::new()).await;
     }
 
@@ -240,13 +240,13 @@ impl EdgeDriver {
         }
     }
 
-    /// Takes what the edge says to its shard.
+    /// Takes the messages of the edge to its shard.
     fn record(&mut self) {
-        let mut said = Vec::new();
-        while self.inbox.take(&mut said, 64).now_or_never().is_some() {
+        let mut messages = Vec::new();
+        while self.inbox.take(&mut messages, 64).now_or_never().is_some() {
             let mut state = self.state.lock().unwrap();
-            for said in said.drain(..) {
-                match said {
+            for message in messages.drain(..) {
+                match message {
                     ToShard::Edge(FromEdge::CoverageEvents(shared)) => {
                         shared.events.iter().for_each(|event| state.take(event))
                     }

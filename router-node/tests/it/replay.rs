@@ -32,7 +32,7 @@ async fn lost_batches_are_replayed_exactly() {
         }
         let alerts = Filter { kinds: [tickwire_core::event::Kind::Alert].into(), ..Filter::default() };
         gateway.subscribe(&alerts).await;
-        gateway.seat("ann").await;
+        gateway.connect_user("ann").await;
         let mut expected = Vec::new();
         for round in 0..3 {
             gateway.state.lock().unwrap().drops_batches = round == 1;

@@ -126,7 +126,7 @@ async fn alert_is_sent_only_to_the_home_gateway_of_its_user() {
     for user in &users {
         let home = view.home(&tickwire_core::ids::UserId::new(user).unwrap()).unwrap().clone();
         let gateway = gateways.iter().find(|gateway| gateway.me == home).unwrap();
-        gateway.seat(user).await;
+        gateway.connect_user(user).await;
         *expected.entry(gateway.me.id.as_str()).or_default() += 1;
     }
     for user in &users {
@@ -142,7 +142,7 @@ async fn alert_is_sent_only_to_the_home_gateway_of_its_user() {
     // The alerts of a stray user go to the home gateway and to the gateway of the session.
     let home = view.home(&tickwire_core::ids::UserId::new("user0").unwrap()).unwrap().clone();
     let away = gateways.iter().find(|gateway| gateway.me != home).unwrap();
-    away.seat("user0").await;
+    away.connect_user("user0").await;
     let before = away.received();
     let sent = nats.jetstream.publish("events.alert.user0", "{}".into()).await.unwrap();
     sent.await.unwrap();

@@ -125,7 +125,7 @@ impl LeaseState {
     }
 
     /// Takes the result of a read.
-    pub(super) fn see(&mut self, now: Millis, read: LeaseRead<Checkpoint>, pace: PlacementTiming) {
+    pub(super) fn take_read(&mut self, now: Millis, read: LeaseRead<Checkpoint>, pace: PlacementTiming) {
         self.is_spent = false;
         match &mut self.seen {
             Some(seen) => {
@@ -134,7 +134,7 @@ impl LeaseState {
                 if is_others && read.revision > seen.read.revision && matches!(self.hold, LeaseHold::Away) {
                     self.adoptions = 0;
                 }
-                seen.see(now, read, read_interval(pace) + READ_SOON, pace.ttl);
+                seen.take_read(now, read, read_interval(pace) + READ_SOON, pace.ttl);
             }
             None => self.seen = Some(SeenLease::new(now, read)),
         }
