@@ -1,8 +1,8 @@
 //! `tickwire doctor`: checks what tickwire needs of NATS, without a node. It prints a line for each check, with what to
 //! do if it failed. It stores no message and creates no stream.
 //!
-//! `streams` checks JetStream, streams and buckets, `permissions` tries what each role may do, and `heard` listens to
-//! running nodes.
+//! `streams` checks JetStream, streams and buckets, `permissions` tries what each role may do, and `node_reports`
+//! listens to running nodes.
 
 use anstyle::{AnsiColor, Style};
 use clap::Args;
@@ -16,7 +16,7 @@ use tickwire_node::nats::{Nats, NatsError};
 
 use tickwire_command::args::NatsArgs;
 
-mod heard;
+mod node_reports;
 mod permissions;
 mod streams;
 
@@ -111,7 +111,7 @@ async fn examine(mut config: Config) -> Vec<CheckFinding> {
     let mut findings =
         vec![CheckFinding::new(Verdict::Ok, "nats", url), CheckFinding::new(Verdict::Ok, "server", version)];
     findings.push(clock(&nats).await);
-    let heard = heard::listen(&nats, config.membership.beat_interval).await;
+    let reports = node_reports::listen(&nats, config.membership.beat_interval).await;
     let jetstream = streams::jetstream(&nats).await;
     let on = jetstream.verdict == Verdict::Ok;
     findings.push(jetstream);
@@ -122,7 +122,7 @@ async fn examine(mut config: Config) -> Vec<CheckFinding> {
     for role in [Role::Router, Role::Gateway] {
         findings.push(permissions::of(role, &config).await);
     }
-    findings.extend(heard.findings().await);
+    findings.extend(reports.findings().await);
     let stall = "cannot be checked from here: set no_fast_producer_stall: true in the server's configuration, so \
                  that one gateway that hangs does not slow the routers";
     findings.push(CheckFinding::new(Verdict::Note, "slow consumers", stall));

@@ -52,9 +52,9 @@ fn url(gateway: SocketAddr) -> String {
     format!("ws://{gateway}/v1/stream")
 }
 
-/// Waits until a process says this of itself.
-async fn says(process: &mut Process, what: &str) {
-    eventually(&format!("it says {what:?}"), DEADLINE, async || {
+/// Waits until a process prints this line to standard error.
+async fn wait_for_line(process: &mut Process, what: &str) {
+    eventually(&format!("the line {what:?}"), DEADLINE, async || {
         assert_eq!(process.exit(), None, "it has ended: {}", process.stderr());
         process.stderr().lines().any(|line| line == what).then_some(())
     })
@@ -185,7 +185,7 @@ async fn the_example_subscribe_prints_what_matches_with_a_token() {
     let mut command = Command::new(folder().join("subscribe"));
     command.args(["--url", &gateway, "--symbols", SYMBOLS]).env("TICKWIRE_TOKEN", token.trim());
     let mut subscribe = Process::start("subscribe", cluster.home(), &mut command);
-    says(&mut subscribe, "subscribed").await;
+    wait_for_line(&mut subscribe, "subscribed").await;
     publish(&cluster.producer().await, &mut Feed::new(5), 300).await;
     let log = cluster.log().await;
     let due = due(&log);
@@ -211,7 +211,7 @@ async fn the_example_resume_loses_nothing_when_it_is_killed() {
         std::fs::create_dir(&home).unwrap();
         let arguments = ["--url", &gateway, "--user", "ann", "--symbols", SYMBOLS, "--file", file];
         let mut resume = start("resume", &home, &arguments);
-        says(&mut resume, if run == 0 { "subscribed" } else { "caught up" }).await;
+        wait_for_line(&mut resume, if run == 0 { "subscribed" } else { "caught up" }).await;
         publish(&producer, &mut feed, 200).await;
         if run == 1 {
             // Somewhere on the way.
@@ -228,7 +228,7 @@ async fn the_example_resume_loses_nothing_when_it_is_killed() {
     let gateway = url(gateways[0]);
     let arguments = ["--url", &gateway, "--user", "ann", "--symbols", SYMBOLS, "--file", file];
     let mut resume = start("resume", cluster.home(), &arguments);
-    says(&mut resume, "caught up").await;
+    wait_for_line(&mut resume, "caught up").await;
     resume.interrupt();
     assert!(resume.wait(DEADLINE).await.success());
     printed.extend(lines(&resume));

@@ -122,7 +122,7 @@ async fn full_disk_is_reported_and_no_acknowledged_event_is_lost() {
     let published = flow.stop().await;
     for witness in &mut witnesses {
         witness.assert_exact(0, 0, published).await;
-        assert_eq!(witness.seen().gaps, []);
+        assert_eq!(witness.received().gaps, []);
     }
     let mut most = 0;
     for node in cluster.routers.iter().chain(&cluster.gateways) {

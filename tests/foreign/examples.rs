@@ -22,7 +22,7 @@ use crate::readme::blocks;
 /// How long a browser may take on a machine that is busy.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// What the examples subscribe to if they are not told otherwise.
+/// What the examples subscribe to by default.
 const SYMBOLS: [&str; 3] = ["AAPL", "NVDA", "SPY"];
 
 /// The rows that the page keeps.
@@ -147,8 +147,8 @@ async fn the_examples_in_python_and_for_browsers_resume_after_an_abrupt_end() {
 
     // The page shows the newest events, the last on top.
     let [_, page] = &all;
-    let told = page.process.stderr();
-    let rows = told.lines().find_map(|line| line.strip_prefix("shown ")).expect("the rows are printed");
+    let output = page.process.stderr();
+    let rows = output.lines().find_map(|line| line.strip_prefix("shown ")).expect("the rows are printed");
     let rows: Vec<String> = serde_json::from_str(rows).unwrap();
     let places = rows.iter().map(|row| row.rsplit_once(' ').unwrap().1.to_owned());
     let newest = page.printed().0.into_iter().rev().take(ROWS).map(|event| format!("{}:{}", event.p, event.seq));

@@ -53,7 +53,7 @@ impl Rig {
 
     /// The number of notices of each client.
     fn notices(&self) -> Vec<usize> {
-        self.witnesses.iter().map(|witness| witness.seen().notices.len()).collect()
+        self.witnesses.iter().map(|witness| witness.received().notices.len()).collect()
     }
 
     /// Fails unless every client is notified of this fault in time, and every node is not ready for this one reason.
@@ -97,14 +97,14 @@ impl Rig {
         let published = flow.stop().await;
         for witness in &mut witnesses {
             witness.assert_exact(0, 0, published).await;
-            assert_eq!(witness.seen().gaps, []);
+            assert_eq!(witness.received().gaps, []);
         }
         published
     }
 
     /// The largest latency of an event so far.
     fn latest(&self) -> Duration {
-        self.witnesses.iter().map(|witness| witness.seen().latest).max().unwrap()
+        self.witnesses.iter().map(|witness| witness.received().latest).max().unwrap()
     }
 }
 
@@ -197,7 +197,7 @@ async fn edited_or_deleted_streams_are_reported_and_restored() {
     let second = rig.flow.stop().await;
     for witness in &mut rig.witnesses {
         witness.assert_exact(before, before, second).await;
-        assert!(!witness.seen().gaps.is_empty(), "clients get a gap for the end of the former epoch");
+        assert!(!witness.received().gaps.is_empty(), "clients get a gap for the end of the former epoch");
     }
 
     // Sealed, which cannot be undone: the operator deletes it.
@@ -285,7 +285,7 @@ async fn edits_of_buckets_and_consumers_and_a_purge_delay_no_event() {
     let mut gap_count = 0;
     for witness in &mut witnesses {
         witness.assert_exact(0, 0, published).await;
-        let gaps = witness.seen().gaps;
+        let gaps = witness.received().gaps;
         for gap in &gaps {
             assert_eq!((gap.reason.as_str(), gap.to.0), ("retention", first - 1), "{gap:?}");
         }

@@ -90,14 +90,14 @@ impl Stubborn {
 
 /// A client that wants all events, and reads all the time.
 pub(crate) struct Witness {
-    state: watch::Receiver<Seen>,
+    state: watch::Receiver<Received>,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
 
 /// Everything that it has received.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Seen {
+pub(crate) struct Received {
     /// The events, in order of arrival.
     pub(crate) events: Vec<ReceivedEvent>,
     /// The gaps.
@@ -129,7 +129,7 @@ impl Witness {
         let user = at_home(cluster, gateway).await;
         let mut socket = Socket::connect(address, &user, encoding).await;
         socket.subscribe("all", &json!({})).await;
-        let (sender, state) = watch::channel(Seen::default());
+        let (sender, state) = watch::channel(Received::default());
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let task = tokio::spawn(async move {
@@ -143,15 +143,15 @@ impl Witness {
                 }
                 let (events, gaps, notices) = known;
                 known = sizes(&socket);
-                sender.send_modify(|seen| {
+                sender.send_modify(|received| {
                     for event in &socket.events[events..] {
                         let sent = Duration::from_millis(event.data["sent"].as_u64().unwrap());
-                        seen.latest = seen.latest.max(clock.elapsed().saturating_sub(sent));
-                        seen.events.push(event.clone());
+                        received.latest = received.latest.max(clock.elapsed().saturating_sub(sent));
+                        received.events.push(event.clone());
                     }
-                    seen.gaps.extend_from_slice(&socket.gaps[gaps..]);
+                    received.gaps.extend_from_slice(&socket.gaps[gaps..]);
                     let now = Instant::now();
-                    seen.notices.extend(socket.notices[notices..].iter().map(|notice| (now, notice.clone())));
+                    received.notices.extend(socket.notices[notices..].iter().map(|notice| (now, notice.clone())));
                 });
             }
         });
@@ -159,14 +159,14 @@ impl Witness {
     }
 
     /// Everything received so far.
-    pub(crate) fn seen(&self) -> Seen {
+    pub(crate) fn received(&self) -> Received {
         self.state.borrow().clone()
     }
 
     /// Waits until the received messages meet a condition.
-    pub(crate) async fn until(&mut self, what: &str, met: impl Fn(&Seen) -> bool) -> Seen {
-        let seen = timeout(DEADLINE, self.state.wait_for(|seen| met(seen))).await;
-        seen.unwrap_or_else(|_| panic!("not within {DEADLINE:?}: {what}")).unwrap().clone()
+    pub(crate) async fn until(&mut self, what: &str, met: impl Fn(&Received) -> bool) -> Received {
+        let received = timeout(DEADLINE, self.state.wait_for(|received| met(received))).await;
+        received.unwrap_or_else(|_| panic!("not within {DEADLINE:?}: {what}")).unwrap().clone()
     }
 
     /// Waits for a notice `upstream_lost` with these words, from the `known`th notice on. Returns its time and text.
@@ -176,15 +176,16 @@ impl Witness {
                 && notice.msg.as_ref().is_some_and(|msg| msg.contains(words))
         };
         let what = format!("upstream_lost with {words:?}");
-        let seen = self.until(&what, |seen| seen.notices.iter().skip(known).any(|notice| is_it(&notice))).await;
-        let (at, notice) = seen.notices.iter().skip(known).find(is_it).unwrap();
+        let received =
+            self.until(&what, |received| received.notices.iter().skip(known).any(|notice| is_it(&notice))).await;
+        let (at, notice) = received.notices.iter().skip(known).find(is_it).unwrap();
         (*at, notice.msg.clone().unwrap())
     }
 
     /// Waits for a notice `upstream_restored`, from the `known`th notice on.
     pub(crate) async fn restored(&mut self, known: usize) {
-        let met = |seen: &Seen| {
-            seen.notices.iter().skip(known).any(|(_, notice)| notice.code == NoticeCode::UpstreamRestored.as_str())
+        let met = |received: &Received| {
+            received.notices.iter().skip(known).any(|(_, notice)| notice.code == NoticeCode::UpstreamRestored.as_str())
         };
         self.until("upstream_restored", met).await;
     }
@@ -192,12 +193,13 @@ impl Witness {
     /// Fails unless it has got the events from `first` to `end`, each once, in order for each symbol, with its content,
     /// and nothing else from the `known`th event on.
     pub(crate) async fn assert_exact(&mut self, known: usize, first: usize, end: usize) {
-        let seen =
-            self.until(&format!("{} events", end - first), |seen| seen.events.len() >= known + end - first).await;
+        let received = self
+            .until(&format!("{} events", end - first), |received| received.events.len() >= known + end - first)
+            .await;
         let number = |event: &ReceivedEvent| event.data["number"].as_u64().unwrap() as usize;
         let mut last: BTreeMap<String, usize> = BTreeMap::new();
         let mut numbers = Vec::new();
-        for event in &seen.events[known..] {
+        for event in &received.events[known..] {
             let (number, symbol) = (number(event), event.symbol.clone().unwrap().to_string());
             assert_eq!(
                 (symbol.clone(), event.pattern.clone().unwrap().to_string()),

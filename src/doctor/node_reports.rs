@@ -53,14 +53,14 @@ impl NodeReports {
         };
         let (mut reports, mut nodes) = (BTreeMap::new(), BTreeMap::new());
         for _ in 0..MESSAGES {
-            let heard = timeout_at(until, async {
+            let received = timeout_at(until, async {
                 tokio::select! {
                     Some(message) = storage.next() => note_report(&mut reports, &message.payload),
                     Some(message) = bearers.next() => note_bearer(&mut nodes, &message.payload),
                     else => std::future::pending().await,
                 }
             });
-            if heard.await.is_err() {
+            if received.await.is_err() {
                 break;
             }
         }
@@ -117,10 +117,9 @@ fn findings(
     findings.extend(one_sided.map(|found| CheckFinding::new(Verdict::Fail, "nodes", found)));
     if findings.is_empty() {
         let found = match names.len() {
-            0 => {
-                "no node answers: none runs, or this user may not subscribe to tw.>; whether NATS stores messages is unknown"
-                    .to_owned()
-            }
+            0 => "no node answers: none runs, or this user may not subscribe to tw.>; whether NATS stores messages is \
+                  unknown"
+                .to_owned(),
             _ => format!(
                 "running routers: {routers}, gateways: {gateways}; all names differ, and no router reports a storage \
                  problem"
