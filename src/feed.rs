@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use tickwire_command::args::NatsArgs;
 use tickwire_command::progress::{Meter, Progress, REDRAW_INTERVAL};
-use tickwire_command::publisher::{Outgoing, PublishDone, PublishError, Publisher};
+use tickwire_command::publisher::{NewEvent, PublishDone, PublishError, Publisher};
 use tickwire_command::stop;
 
 /// How many events may wait for the acknowledgement of the stream.
@@ -169,7 +169,7 @@ impl FeedWalk<'_> {
         let mut payload = event.payload;
         payload.insert("timestamp".to_owned(), json!(wall_clock().as_millis() as f64 / 1000.0));
         let payload = serde_json::Value::Object(payload).to_string().into_bytes();
-        let outgoing = Outgoing::new(event.kind.as_str(), &event.key, msg_id, payload);
+        let outgoing = NewEvent::new(event.kind.as_str(), &event.key, msg_id, payload);
         match self.publisher.send((), outgoing).await {
             Some(done) => self.count(done),
             None => Ok(()),

@@ -16,7 +16,7 @@ use tickwire_node::nats::{Nats, NatsError};
 
 use crate::values;
 use tickwire_command::args::NatsArgs;
-use tickwire_command::publisher::{Outgoing, PublishError, Publisher};
+use tickwire_command::publisher::{NewEvent, PublishError, Publisher};
 
 mod lines;
 
@@ -149,7 +149,7 @@ impl PublishArgs {
     }
 
     /// Returns the event if routers of this version can read it.
-    fn checked(&self, kinds: &Kinds, event: Outgoing) -> Result<Outgoing, WouldBeDeadLetter> {
+    fn checked(&self, kinds: &Kinds, event: NewEvent) -> Result<NewEvent, WouldBeDeadLetter> {
         let raw = RawMessage {
             kind_token: &self.kind,
             key_token: event.subject.rsplit('.').next().unwrap_or_default(),
@@ -165,7 +165,7 @@ impl PublishArgs {
     }
 
     /// Builds the event from the flags.
-    fn one(&self, key: &str) -> Result<Outgoing, PublishCommandError> {
+    fn one(&self, key: &str) -> Result<NewEvent, PublishCommandError> {
         let mut payload = self.data.clone().unwrap_or_default();
         let flags = [
             ("pattern", self.pattern.as_ref().map(|pattern| json!(pattern))),
@@ -178,10 +178,10 @@ impl PublishArgs {
             return Err(PublishCommandError::NoPattern);
         }
         let msg_id = self.msg_id.clone().unwrap_or_else(|| format!("cli-{:016x}", rand::random::<u64>()));
-        Ok(Outgoing::new(&self.kind, key, msg_id, Value::Object(payload).to_string().into_bytes()))
+        Ok(NewEvent::new(&self.kind, key, msg_id, Value::Object(payload).to_string().into_bytes()))
     }
 
-    async fn publish_one(&self, nats: &Nats, event: Outgoing) -> Result<String, PublishCommandError> {
+    async fn publish_one(&self, nats: &Nats, event: NewEvent) -> Result<String, PublishCommandError> {
         let mut publisher = self.publisher(nats);
         publisher.send((), event).await;
         let mut output = String::new();

@@ -35,7 +35,7 @@ use super::cores::Cores;
 use super::server::{BenchServer, BenchServerError};
 use figures::{Larger, ScalingFigures, TrafficLine};
 use tickwire_command::progress::Progress;
-use tickwire_command::publisher::{Outgoing, PublishError, Publisher};
+use tickwire_command::publisher::{NewEvent, PublishError, Publisher};
 use traffic::{ClusterLoad, TrafficKind};
 
 /// How many symbols there are, and how many of them the client of a gateway wants.
@@ -88,7 +88,7 @@ pub(crate) enum ScalingError {
 /// What was measured: messages, over how many seconds, batches and events by the metrics of the nodes, how busy NATS
 /// was.
 #[derive(Debug)]
-struct Observed {
+struct MeasuredTraffic {
     messages: BTreeMap<Option<TrafficKind>, u64>,
     seconds: f64,
     reported: (f64, f64),
@@ -168,7 +168,7 @@ impl Scaling<'_> {
             client.close().await;
         }
         let reported = (after.0 - before.0, after.1 - before.1);
-        Ok(self.figures(&config, rate, &Observed { messages, seconds, reported, nats_busy })?)
+        Ok(self.figures(&config, rate, &MeasuredTraffic { messages, seconds, reported, nats_busy })?)
     }
 
     /// What the nodes are configured with.
@@ -188,8 +188,8 @@ impl Scaling<'_> {
         Ok((batches, events))
     }
 
-    fn figures(&self, config: &Config, rate: f64, observed: &Observed) -> Result<ScalingFigures, NameError> {
-        let Observed { messages, seconds, reported: (batches, events), nats_busy } = observed;
+    fn figures(&self, config: &Config, rate: f64, traffic: &MeasuredTraffic) -> Result<ScalingFigures, NameError> {
+        let MeasuredTraffic { messages, seconds, reported: (batches, events), nats_busy } = traffic;
         let cluster = ClusterLoad {
             gateways: self.gateways,
             routers: self.routers,
@@ -244,15 +244,15 @@ impl Scaling<'_> {
 
 /// Counts messages by their kind for a while.
 async fn count(mut everything: Subscriber, time: Duration) -> BTreeMap<Option<TrafficKind>, u64> {
-    let mut seen = BTreeMap::new();
+    let mut counts = BTreeMap::new();
     let counting = async {
         while let Some(message) = everything.next().await {
             let reply = message.reply.as_ref().map(async_nats::Subject::as_str);
-            *seen.entry(TrafficKind::of(&message.subject, reply)).or_default() += 1;
+            *counts.entry(TrafficKind::of(&message.subject, reply)).or_default() += 1;
         }
     };
     timeout(time, counting).await.ok();
-    seen
+    counts
 }
 
 /// The bytes of a snapshot of interest in this number of symbols, each from a confidence on.
@@ -328,7 +328,7 @@ impl RandomProducer {
                 let confidence = f64::from(random.random_range(CONFIDENCES)) / 100.0;
                 let payload = json!({ "pattern": "Any", "confidence": confidence }).to_string().into_bytes();
                 let symbol = symbol(random.random_range(0..SYMBOLS));
-                let event = Outgoing::new("pattern", &symbol, format!("{run:08x}-{number}"), payload);
+                let event = NewEvent::new("pattern", &symbol, format!("{run:08x}-{number}"), payload);
                 if let Some(((), stored)) = publisher.send((), event).await {
                     stored?;
                 }

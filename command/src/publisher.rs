@@ -22,9 +22,9 @@ use tokio::time::{Instant, sleep};
 /// The pauses before a message is sent again. Each is then shortened by a random factor.
 const BACKOFF: Backoff = Backoff { first: 50, most: 2_000 };
 
-/// One event on its way to the stream.
+/// A new event for the stream.
 #[derive(Debug, Clone)]
-pub struct Outgoing {
+pub struct NewEvent {
     /// Where it is published.
     pub subject: String,
     /// The `Nats-Msg-Id`. A repetition with the same id is a duplicate.
@@ -33,7 +33,7 @@ pub struct Outgoing {
     pub payload: Bytes,
 }
 
-impl Outgoing {
+impl NewEvent {
     /// An event of this kind and key, both as people write them.
     pub fn new(kind: &str, key: &str, msg_id: String, payload: Vec<u8>) -> Self {
         let subject = names::source(kind, &tickwire_core::event::key::encode(key));
@@ -97,7 +97,7 @@ impl<T: Send + 'static> Publisher<T> {
     }
 
     /// Sends a message as soon as there is room in the window. Returns a message that was done meanwhile, if any.
-    pub async fn send(&mut self, tag: T, message: Outgoing) -> Option<PublishDone<T>> {
+    pub async fn send(&mut self, tag: T, message: NewEvent) -> Option<PublishDone<T>> {
         let done =
             if self.is_full() { self.under_way.next().await } else { self.under_way.next().now_or_never().flatten() };
         // The first attempt is made here and not in the future below, so that messages go out in the order of the
@@ -118,7 +118,7 @@ impl<T: Send + 'static> Publisher<T> {
 
 type Attempt = Result<jetstream::context::PublishAckFuture, SendError>;
 
-async fn attempt(jetstream: &jetstream::Context, message: &Outgoing) -> Attempt {
+async fn attempt(jetstream: &jetstream::Context, message: &NewEvent) -> Attempt {
     let publish = PublishMessage::build().payload(message.payload.clone()).message_id(&message.msg_id);
     jetstream.send_publish(message.subject.clone(), publish).await
 }
@@ -126,7 +126,7 @@ async fn attempt(jetstream: &jetstream::Context, message: &Outgoing) -> Attempt 
 /// Waits for the acknowledgement of the stream, and sends the message again as long as there is none.
 async fn settle(
     jetstream: jetstream::Context,
-    message: Outgoing,
+    message: NewEvent,
     first: Attempt,
     start: Instant,
     deadline: Option<Duration>,
@@ -207,8 +207,8 @@ mod tests {
         nats.jetstream.create_stream(config).await.unwrap()
     }
 
-    fn message(key: &str, number: u64) -> Outgoing {
-        Outgoing::new("pattern", key, format!("id-{number}"), format!("{{\"number\":{number}}}").into_bytes())
+    fn message(key: &str, number: u64) -> NewEvent {
+        NewEvent::new("pattern", key, format!("id-{number}"), format!("{{\"number\":{number}}}").into_bytes())
     }
 
     async fn rest<T: Send + 'static>(publisher: &mut Publisher<T>) -> Vec<PublishDone<T>> {
@@ -288,7 +288,7 @@ mod tests {
         let nats = connect(&server).await;
         let stream = events(&nats).await;
         let mut publisher = Publisher::new(nats.jetstream.clone(), 4, None);
-        let large = |bytes| Outgoing::new("pattern", "AAPL", "large".to_owned(), vec![b' '; bytes]);
+        let large = |bytes| NewEvent::new("pattern", "AAPL", "large".to_owned(), vec![b' '; bytes]);
         publisher.send("for the stream", large(20_000)).await;
         publisher.send("for the server", large(2_000_000)).await;
         let mut refused = Vec::new();

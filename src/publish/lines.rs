@@ -14,7 +14,7 @@ use tokio::time::interval;
 
 use super::{Payload, PublishArgs, PublishCommandError, msg_id};
 use tickwire_command::progress::{Meter, Progress, REDRAW_INTERVAL};
-use tickwire_command::publisher::{Outgoing, PublishDone, PublishError};
+use tickwire_command::publisher::{NewEvent, PublishDone, PublishError};
 use tickwire_command::stop;
 
 /// How many lines are read ahead.
@@ -97,7 +97,7 @@ impl PublishArgs {
     }
 
     /// Returns the event of a line, or none if the line is blank.
-    pub(super) fn event(&self, line: &[u8], run: &str, number: u64) -> Result<Option<Outgoing>, String> {
+    pub(super) fn event(&self, line: &[u8], run: &str, number: u64) -> Result<Option<NewEvent>, String> {
         let line = line.trim_ascii();
         if line.is_empty() {
             return Ok(None);
@@ -112,7 +112,7 @@ impl PublishArgs {
         let own = own_id(&payload).map(|(_, id)| id.to_string());
         // An id that cannot be a header value is not used to find duplicates.
         let own = own.and_then(|id| msg_id(&id).ok());
-        let mut event = Outgoing::new(&self.kind, key, format!("{run}-{number}"), line.to_vec());
+        let mut event = NewEvent::new(&self.kind, key, format!("{run}-{number}"), line.to_vec());
         if let Some(id) = own {
             // The stream compares message ids across all kinds and keys, but an event's id is only unique within its
             // key.

@@ -9,7 +9,7 @@ use tickwire_core::protocol::{Encoding, ReceivedEvent};
 use crate::cluster::Cluster;
 use crate::feed;
 use crate::oracle::{OracleEntry, assert_exact, at, filter};
-use crate::producer::Outgoing;
+use crate::producer::ProducerMessage;
 use crate::socket::Socket;
 
 const CONNECTIONS: usize = 20;
@@ -31,11 +31,17 @@ async fn event_right_after_a_confirmation_is_delivered() {
                 let new = format!("{connection}-{round}");
                 // Each subscription needs new interest: another symbol, pattern, or kind of a symbol.
                 let (filter, event) = match round % 3 {
-                    0 => (json!({ "symbols": [new] }), Outgoing::json("pattern", &new, &json!({ "pattern": "Doji" }))),
-                    1 => (json!({ "patterns": [new] }), Outgoing::json("pattern", "SPY", &json!({ "pattern": new }))),
+                    0 => (
+                        json!({ "symbols": [new] }),
+                        ProducerMessage::json("pattern", &new, &json!({ "pattern": "Doji" })),
+                    ),
+                    1 => (
+                        json!({ "patterns": [new] }),
+                        ProducerMessage::json("pattern", "SPY", &json!({ "pattern": new })),
+                    ),
                     _ => (
                         json!({ "kinds": ["health"], "symbols": [new] }),
-                        Outgoing::json("health", "feed", &json!({ "symbol": new })),
+                        ProducerMessage::json("health", "feed", &json!({ "symbol": new })),
                     ),
                 };
                 let name = format!("rotating-{}", round % 4);

@@ -11,30 +11,30 @@ use crate::cluster::Cluster;
 use crate::feed;
 use crate::node::DEADLINE;
 use crate::oracle::{assert_exact, filter, stored};
-use crate::producer::Outgoing;
+use crate::producer::ProducerMessage;
 use crate::socket::Socket;
 
 /// At least one message for every reason that a client library can cause.
-fn unreadable() -> Vec<(Reason, Outgoing)> {
-    let pattern = |event: Value| Outgoing::json("pattern", "AAPL", &event);
-    let market = |event: Value| Outgoing::json("market", "US", &event);
-    let health = |event: Value| Outgoing::json("health", "db", &event);
+fn unreadable() -> Vec<(Reason, ProducerMessage)> {
+    let pattern = |event: Value| ProducerMessage::json("pattern", "AAPL", &event);
+    let market = |event: Value| ProducerMessage::json("market", "US", &event);
+    let health = |event: Value| ProducerMessage::json("health", "db", &event);
     let valid = r#"{"pattern":"Doji"}"#;
     vec![
-        (Reason::BadSubject, Outgoing::raw("events.a.b.c", valid)),
-        (Reason::BadSubject, Outgoing::raw("events.pattern", valid)),
-        (Reason::BadSubject, Outgoing::raw("events.pattern.BRK.B", valid)),
-        (Reason::UnknownKind, Outgoing::raw("events.patern.AAPL", valid)),
-        (Reason::UnknownKind, Outgoing::raw("events.news.AAPL", valid)),
-        (Reason::BadKey, Outgoing::raw("events.pattern.^GSPC", valid)),
-        (Reason::BadKey, Outgoing::raw("events.pattern.=2e", valid)),
-        (Reason::BadKey, Outgoing::raw(format!("events.alert.{}", "u".repeat(129)), "{}")),
+        (Reason::BadSubject, ProducerMessage::raw("events.a.b.c", valid)),
+        (Reason::BadSubject, ProducerMessage::raw("events.pattern", valid)),
+        (Reason::BadSubject, ProducerMessage::raw("events.pattern.BRK.B", valid)),
+        (Reason::UnknownKind, ProducerMessage::raw("events.patern.AAPL", valid)),
+        (Reason::UnknownKind, ProducerMessage::raw("events.news.AAPL", valid)),
+        (Reason::BadKey, ProducerMessage::raw("events.pattern.^GSPC", valid)),
+        (Reason::BadKey, ProducerMessage::raw("events.pattern.=2e", valid)),
+        (Reason::BadKey, ProducerMessage::raw(format!("events.alert.{}", "u".repeat(129)), "{}")),
         (Reason::TooLarge, pattern(json!({ "pattern": "Doji", "note": "x".repeat(262_144) }))),
-        (Reason::BadJson, Outgoing::raw("events.pattern.AAPL", "{\"pattern\":")),
-        (Reason::BadJson, Outgoing::raw("events.pattern.AAPL", "[]")),
-        (Reason::BadJson, Outgoing::raw("events.pattern.AAPL", "")),
-        (Reason::BadJson, Outgoing::raw("events.pattern.AAPL", vec![0xff, 0x00])),
-        (Reason::BadMsgPack, Outgoing::raw("events.pattern.AAPL", valid).content_type("application/msgpack")),
+        (Reason::BadJson, ProducerMessage::raw("events.pattern.AAPL", "{\"pattern\":")),
+        (Reason::BadJson, ProducerMessage::raw("events.pattern.AAPL", "[]")),
+        (Reason::BadJson, ProducerMessage::raw("events.pattern.AAPL", "")),
+        (Reason::BadJson, ProducerMessage::raw("events.pattern.AAPL", vec![0xff, 0x00])),
+        (Reason::BadMsgPack, ProducerMessage::raw("events.pattern.AAPL", valid).content_type("application/msgpack")),
         (Reason::SymbolMismatch, pattern(json!({ "pattern": "Doji", "symbol": "NVDA" }))),
         (Reason::BadSymbol, market(json!({ "symbol": "S".repeat(33) }))),
         (Reason::MissingPattern, pattern(json!({ "confidence": 0.5 }))),
@@ -76,7 +76,7 @@ async fn unreadable_messages_become_dead_letters_and_others_are_delivered() {
         let seq = producer.publish(&message.clone().id(format!("bad-{number}"))).await;
         sent.insert(seq, (*reason, message));
         producer.publish(&feed::pattern("AAPL", number)).await;
-        producer.publish(&Outgoing::json("health", "db", &json!({ "status": "healthy" }))).await;
+        producer.publish(&ProducerMessage::json("health", "db", &json!({ "status": "healthy" }))).await;
     }
 
     let dead_letters = eventually("every dead letter is stored", DEADLINE, async || {

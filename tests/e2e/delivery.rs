@@ -7,7 +7,7 @@ use crate::cluster::Cluster;
 use crate::feed::{Feed, USERS};
 use crate::listener::Listener;
 use crate::oracle::{assert_exact, filter};
-use crate::producer::Outgoing;
+use crate::producer::ProducerMessage;
 use crate::socket::Socket;
 
 const SEED: u64 = 20_250_910;
@@ -59,7 +59,7 @@ async fn fifty_clients_get_exactly_the_matching_events() {
         clients.push(TestSubscriber { name: format!("client {number} ({user}, {filters:?})"), user, filters, end });
     }
 
-    let events: Vec<Outgoing> = (0..EVENTS).map(|_| feed.event()).collect();
+    let events: Vec<ProducerMessage> = (0..EVENTS).map(|_| feed.event()).collect();
     cluster.producer().await.publish_all(&events).await;
 
     let log = cluster.log().await;
@@ -99,7 +99,7 @@ async fn both_encodings_have_the_same_content() {
         sockets.push(socket);
     }
     let mut feed = Feed::new(SEED + 1);
-    let events: Vec<Outgoing> = (0..300).map(|_| feed.event()).collect();
+    let events: Vec<ProducerMessage> = (0..300).map(|_| feed.event()).collect();
     cluster.producer().await.publish_all(&events).await;
     let log = cluster.log().await;
     let mut seen = Vec::new();

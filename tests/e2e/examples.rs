@@ -14,7 +14,7 @@ use crate::cluster::Cluster;
 use crate::feed::Feed;
 use crate::node::{DEADLINE, tickwire};
 use crate::oracle::{Log, OracleEntry, filter};
-use crate::producer::{Outgoing, Producer};
+use crate::producer::{Producer, ProducerMessage};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const SYMBOLS: &str = "AAPL,BRK.B,SPY";
@@ -77,7 +77,7 @@ async fn until(process: &mut Process, count: usize) {
 }
 
 async fn publish(producer: &Producer, feed: &mut Feed, count: usize) {
-    producer.publish_all(&(0..count).map(|_| feed.event()).collect::<Vec<Outgoing>>()).await;
+    producer.publish_all(&(0..count).map(|_| feed.event()).collect::<Vec<ProducerMessage>>()).await;
 }
 
 /// What the examples subscribe to.

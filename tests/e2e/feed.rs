@@ -7,7 +7,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::{Map, Value, json};
 use std::ops::Range;
 
-use crate::producer::Outgoing;
+use crate::producer::ProducerMessage;
 
 /// The symbols of the events.
 pub(crate) const SYMBOLS: [&str; 8] = ["AAPL", "NVDA", "BRK.B", "^GSPC", "SPY", "ORCL", "GOOG", "YHOO"];
@@ -36,7 +36,7 @@ impl Feed {
     }
 
     /// The next event, in JSON or, every fourth, in MessagePack.
-    pub(crate) fn event(&mut self) -> Outgoing {
+    pub(crate) fn event(&mut self) -> ProducerMessage {
         self.count += 1;
         let kind = match self.rng.random_range(0..10) {
             0..6 => "pattern",
@@ -54,8 +54,8 @@ impl Feed {
         };
         self.common(&mut event);
         let outgoing = match self.count % 4 {
-            0 => Outgoing::msgpack(kind, key, &event),
-            _ => Outgoing::json(kind, key, &event),
+            0 => ProducerMessage::msgpack(kind, key, &event),
+            _ => ProducerMessage::json(kind, key, &event),
         };
         match self.count % 3 {
             0 => outgoing.id(format!("msg-{}", self.count)),
@@ -179,22 +179,22 @@ impl Feed {
 }
 
 /// Patterns with these numbers, of all symbols in turn.
-pub(crate) fn patterns(numbers: Range<usize>) -> Vec<Outgoing> {
+pub(crate) fn patterns(numbers: Range<usize>) -> Vec<ProducerMessage> {
     numbers.map(|number| pattern(SYMBOLS[number % SYMBOLS.len()], number)).collect()
 }
 
 /// The `number`th of a plain series of patterns on one symbol.
-pub(crate) fn pattern(symbol: &str, number: usize) -> Outgoing {
+pub(crate) fn pattern(symbol: &str, number: usize) -> ProducerMessage {
     let event = json!({ "pattern": "BreakoutBO", "confidence": 0.5, "number": number });
-    Outgoing::json("pattern", symbol, &event)
+    ProducerMessage::json("pattern", symbol, &event)
 }
 
 /// An alert to `user`.
-pub(crate) fn alert(user: &str, number: usize) -> Outgoing {
-    Outgoing::json("alert", user, &json!({ "alert_id": number, "type": "match", "symbol": "AAPL" }))
+pub(crate) fn alert(user: &str, number: usize) -> ProducerMessage {
+    ProducerMessage::json("alert", user, &json!({ "alert_id": number, "type": "match", "symbol": "AAPL" }))
 }
 
 /// A backtest of `user`.
-pub(crate) fn backtest(user: &str, number: usize) -> Outgoing {
-    Outgoing::json("backtest", user, &json!({ "run": number, "symbol": "AAPL", "result": 0.25 }))
+pub(crate) fn backtest(user: &str, number: usize) -> ProducerMessage {
+    ProducerMessage::json("backtest", user, &json!({ "run": number, "symbol": "AAPL", "result": 0.25 }))
 }

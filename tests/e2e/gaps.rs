@@ -15,7 +15,7 @@ use crate::cut::Line;
 use crate::feed::{self, Feed};
 use crate::node::DEADLINE;
 use crate::oracle::{Log, assert_covered, assert_exact, at, filter};
-use crate::producer::Outgoing;
+use crate::producer::ProducerMessage;
 use crate::socket::Socket;
 
 /// The length of the missing range, in sequences.
@@ -98,7 +98,7 @@ async fn repair_larger_than_an_outbox_is_delivered_or_noticed() {
     let note = "x".repeat(2_000);
     let event = |n: usize| {
         let body = json!({ "pattern": format!("P{n}"), "note": note, "id": n.to_string() });
-        Outgoing::json("pattern", feed::SYMBOLS[n % feed::SYMBOLS.len()], &body)
+        ProducerMessage::json("pattern", feed::SYMBOLS[n % feed::SYMBOLS.len()], &body)
     };
     cluster.producer().await.publish_all(&(0..2_000).map(event).collect::<Vec<_>>()).await;
     let log = cluster.log().await;

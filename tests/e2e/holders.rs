@@ -12,7 +12,7 @@ use tokio::time::{Instant, interval};
 
 use crate::cluster::Cluster;
 use crate::node::DEADLINE;
-use crate::producer::{Outgoing, Producer};
+use crate::producer::{Producer, ProducerMessage};
 use crate::socket::Socket;
 
 /// The number of events, the time between two, and the number after which the server dies.
@@ -83,7 +83,7 @@ async fn reading_continues_soon_after_a_server_with_consumers_dies() {
             pace.tick().await;
             let event = json!({ "pattern": "Doji", "id": number.to_string() });
             times.lock().unwrap().push(Instant::now());
-            producer.publish(&Outgoing::json("pattern", &format!("S{}", number % 200), &event)).await;
+            producer.publish(&ProducerMessage::json("pattern", &format!("S{}", number % 200), &event)).await;
         }
     });
     let mut arrived = Vec::new();

@@ -10,15 +10,15 @@ use crate::cluster::Cluster;
 use crate::logs::line;
 use crate::node::tickwire;
 
-use crate::producer::Outgoing;
+use crate::producer::ProducerMessage;
 use crate::socket::Socket;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 /// Low events, each with its own pattern, so that none is conflated with another.
-fn distinct(count: u64) -> Vec<Outgoing> {
+fn distinct(count: u64) -> Vec<ProducerMessage> {
     let event = |n: u64| json!({ "pattern": format!("P{n}"), "confidence": 0.1, "id": n.to_string() });
-    (0..count).map(|n| Outgoing::json("pattern", "AAPL", &event(n))).collect()
+    (0..count).map(|n| ProducerMessage::json("pattern", "AAPL", &event(n))).collect()
 }
 
 /// Fails unless notices count all events that were published and not received, with the right ranges.
@@ -62,7 +62,9 @@ async fn sessions_of_a_user_share_a_rate_and_excess_is_noticed() {
     assert_eq!((other.events.len(), other.notices.len()), (2, 0));
     // Critical events are delivered all the same.
     producer.publish_all(&distinct(100)).await;
-    producer.publish(&Outgoing::json("pattern", "AAPL", &json!({ "pattern": "Now", "priority": "critical" }))).await;
+    producer
+        .publish(&ProducerMessage::json("pattern", "AAPL", &json!({ "pattern": "Now", "priority": "critical" })))
+        .await;
     let urgent =
         |tab: &Socket| tab.events.iter().any(|event| event.pattern.as_ref().is_some_and(|p| p.as_str() == "Now"));
     for tab in &mut tabs {
@@ -78,8 +80,8 @@ async fn newer_events_of_a_key_replace_older_ones() {
     let gateway = cluster.gateway_addresses().await[0];
     let mut socket = Socket::connect(gateway, "ann", Encoding::MsgPack).await;
     socket.subscribe("mine", &json!({})).await;
-    let same: Vec<Outgoing> = (0..200)
-        .map(|n: u64| Outgoing::json("pattern", "AAPL", &json!({ "pattern": "Doji", "id": n.to_string() })))
+    let same: Vec<ProducerMessage> = (0..200)
+        .map(|n: u64| ProducerMessage::json("pattern", "AAPL", &json!({ "pattern": "Doji", "id": n.to_string() })))
         .collect();
     cluster.producer().await.publish_all(&same).await;
     socket.catch_up(&cluster.log().await.end()).await;
@@ -132,7 +134,9 @@ async fn quota_survives_resubscribing_and_limits_no_other_subscription() {
     producer.publish_all(&distinct(50)).await;
     socket.catch_up(&cluster.log().await.end()).await;
     assert_eq!(socket.events.len(), 30 + 40);
-    producer.publish(&Outgoing::json("pattern", "AAPL", &json!({ "pattern": "Now", "priority": "critical" }))).await;
+    producer
+        .publish(&ProducerMessage::json("pattern", "AAPL", &json!({ "pattern": "Now", "priority": "critical" })))
+        .await;
     socket.catch_up(&cluster.log().await.end()).await;
     assert_eq!(socket.events.len(), 30 + 40 + 1);
     assert_notified(&socket, 151, "quota");
@@ -184,7 +188,8 @@ async fn stalled_reader_is_notified_and_closed_without_loss_for_others() {
     while cluster.gateways[0].metrics().await.get("tickwire_gateway_closes_total") < 1.0 {
         assert!(published < 20_000, "the reader is never closed");
         // Fewer than fill an outbox, so that the fast reader need not read them all at once.
-        let some: Vec<_> = (published..published + 5).map(|n| Outgoing::json("pattern", "AAPL", &event(n))).collect();
+        let some: Vec<_> =
+            (published..published + 5).map(|n| ProducerMessage::json("pattern", "AAPL", &event(n))).collect();
         producer.publish_all(&some).await;
         published += 5;
         reading.until(published).await;

@@ -9,7 +9,7 @@ use tickwire_testkit::eventually;
 use crate::cluster::{Cluster, PARTITIONS};
 use crate::node::{DEADLINE, TestNode};
 use crate::oracle::filter;
-use crate::producer::Outgoing;
+use crate::producer::ProducerMessage;
 use crate::socket::{Incoming, Socket, query};
 
 /// How much each event takes, so that a client that does not read is soon behind.
@@ -37,10 +37,10 @@ pub(crate) async fn line(node: &TestNode, message: &str, user: &str) -> Value {
     line.clone()
 }
 
-fn large(number: usize) -> Outgoing {
+fn large(number: usize) -> ProducerMessage {
     let event =
         json!({ "pattern": "BreakoutBO", "priority": "high", "number": number, "padding": "x".repeat(EVENT_BYTES) });
-    Outgoing::json("pattern", "AAPL", &event)
+    ProducerMessage::json("pattern", "AAPL", &event)
 }
 
 #[tokio::test]
@@ -54,7 +54,7 @@ async fn the_logs_say_what_a_slow_client_missed_and_that_it_resumed_elsewhere() 
 
     // It does not read, and so events are dropped.
     let producer = cluster.producer().await;
-    let events: Vec<Outgoing> = (0..600).map(large).collect();
+    let events: Vec<ProducerMessage> = (0..600).map(large).collect();
     producer.publish_all(&events).await;
     eventually("events are dropped", DEADLINE, async || {
         let metrics = cluster.gateways[0].metrics().await;

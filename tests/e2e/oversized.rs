@@ -11,7 +11,7 @@ use tickwire_testkit::{NatsServer, eventually};
 use crate::cluster::Cluster;
 use crate::node::DEADLINE;
 use crate::oracle::stored;
-use crate::producer::Outgoing;
+use crate::producer::ProducerMessage;
 use crate::socket::Socket;
 
 const BEFORE: usize = 8 * 1024 * 1024;
@@ -20,8 +20,8 @@ const NOW: usize = 1024 * 1024;
 /// Larger than any pull request of a router with the present limit of NATS.
 const LARGE: usize = 5 * 1024 * 1024;
 
-fn event(number: usize) -> Outgoing {
-    Outgoing::json("pattern", "AAPL", &json!({ "pattern": "Doji", "id": number.to_string() }))
+fn event(number: usize) -> ProducerMessage {
+    ProducerMessage::json("pattern", "AAPL", &json!({ "pattern": "Doji", "id": number.to_string() }))
 }
 
 fn ids(socket: &Socket) -> Vec<String> {
@@ -51,7 +51,7 @@ async fn undeliverable_message_becomes_a_dead_letter_and_reading_continues() {
     cluster.routers[0].process.kill();
     producer.publish(&event(1)).await;
     let large = format!(r#"{{"pattern":"Doji","id":"large","note":"{}"}}"#, "x".repeat(LARGE));
-    producer.publish(&Outgoing::raw("events.pattern.AAPL", large.clone())).await;
+    producer.publish(&ProducerMessage::raw("events.pattern.AAPL", large.clone())).await;
     producer.publish(&event(2)).await;
     takes(NOW);
     cluster.nats[0].restart();

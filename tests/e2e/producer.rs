@@ -20,16 +20,16 @@ use crate::node::DEADLINE;
 /// How many messages wait for their acknowledgement at most.
 const WINDOW: usize = 256;
 
-/// One message to be published.
+/// A message for a producer to publish.
 #[derive(Debug, Clone)]
-pub(crate) struct Outgoing {
+pub(crate) struct ProducerMessage {
     subject: String,
     content_type: Option<&'static str>,
     msg_id: Option<String>,
     payload: Bytes,
 }
 
-impl Outgoing {
+impl ProducerMessage {
     /// An event in JSON.
     pub(crate) fn json(kind: &str, key: &str, event: &Value) -> Self {
         Self::raw(names::source(kind, &key::encode(key)), serde_json::to_vec(event).unwrap())
@@ -75,12 +75,12 @@ impl Producer {
     }
 
     /// Publishes one message, and returns its sequence when it is acknowledged.
-    pub(crate) async fn publish(&self, message: &Outgoing) -> u64 {
+    pub(crate) async fn publish(&self, message: &ProducerMessage) -> u64 {
         self.send(message).await.await.unwrap().sequence
     }
 
     /// Publishes one message, and returns whether it was acknowledged.
-    pub(crate) async fn try_publish(&self, message: &Outgoing) -> bool {
+    pub(crate) async fn try_publish(&self, message: &ProducerMessage) -> bool {
         match self.try_send(message).await {
             Ok(acknowledgement) => acknowledgement.await.is_ok(),
             Err(_) => false,
@@ -88,7 +88,7 @@ impl Producer {
     }
 
     /// Publishes messages in order, and returns when all are acknowledged.
-    pub(crate) async fn publish_all(&self, messages: &[Outgoing]) {
+    pub(crate) async fn publish_all(&self, messages: &[ProducerMessage]) {
         for some in messages.chunks(WINDOW) {
             let mut acknowledgements = Vec::with_capacity(some.len());
             for message in some {
@@ -101,7 +101,7 @@ impl Producer {
     }
 
     /// Publishes the messages `make(0)`, `make(1)`, …, one every `pause`, until it is stopped.
-    pub(crate) fn flow(&self, pause: Duration, make: impl Fn(usize) -> Outgoing + Send + 'static) -> Flow {
+    pub(crate) fn flow(&self, pause: Duration, make: impl Fn(usize) -> ProducerMessage + Send + 'static) -> Flow {
         let (producer, stop, count) = (self.clone(), CancellationToken::new(), Arc::new(AtomicUsize::new(0)));
         let (stopped, counted) = (stop.clone(), Arc::clone(&count));
         let task = tokio::spawn(async move {
@@ -116,11 +116,11 @@ impl Producer {
         Flow { stop, count, task }
     }
 
-    async fn send(&self, message: &Outgoing) -> PublishAckFuture {
+    async fn send(&self, message: &ProducerMessage) -> PublishAckFuture {
         self.try_send(message).await.unwrap()
     }
 
-    async fn try_send(&self, message: &Outgoing) -> Result<PublishAckFuture, PublishError> {
+    async fn try_send(&self, message: &ProducerMessage) -> Result<PublishAckFuture, PublishError> {
         let mut publish = PublishMessage::build().payload(message.payload.clone());
         if let Some(content_type) = message.content_type {
             publish = publish.header("Content-Type", content_type);

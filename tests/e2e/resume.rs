@@ -11,7 +11,7 @@ use tickwire_core::protocol::{Encoding, Gap};
 use crate::cluster::{Cluster, PARTITIONS};
 use crate::feed::{self, Feed};
 use crate::oracle::{assert_covered, assert_exact, filter};
-use crate::producer::Outgoing;
+use crate::producer::ProducerMessage;
 use crate::socket::Socket;
 
 fn every() -> Value {
@@ -38,7 +38,7 @@ async fn clients_of_a_killed_gateway_resume_elsewhere_without_loss() {
     }
     let producer = cluster.producer().await;
     let mut feed = Feed::new(11);
-    let events: Vec<Outgoing> = (0..900).map(|_| feed.event()).collect();
+    let events: Vec<ProducerMessage> = (0..900).map(|_| feed.event()).collect();
     producer.publish_all(&events[..300]).await;
     sockets[0].2.until(10).await;
     cluster.gateways[0].process.kill();
@@ -151,7 +151,7 @@ async fn backfill_larger_than_an_outbox_is_complete_and_precedes_new_events() {
     let note = "x".repeat(2_000);
     let event = move |n: usize| {
         let body = json!({ "pattern": format!("P{n}"), "note": note, "id": n.to_string() });
-        Outgoing::json("pattern", feed::SYMBOLS[n % feed::SYMBOLS.len()], &body)
+        ProducerMessage::json("pattern", feed::SYMBOLS[n % feed::SYMBOLS.len()], &body)
     };
     let mut away = Socket::connect(gateway, "ann", Encoding::Json).await;
     away.subscribe("mine", &json!({})).await;

@@ -9,7 +9,7 @@ use tokio::time::interval;
 
 use crate::cluster::Cluster;
 use crate::node::DEADLINE;
-use crate::producer::Outgoing;
+use crate::producer::ProducerMessage;
 use crate::socket::{Socket, query};
 
 /// The size of an event in bytes.
@@ -24,7 +24,7 @@ async fn with_stored_events(settings: &[(&str, &str)]) -> (Cluster, SocketAddr) 
     let gateway = cluster.gateway_addresses().await[0];
     let note = "x".repeat(EVENT);
     let event = |n: usize| json!({ "pattern": format!("P{n}"), "note": note, "id": n.to_string() });
-    let events: Vec<_> = (0..EVENTS).map(|n| Outgoing::json("pattern", "AAPL", &event(n))).collect();
+    let events: Vec<_> = (0..EVENTS).map(|n| ProducerMessage::json("pattern", "AAPL", &event(n))).collect();
     cluster.producer().await.publish_all(&events).await;
     // All of it is backfill when the client connects.
     let mut other = Socket::connect(gateway, "bob", Encoding::Json).await;

@@ -19,7 +19,7 @@ use crate::cluster::{Cluster, PARTITIONS};
 use crate::feed;
 use crate::node::DEADLINE;
 use crate::oracle::{assert_exact, filter, stored};
-use crate::producer::Outgoing;
+use crate::producer::ProducerMessage;
 use crate::socket::Socket;
 
 /// A raw connection to NATS, which can send any bytes.
@@ -130,8 +130,8 @@ fn strange() -> Vec<Strange> {
     all.enumerate().map(numbered).collect()
 }
 
-fn good(key: &str, id: &str) -> Outgoing {
-    Outgoing::json("pattern", key, &json!({ "pattern": "Doji", "id": id }))
+fn good(key: &str, id: &str) -> ProducerMessage {
+    ProducerMessage::json("pattern", key, &json!({ "pattern": "Doji", "id": id }))
 }
 
 fn ids(socket: &Socket) -> Vec<String> {

@@ -3,7 +3,7 @@
 
 use crate::cluster::{Cluster, PARTITIONS};
 use crate::feed;
-use crate::producer::Outgoing;
+use crate::producer::ProducerMessage;
 use crate::socket::{Socket, query, try_connect};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
@@ -114,7 +114,7 @@ async fn time_events(cluster: &mut Cluster, socket: &mut Socket, what: &str, flo
     let mut took = Vec::new();
     for number in 0..EVENTS {
         let begun = Instant::now();
-        producer.publish(&Outgoing::json("pattern", "GOOD", &json!({ "pattern": format!("P{number}") }))).await;
+        producer.publish(&ProducerMessage::json("pattern", "GOOD", &json!({ "pattern": format!("P{number}") }))).await;
         socket.until(known + number + 1).await;
         took.push(begun.elapsed());
     }

@@ -19,7 +19,7 @@ use super::tools::{is_full, report};
 use crate::cluster::Cluster;
 use crate::diagnosis::diagnose;
 use crate::node::TestNode;
-use crate::producer::{Outgoing, Producer};
+use crate::producer::{Producer, ProducerMessage};
 use crate::socket::Socket;
 
 /// How many users connect in a second.
@@ -76,9 +76,9 @@ async fn run_user(number: u32, gateways: [SocketAddr; 2], producer: Producer, un
     let symbols: Vec<String> = (0..SYMBOLS).map(|at| format!("SYMBOL-{at}-OF-{number}")).collect();
     let filter = json!({ "symbols": symbols, "patterns": [format!("Pattern{number}")] });
     let event = |symbol: &String| {
-        Outgoing::json("pattern", symbol, &json!({ "pattern": format!("Pattern{number}"), "confidence": 0.5 }))
+        ProducerMessage::json("pattern", symbol, &json!({ "pattern": format!("Pattern{number}"), "confidence": 0.5 }))
     };
-    let events: Vec<Outgoing> = symbols[..EVENTS].iter().map(event).collect();
+    let events: Vec<ProducerMessage> = symbols[..EVENTS].iter().map(event).collect();
     let (first, rest) = events.split_at(BEFORE);
     let at = number as usize / 6 % 2;
     let encoding = Encoding::ALL[number as usize / 12 % 2];

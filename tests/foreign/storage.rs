@@ -18,7 +18,7 @@ use crate::cluster::{Cluster, PARTITIONS};
 use crate::feed::SYMBOLS;
 use crate::node::DEADLINE;
 use crate::oracle::{Log, assert_covered, assert_exact, filter};
-use crate::producer::Outgoing;
+use crate::producer::ProducerMessage;
 use crate::socket::Socket;
 
 /// The file with the stream's first messages.
@@ -41,11 +41,11 @@ fn mark(number: usize) -> String {
     format!("event {number}.")
 }
 
-fn events(count: usize) -> Vec<Outgoing> {
+fn events(count: usize) -> Vec<ProducerMessage> {
     let event = |number: usize| {
         let note = format!("{}{}", mark(number), " ".repeat(200));
         let symbol = SYMBOLS[number % SYMBOLS.len()];
-        Outgoing::json("pattern", symbol, &json!({ "pattern": "BreakoutBO", "confidence": 0.5, "note": note }))
+        ProducerMessage::json("pattern", symbol, &json!({ "pattern": "BreakoutBO", "confidence": 0.5, "note": note }))
     };
     (0..count).map(event).collect()
 }

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Cluster;
 use crate::node::DEADLINE;
-use crate::producer::{Outgoing, Producer};
+use crate::producer::{Producer, ProducerMessage};
 use crate::socket::Socket;
 
 /// The time between two events: well below the default rate.
@@ -56,7 +56,7 @@ impl Stubborn {
                 let number = count.load(Ordering::Relaxed);
                 let sent = clock.elapsed().as_millis() as u64;
                 let event = json!({ "pattern": "Doji", "number": number, "sent": sent });
-                let event = Outgoing::json("pattern", &format!("S{}", number % SYMBOLS), &event);
+                let event = ProducerMessage::json("pattern", &format!("S{}", number % SYMBOLS), &event);
                 let event = event.id(format!("n-{number}"));
                 while !timeout(PATIENCE, producer.try_publish(&event)).await.unwrap_or(false) {
                     // Do not ask a server all the time that refuses at once.
@@ -90,14 +90,14 @@ impl Stubborn {
 
 /// A client that wants all events, and reads all the time.
 pub(crate) struct Witness {
-    state: watch::Receiver<Received>,
+    state: watch::Receiver<WitnessRecord>,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
 
 /// Everything that it has received.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Received {
+pub(crate) struct WitnessRecord {
     /// The events, in order of arrival.
     pub(crate) events: Vec<ReceivedEvent>,
     /// The gaps.
@@ -129,7 +129,7 @@ impl Witness {
         let user = at_home(cluster, gateway).await;
         let mut socket = Socket::connect(address, &user, encoding).await;
         socket.subscribe("all", &json!({})).await;
-        let (sender, state) = watch::channel(Received::default());
+        let (sender, state) = watch::channel(WitnessRecord::default());
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let task = tokio::spawn(async move {
@@ -159,12 +159,12 @@ impl Witness {
     }
 
     /// Everything received so far.
-    pub(crate) fn received(&self) -> Received {
+    pub(crate) fn received(&self) -> WitnessRecord {
         self.state.borrow().clone()
     }
 
     /// Waits until the received messages meet a condition.
-    pub(crate) async fn until(&mut self, what: &str, met: impl Fn(&Received) -> bool) -> Received {
+    pub(crate) async fn until(&mut self, what: &str, met: impl Fn(&WitnessRecord) -> bool) -> WitnessRecord {
         let received = timeout(DEADLINE, self.state.wait_for(|received| met(received))).await;
         received.unwrap_or_else(|_| panic!("not within {DEADLINE:?}: {what}")).unwrap().clone()
     }
@@ -184,7 +184,7 @@ impl Witness {
 
     /// Waits for a notice `upstream_restored`, from the `known`th notice on.
     pub(crate) async fn restored(&mut self, known: usize) {
-        let met = |received: &Received| {
+        let met = |received: &WitnessRecord| {
             received.notices.iter().skip(known).any(|(_, notice)| notice.code == NoticeCode::UpstreamRestored.as_str())
         };
         self.until("upstream_restored", met).await;

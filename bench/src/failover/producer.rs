@@ -12,7 +12,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::{DEADLINE, FailoverError};
-use tickwire_command::publisher::{Outgoing, PublishError, Publisher};
+use tickwire_command::publisher::{NewEvent, PublishError, Publisher};
 
 /// How many symbols the events are about, in turn.
 pub(super) const SYMBOLS: u64 = 100;
@@ -44,7 +44,7 @@ impl NumberedProducer {
                 let number = count.load(Ordering::Relaxed);
                 let event = json!({ "pattern": "Live", "confidence": 0.5, "number": number, "sent_us": now_us() });
                 let payload = serde_json::to_vec(&event).unwrap_or_default();
-                let event = Outgoing::new("pattern", &symbol(number), format!("{run:08x}-{number}"), payload);
+                let event = NewEvent::new("pattern", &symbol(number), format!("{run:08x}-{number}"), payload);
                 if let Some((_, stored)) = publisher.send((), event).await {
                     stored?;
                 }
@@ -73,7 +73,7 @@ pub(super) async fn publish_past(nats: &Nats) -> Result<(), PublishError> {
         let event = json!({ "pattern": "Past", "confidence": 0.5, "number": number });
         let payload = serde_json::to_vec(&event).unwrap_or_default();
         let symbol = format!("PAST{}", number % SYMBOLS);
-        let event = Outgoing::new("pattern", &symbol, format!("past-{number}"), payload);
+        let event = NewEvent::new("pattern", &symbol, format!("past-{number}"), payload);
         if let Some((_, stored)) = past.send((), event).await {
             stored?;
         }

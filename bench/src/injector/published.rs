@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use super::{InjectError, now};
 use crate::scenario::Scenario;
 use tickwire_command::args::NatsArgs;
-use tickwire_command::publisher::{Outgoing, Publisher};
+use tickwire_command::publisher::{NewEvent, Publisher};
 
 /// How many events wait for the acknowledgement of the stream.
 const WINDOW: usize = 4096;
@@ -61,7 +61,7 @@ async fn publish(nats: Nats, scenario: Scenario, mut due: UnboundedReceiver<Rang
         for number in numbers {
             let class = scenario.class(number);
             let payload = class.payload(number, now());
-            let event = Outgoing::new("pattern", &class.symbol(), format!("{run:08x}-{number}"), payload);
+            let event = NewEvent::new("pattern", &class.symbol(), format!("{run:08x}-{number}"), payload);
             if let Some(((), stored)) = publisher.send((), event).await {
                 stored?;
             }

@@ -23,7 +23,7 @@ use crate::cluster::Cluster;
 use crate::feed::{Feed, SYMBOLS, USERS};
 use crate::listener::Listener;
 use crate::oracle::{OracleEntry, assert_covered, assert_exact, filter};
-use crate::producer::{Outgoing, Producer};
+use crate::producer::{Producer, ProducerMessage};
 use crate::stranger::{Admins, Stranger};
 
 /// The user whose clients read slowly.
@@ -304,7 +304,7 @@ fn every() -> Value {
 }
 
 /// An event of 120 KB only for slow readers: the kernel buffers megabytes for them before the gateway must.
-fn large(number: usize) -> Outgoing {
+fn large(number: usize) -> ProducerMessage {
     let priorities = ["low", "medium", "high", "critical"];
     let event = serde_json::json!({
         "alert_id": number,
@@ -312,7 +312,7 @@ fn large(number: usize) -> Outgoing {
         "note": "x".repeat(120_000),
         "priority": priorities[number / LARGE_EACH % priorities.len()],
     });
-    Outgoing::json("alert", SLOW_USER, &event)
+    ProducerMessage::json("alert", SLOW_USER, &event)
 }
 
 pub(crate) fn seed(or: u64) -> u64 {
