@@ -157,6 +157,6 @@ async fn close<Io: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<
         }
     };
     if timeout(CLOSE_TIMEOUT, handshake).await.is_err() {
-        debug!("the server did not answer the close in time");
+        debug!("close not answered in time");
     }
 }

@@ -147,12 +147,12 @@ impl Leases {
         match self.fetch(key).await {
             Ok((revision, record)) => Ok(LeaseRead { revision, record, is_unreadable: false, is_foreign: false }),
             Err(LeaseError::Unreadable { key, revision, source }) if source.is_other_version() => {
-                warn!(key, revision, %source, "lease of another version; treated as owned until stale");
+                warn!(key, revision, %source, "lease of another version, treated as owned until stale");
                 Ok(LeaseRead { revision, record: None, is_unreadable: true, is_foreign: false })
             }
             Err(LeaseError::Unreadable { key, revision, source }) => {
                 metrics::OVERWRITTEN_LEASES.increment(1);
-                warn!(key, revision, %source, "lease overwritten by a foreign writer; its owner writes it again");
+                warn!(key, revision, %source, "lease overwritten by a foreign writer");
                 Ok(LeaseRead { revision, record: None, is_unreadable: false, is_foreign: true })
             }
             Err(error) => Err(error),

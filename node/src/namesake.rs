@@ -140,7 +140,7 @@ pub async fn run(
         if text != logged {
             match &text {
                 Some(reason) => warn!(reason, "two nodes of one name"),
-                None => info!("the other node of this name is gone"),
+                None => info!("other node of this name gone"),
             }
             logged = text;
         }

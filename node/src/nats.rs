@@ -225,7 +225,7 @@ fn note(name: &str, event: &Event, standing: &ConnectionHealth, refusals: &watch
             "disconnected"
         }
         Event::LameDuckMode => {
-            warn!(connection = name, "the NATS server is about to stop");
+            warn!(connection = name, "NATS server about to stop");
             "lame_duck"
         }
         Event::Draining => "draining",

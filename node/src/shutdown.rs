@@ -188,7 +188,7 @@ impl Shutdown {
 pub async fn contain(part: &'static str, work: impl Future<Output = ()>) {
     if let Err(panic) = AssertUnwindSafe(work).catch_unwind().await {
         metrics::CONNECTION_PANICS.with(part).increment(1);
-        error!(part, panic = panic_text(&*panic), "connection ended by a panic; this is a bug, please report it");
+        error!(part, panic = panic_text(&*panic), "connection ended by a panic");
     }
 }
 

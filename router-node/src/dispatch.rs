@@ -60,7 +60,7 @@ impl Dispatcher {
         for batch in pack::batches(&self.me, epoch, sections, self.nats.client.max_payload()) {
             if let Err(reason) = self.publish(&subject, &batch).await {
                 metrics::BATCHES_LOST.increment(1);
-                warn!(%gateway, reason, "batch not published; the gateway will see a gap");
+                warn!(%gateway, reason, "batch not published");
             }
         }
     }

@@ -203,7 +203,7 @@ impl LinkOwner {
                     self.shared.set_max_payload(info.max_payload);
                     if info.ldm {
                         note("link_lame_duck");
-                        warn!(connection = self.name, "the NATS server is about to stop");
+                        warn!(connection = self.name, "NATS server about to stop");
                     }
                 }
                 Err(error) => {

@@ -145,12 +145,8 @@ impl StorageWatcher {
                     Ok(Some(RepairedStream::Restored { through })) => {
                         metrics::STORAGE_MENDED.increment(1);
                         let after = watched.sound_until;
-                        warn!(
-                            stream,
-                            after,
-                            through,
-                            "edited stream settings restored; messages in between may be stored under other subjects"
-                        );
+                        // Messages in between may be stored under other subjects.
+                        warn!(stream, after, through, "edited stream settings restored");
                     }
                 }
             }
