@@ -63,7 +63,7 @@ pub(crate) async fn post(nats: &Nats, epoch_id: EpochId, dead_letters: Vec<DeadL
 
 async fn post_one(nats: &Nats, epoch_id: EpochId, dead_letter: DeadLetter) {
     let reason = dead_letter.refusal.reason.as_str();
-    debug!(reason, seq = %dead_letter.message.seq, detail = dead_letter.refusal.detail, "dead letter");
+    debug!(reason, seq = %dead_letter.message.seq, detail = dead_letter.refusal.detail, "unreadable message");
     let (headers, payload) = compose(epoch_id, &dead_letter.refusal, &dead_letter.message, nats.client.max_payload());
     let end = Instant::now() + DEADLINE;
     loop {
@@ -87,7 +87,7 @@ async fn post_one(nats: &Nats, epoch_id: EpochId, dead_letter: DeadLetter) {
         if Instant::now() + PAUSE >= end {
             metrics::DEAD_LETTERS_LOST.with(reason).increment(1);
             let (seq, detail) = (dead_letter.message.seq, &dead_letter.refusal.detail);
-            error!(reason, %seq, detail, failure, "a dead letter was not stored; the message stays in the stream");
+            error!(reason, %seq, detail, failure, "dead letter not stored");
             return;
         }
         sleep(PAUSE).await;

@@ -2,7 +2,7 @@
 //! it, reads the range from the stream again, and answers with the events that match the gateway's interest.
 //!
 //! ```text
-//! tw.replay ──▶ queue ──▶ worker: sought interest, read, decode, (rules,) match ──▶ tw.replayed.…
+//! tw.replay ──▶ queue ──▶ worker: find interest, read, decode, (rules,) match ──▶ tw.replayed.…
 //!                            walk: is anything missing of what was read?
 //! ```
 //!
@@ -53,10 +53,10 @@ use worker::Worker;
 /// How many bytes of requests may wait to be looked at.
 const REQUEST_BYTES: usize = 8 * 1024 * 1024;
 
-/// How long it may take to tell the server that no more requests are taken.
+/// How long the server may take to handle the end of the subscriptions.
 const UNSUBSCRIBE_DEADLINE: Duration = Duration::from_secs(1);
 
-/// What the service is given.
+/// What the service needs.
 #[derive(Debug)]
 pub(crate) struct ReplaySetup {
     /// Shared with the walker alone.
@@ -74,7 +74,7 @@ pub(crate) struct ReplaySetup {
 /// The service.
 #[derive(Debug)]
 pub(crate) struct ReplayService {
-    /// To any router, and to this one.
+    /// The subscriptions to requests for any router, and for this one.
     requests: [LinkSubscriber; 2],
     queue: Queue<Subject>,
     worker: Worker,
@@ -127,7 +127,7 @@ impl ReplayService {
                 () = drain.cancelled() => break,
                 Some(left) = running.next() => queue.ended(left),
                 () = sleep(Duration::from_millis(COLLECT_MS)), if queue.is_collecting() => {}
-                // What a gateway asks for at once is read at once.
+                // Requests that a gateway sends together are taken together.
                 count = any.next_many(&mut for_any, WAITING) => if count == 0 { break },
                 count = own.next_many(&mut for_own, WAITING) => if count == 0 { break },
             }
@@ -139,7 +139,7 @@ impl ReplayService {
         }
         drop((any, own));
         if worker.flush(UNSUBSCRIBE_DEADLINE).await.is_err() {
-            debug!("requests for replays may still come; their gateways will ask again");
+            debug!("end of the subscriptions to replay requests not confirmed");
         }
         while let Some(left) = running.next().await {
             queue.ended(left);
@@ -148,13 +148,14 @@ impl ReplayService {
             worker.refuse(&reply, ReplayRefusal::Busy).await;
         }
         if let Err(error) = worker.close().await {
-            debug!(%error, "the last answers may be lost; their gateways will ask again");
+            debug!(%error, "last replay answers not flushed");
         }
     }
 }
 
-/// Reads a request. One that cannot be read is refused without an answer: its sender may not be able to read ours. And
-/// so is one whose answer would not go to where its gateway listens: a router may publish where its asker may not.
+/// Reads a request. A request that cannot be read is refused without an answer, because its sender may not be able to
+/// read the answer. So is one whose answer would not go to the subject of its gateway, because a router may publish to
+/// subjects that the sender may not publish to.
 fn read(message: &NatsMessage) -> Option<(ReplayRequest, Subject)> {
     metrics::REPLAY_REQUESTS.increment(1);
     let refused = |reason: &'static str| {
@@ -164,7 +165,7 @@ fn read(message: &NatsMessage) -> Option<(ReplayRequest, Subject)> {
     let request: ReplayRequest = match wire::decode(message.payload()) {
         Ok(request) => request,
         Err(error) => {
-            debug!(%error, "a request for a replay was refused");
+            debug!(%error, "unreadable replay request refused");
             return refused("unreadable_request");
         }
     };

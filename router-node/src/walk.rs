@@ -1,7 +1,8 @@
-//! Walks the stream as a whole, wherever one partition of it is read, to see whether it still has every message.
+//! Walks the stream: reads every message of a range, wherever a partition is read late or again, to find missing
+//! ranges.
 //!
-//! What was walked once is known for all who read there, until NATS was away or another server leads the stream: only
-//! then can a disk have changed under it. Whoever comes first walks; the others wait for that.
+//! The result of a walk serves all readers of the range, until the connection to NATS is lost or another server leads
+//! the stream: only then can the storage have changed. One walk runs at a time, and other readers wait for it.
 
 use crate::metrics;
 use crate::reader::direct::{DirectError, DirectReader};
@@ -17,8 +18,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::error;
 
-/// One step walks at most this many sequences, and sends no further request after so long. Others have their turn
-/// between two steps.
+/// One step walks at most `STEP` sequences, and sends no further request after `STEP_TIME`. Other readers get their
+/// turn between two steps.
 const STEP: u64 = 10_000;
 const STEP_TIME: Duration = Duration::from_millis(200);
 
@@ -46,23 +47,23 @@ impl From<DirectError> for WalkError {
     }
 }
 
-/// What is known of a part of the stream.
+/// The result of a walk.
 #[derive(Debug)]
 pub struct Walked {
-    /// Up to where it is known.
+    /// The range is known up to here.
     pub through: Seq,
-    /// What is missing of that, in order.
+    /// The missing ranges up to there, in order.
     pub missing: Vec<MissingRange>,
-    /// Up to here the stream had removed everything by then, so that nothing of it counts as missing, even if it was.
+    /// The stream had removed everything up to here by then. Nothing of it counts as missing, even if it was.
     pub removed: Seq,
 }
 
-/// How long to walk, and at whose pace.
+/// How long to walk, and at which pace.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum WalkPace<'p> {
-    /// Until all is known: what is live waits for it.
+    /// Until the whole range is known, because live events wait for it.
     Live,
-    /// For so long, as one of the replays.
+    /// For this time at most, at the pace of replays; the flag says whether it is for a repair.
     Replay(Duration, &'p ReplayPace, bool),
 }
 
@@ -72,7 +73,7 @@ pub(crate) struct Walker {
     nats: Nats,
     stream: String,
     known: Mutex<WalkedStream>,
-    /// Held by the one that walks.
+    /// Held during a step of a walk.
     turn: tokio::sync::Mutex<()>,
 }
 
@@ -87,50 +88,50 @@ struct WalkedStream {
 }
 
 impl Walker {
-    /// Over the connection that replays are read by.
+    /// A walker over `nats`, the connection of the replays.
     pub(crate) fn new(nats: Nats, stream: String) -> Arc<Self> {
         let known =
             WalkedStream { whole: Completeness::default(), removed: Seq(0), of: None, connected: nats.connected() };
         Arc::new(Self { nats, stream, known: Mutex::new(known), turn: tokio::sync::Mutex::default() })
     }
 
-    /// What is missing in `(after, through]`, all of which was stored. `seen` is the stream as it was just now, if it
-    /// was looked at.
+    /// The missing ranges in `(after, through]`, a range that was stored. `current` is the state of the stream, if it
+    /// was looked at just now.
     pub(crate) async fn missing(
         &self,
         after: Seq,
         through: Seq,
-        haste: WalkPace<'_>,
-        mut seen: Option<StreamState>,
+        walk_pace: WalkPace<'_>,
+        mut current: Option<StreamState>,
     ) -> Result<Walked, WalkError> {
         let begun = Instant::now();
         loop {
-            let state = match seen.take() {
+            let state = match current.take() {
                 Some(state) => state,
                 None => StreamState::look(&self.nats, &self.stream).await?,
             };
-            self.known().confront(&state);
+            self.known().check_state(&state);
             let is_over =
-                |end| matches!(haste, WalkPace::Replay(longest, ..) if begun.elapsed() > longest && end > after);
+                |end| matches!(walk_pace, WalkPace::Replay(longest, ..) if begun.elapsed() > longest && end > after);
             if let Some(walked) = self.known().walked(after, through, is_over) {
                 return Ok(walked);
             }
             let turn = self.turn.lock().await;
-            // Another one may have walked here meanwhile.
+            // Another reader may have walked here meanwhile.
             let Some((from, to)) = self.known().whole.unknown(after, through) else { continue };
             let to = to.min(Seq(from.0.saturating_add(STEP)));
             let (walk, count, now) = self.step(from, to, &state).await?;
-            // Another one may have seen another epoch meanwhile, of which this walk is not.
+            // Another reader may have found another epoch meanwhile, to which this walk does not belong.
             self.learn(walk, &now);
             drop(turn);
-            if let WalkPace::Replay(_, pace, is_first) = haste {
-                pace.wait(count.div_ceil(SHARE), is_first).await;
+            if let WalkPace::Replay(_, pace, is_repair) = walk_pace {
+                pace.wait(count.div_ceil(SHARE), is_repair).await;
             }
         }
     }
 
-    /// Walks a part of the stream, or the first of it, and looks at the stream again. Also gives how many messages that
-    /// were.
+    /// Walks a range, or its beginning if that takes too long, and looks at the stream again. Also returns the number
+    /// of messages.
     async fn step(&self, from: Seq, to: Seq, before: &StreamState) -> Result<(Walk, u64, StreamState), WalkError> {
         let end = Instant::now() + STEP_TIME;
         let mut reader = DirectReader::of_all(&self.nats, &self.stream, from, to);
@@ -160,10 +161,10 @@ impl Walker {
         if is_whole && walk.through() < to { Err(WalkError::Short) } else { Ok((walk, count, now)) }
     }
 
-    /// Takes a walk, by a reader of every message or made here, and the stream as it was seen after that.
+    /// Takes a walk, which was made here or by a reader of every message, and the state of the stream after it.
     pub(crate) fn learn(&self, walk: Walk, state: &StreamState) {
         let mut known = self.known();
-        known.confront(state);
+        known.check_state(state);
         known.take(walk, &state.facts);
     }
 
@@ -173,8 +174,8 @@ impl Walker {
 }
 
 impl WalkedStream {
-    /// What was known is in doubt if the stream, or what keeps it, is not what it was.
-    fn confront(&mut self, state: &StreamState) {
+    /// Forgets everything if the epoch has changed, and the walks if the leader or the connection has changed.
+    fn check_state(&mut self, state: &StreamState) {
         let now = (state.facts.epoch_id, state.leader.clone());
         match &self.of {
             Some((epoch_id, _)) if *epoch_id != now.0 => self.whole = Completeness::default(),
@@ -187,7 +188,7 @@ impl WalkedStream {
         self.of = Some(now);
     }
 
-    /// What is known of `(after, through]`, if that is all, or as much as there is time for.
+    /// The missing ranges in `(after, through]` if the whole range is known, or in its beginning if the time is over.
     fn walked(&self, after: Seq, through: Seq, is_over: impl Fn(Seq) -> bool) -> Option<Walked> {
         let unknown = self.whole.unknown(after, through);
         let end = unknown.map_or(through, |(from, _)| from);
@@ -202,12 +203,8 @@ impl WalkedStream {
         self.removed = facts.removed().max(self.removed);
         for MissingRange { after, through } in self.whole.take(walk, facts.removed()) {
             metrics::MISSING_MESSAGES.increment(through.0 - after.0);
-            error!(
-                %after,
-                %through,
-                "the stream lacks messages that no limit has removed: its storage is damaged, or somebody has deleted them; \
-                 clients that read there are told a gap"
-            );
+            // No limit has removed them: the storage is damaged, or somebody has deleted them.
+            error!(%after, %through, "messages missing from the stream");
         }
     }
 }

@@ -168,7 +168,7 @@ impl SimCluster {
             for stored in &messages {
                 pass.take(stored.seq, Some(stored.partition.0.into()), || found(stored));
             }
-            pass.came(messages.len() as u64, last.seq, reads_all);
+            pass.advance(messages.len() as u64, last.seq, reads_all);
             if self.failing && dice == 1 {
                 return Ok(false);
             }

@@ -1,4 +1,4 @@
-//! Requests that are read in one pass: what is read for them, what of it is wanted, and what may be said of it. Pure.
+//! A pass: what is read for its requests, which of it matches, and what the answers may claim. Pure.
 
 use super::queue::QueuedReplay;
 use super::replayed_event::ReplayedEvent;
@@ -16,20 +16,21 @@ use tickwire_core::placement::{Homes, View};
 use tickwire_core::replay::{ReplayBuilder, ReplayPart, ReplayRefusal, ReplayRequest};
 use tracing::warn;
 
-/// How many messages one answer takes at most: a range of which little is wanted is answered in steps as well.
+/// The most messages that are read for one answer. So a range with few matching events is answered in steps as well.
 const ANSWER_MESSAGES: u64 = 4_000;
 
-/// Several answers together take at most so many times as many messages, and as many bytes.
+/// The most messages and bytes that are read for several answers together, as multiples of those for one.
 const TOGETHER_MESSAGES: u64 = 16;
 const TOGETHER_BYTES: usize = 16;
 
-/// Of a large message so many bytes count as a message more: what reading costs the server follows its bytes.
+/// A large message counts as one more message for each multiple of this number of bytes, because the server's cost of
+/// reading grows with the bytes.
 const LARGE: usize = 4096;
 
-/// After so long what was read is answered: a gateway that waits for longer asks again, perhaps another router.
+/// How long a pass reads before it answers. A gateway that waits for longer asks again, perhaps another router.
 pub(super) const LONGEST: Duration = Duration::from_millis(200);
 
-/// A pass.
+/// The state of a pass.
 #[derive(Debug)]
 pub struct Pass<R> {
     readings: Vec<Reading<R>>,
@@ -38,12 +39,15 @@ pub struct Pass<R> {
     most_bytes: usize,
     /// The view, for events to one user: it names the home gateways.
     homes: Homes,
-    /// How far it has come; and how far it may, in messages.
+    /// The pass has read up to here.
     after: Seq,
+    /// The most messages that it reads.
     most: u64,
+    /// The messages that it has read.
     read: u64,
+    /// The bytes of events in all answers.
     bytes: usize,
-    /// Whether the stream, or what a server has of it, ended before.
+    /// Whether the stream, or the server's copy of it, had no more messages.
     has_ended: bool,
 }
 
@@ -56,23 +60,23 @@ struct Reading<R> {
     bytes: usize,
 }
 
-/// The stream as it was seen after a pass.
+/// The state of the stream after a pass.
 #[derive(Debug)]
 pub struct Proved {
-    /// What it was like.
+    /// Its epoch and its bounds.
     pub facts: StreamFacts,
-    /// What is missing of it.
+    /// Its missing ranges.
     pub walked: Walked,
 }
 
-/// What became of a request.
+/// The result of a request.
 #[derive(Debug)]
 pub enum PassOutcome<R> {
     /// It is answered.
     Answered(QueuedReplay<R>, Vec<ReplayPart<RoutedEvent>>),
-    /// Nothing can be said.
+    /// It is refused.
     Refused(QueuedReplay<R>, ReplayRefusal),
-    /// The pass did not come to it, or found nothing for it: it waits again.
+    /// The pass did not reach it, or found nothing for it. It waits for another pass.
     Left(QueuedReplay<R>),
 }
 
@@ -99,9 +103,8 @@ impl<R> Pass<R> {
         self.readings.push(Reading { waiting, interest, answer, bytes: 0 });
     }
 
-    /// What the requests ask for together; `None` if there are none. A single request is read by its partition; for
-    /// several the stream is read as it stands, which costs the server less than to look for one partition after the
-    /// other.
+    /// The range of all requests together; `None` if there are none. For a single request, only its partition is read.
+    /// For several, every message of the range is read: this costs the server less than a search for each partition.
     pub fn span(&mut self) -> Option<Span> {
         let requests = || self.readings.iter().map(|reading| &reading.waiting.request);
         let (from, to) = (requests().map(|request| request.from).min()?, requests().map(|request| request.to).max()?);
@@ -115,7 +118,7 @@ impl<R> Pass<R> {
         Some(Span { from, to, partition, messages })
     }
 
-    /// Whether more is to be read, so long after the pass began.
+    /// Whether more is to be read, `elapsed` after the pass began.
     #[must_use]
     pub fn wants_more(&self, elapsed: Duration) -> bool {
         let Some(first) = self.readings.first() else { return false };
@@ -126,7 +129,8 @@ impl<R> Pass<R> {
             && (self.after <= first.waiting.request.from || is_short)
     }
 
-    /// Takes the next message, which is of this partition, if of any. It is decoded when a request is for it.
+    /// Takes the next message; `partition` is `None` if it is in no partition. `read` decodes it, and is called only if
+    /// a request is for it.
     pub fn take(&mut self, seq: Seq, partition: Option<u32>, read: impl FnOnce() -> Option<ReplayedEvent>) {
         let Self { readings, most_bytes, homes, bytes, .. } = self;
         let mine = readings.iter_mut().filter(|one| Some(u32::from(one.waiting.request.partition.0)) == partition);
@@ -137,9 +141,9 @@ impl<R> Pass<R> {
         }
     }
 
-    /// So many messages were taken, up to this one. `is_all` is whether they are all that the stream has there; then
-    /// there is no more of the one partition that was asked for.
-    pub fn came(&mut self, count: u64, last: Seq, is_all: bool) {
+    /// Notes that `count` messages up to `last` were taken. `is_all` is whether they are all messages of the stream up
+    /// to there. If so, a single request has all of its partition up to there, too.
+    pub fn advance(&mut self, count: u64, last: Seq, is_all: bool) {
         (self.read, self.after) = (self.read + count, last);
         if let [one] = &mut self.readings[..]
             && is_all
@@ -149,7 +153,7 @@ impl<R> Pass<R> {
         }
     }
 
-    /// No more messages come: the stream ends here, or a server that lags has no more of it.
+    /// Notes that no more messages come: the stream ends here, or a server that lags has no more of it.
     pub fn ended(&mut self) {
         self.has_ended = true;
     }
@@ -160,23 +164,23 @@ impl<R> Pass<R> {
         self.readings.iter().any(|reading| reading.waiting.is_repair())
     }
 
-    /// What is to be claimed of a stream that is like this after the reading, so that it is to be known what is missing
-    /// of it; `None` if nothing was read.
+    /// The range that the answers are about to claim, so that its missing ranges must be known; `None` if nothing was
+    /// read. `facts` is the state of the stream after the reading.
     #[must_use]
     pub fn claimed(&self, facts: &StreamFacts) -> Option<(Seq, Seq)> {
-        let begun = || self.readings.iter().filter(|reading| reading.epoch_begun());
+        let begun = || self.readings.iter().filter(|reading| reading.has_begun());
         let from = begun().map(|reading| reading.waiting.request.from).min()?;
         let through = begun().map(|reading| reading.answer.through()).max()?;
         Some((from.max(facts.removed()).min(through), through))
     }
 
-    /// Ends the pass. `proved` is what the stream was like then, if the reading is proved.
+    /// Ends the pass. `proved` is the state of the stream after the reading, if it proves the reading.
     pub fn finish(self, proved: Result<&Proved, ReplayRefusal>) -> impl Iterator<Item = PassOutcome<R>> {
         let end = (!self.has_ended).then_some(self.after);
         self.readings.into_iter().map(move |reading| {
-            let epoch_begun = reading.epoch_begun();
+            let has_begun = reading.has_begun();
             let Reading { waiting, answer, .. } = reading;
-            if !epoch_begun && let Some(end) = end.filter(|end| *end < waiting.request.to) {
+            if !has_begun && let Some(end) = end.filter(|end| *end < waiting.request.to) {
                 return PassOutcome::Left(QueuedReplay { is_sparse: end > waiting.request.from, ..waiting });
             }
             match proved.and_then(|proved| answer_of(&waiting.request, answer, proved)) {
@@ -187,35 +191,35 @@ impl<R> Pass<R> {
     }
 }
 
-/// Whether a request makes sense, where there are so many partitions.
+/// Whether a request is valid for a stream with this number of partitions.
 #[must_use]
 pub fn makes_sense(request: &ReplayRequest, partitions: u16) -> bool {
     request.from < request.to && request.partition.0 < partitions
 }
 
-/// Whether a reading is proved, when the stream was looked at after it: what it keeps now it kept all the time.
+/// Whether the state of the stream after a reading proves it: what the stream still keeps was there all the time.
 #[must_use]
 pub fn is_proved(proofs: &[Proof], state: &StreamState) -> bool {
     let is_proved = proofs.iter().all(|proof| proof.holds(state));
     if !is_proved {
         metrics::REPLAYS_UNPROVED.increment(1);
-        warn!(?proofs, leader = ?state.leader, "the stream has moved to other servers; what was read is not claimed");
+        warn!(?proofs, leader = ?state.leader, "stream moved to another server during a replay");
     }
     is_proved
 }
 
 impl<R> Reading<R> {
     /// Whether anything of its range was read.
-    fn epoch_begun(&self) -> bool {
+    fn has_begun(&self) -> bool {
         self.answer.through() > self.waiting.request.from
     }
 
-    /// Whether more goes into its answer.
+    /// Whether its answer takes more.
     fn is_open(&self, most: usize) -> bool {
         !self.answer.is_complete() && self.bytes < most
     }
 
-    /// Takes the next message of its partition. Gives how many bytes the answer has grown by.
+    /// Takes the next message of its partition. Returns by how many bytes the answer has grown.
     fn take(&mut self, seq: Seq, found: Option<&mut ReplayedEvent>, homes: &mut Homes) -> usize {
         let Self { waiting: QueuedReplay { request, .. }, interest, .. } = self;
         let within = found.filter(|_| seq > request.from && seq <= request.to);
@@ -243,8 +247,8 @@ fn answer_of(
     if let [ReplayPart::Refused(refusal)] = parts[..] { Err(refusal) } else { Ok(parts) }
 }
 
-/// What reading a payload of so many bytes costs, in messages. One that is too large for an event costs no more than
-/// the largest: a pass that waits for one message for longer than [`LONGEST`] would never come past it.
+/// The cost of reading a payload of this size, in messages. A payload that is too large for an event costs no more than
+/// the largest event: a pass that waits for one message for longer than [`LONGEST`] would never get past it.
 pub(super) fn cost(bytes: usize) -> u64 {
     1 + (bytes.min(MAX_PAYLOAD) / LARGE) as u64
 }

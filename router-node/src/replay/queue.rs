@@ -1,4 +1,4 @@
-//! Requests for replays that wait: which of them are read next, and together. Pure.
+//! The requests for replays that wait: which of them are read next, and which together. Pure.
 
 use std::collections::VecDeque;
 use tickwire_core::ids::Millis;
@@ -7,36 +7,37 @@ use tickwire_core::replay::ReplayRequest;
 /// How many requests may wait. Beyond that they are refused.
 pub(super) const WAITING: usize = 64;
 
-/// So many requests beside the first are read in one pass, if they begin near it.
+/// At least this number of requests must begin near the first one to be read with it in one pass.
 pub const TOGETHER: usize = 15;
 
-/// At most so many sequences before or after it. What the pass does not come to waits for the next, and nobody for what
-/// begins much earlier.
+/// A request is near the first one if it begins at most `BEFORE` sequences before it, or at most `AFTER` after it. A
+/// request that the pass does not reach waits for the next one. A request that begins much earlier would delay the
+/// rest.
 const BEFORE: u64 = 2_000;
 const AFTER: u64 = 16_384;
 
-/// A request for a range that is longer than this waits for so long for those that are asked for with it, in
-/// milliseconds: a gateway asks for one partition after the other, and one pass for all is cheaper by far.
+/// A request for more than `LONG` sequences waits for others for `COLLECT_MS` milliseconds: a gateway asks for one
+/// partition after the other, and one pass for all costs much less.
 const LONG: u64 = 1_000;
 pub(super) const COLLECT_MS: u64 = 10;
 
-/// A request that has waited for so long, in milliseconds, is refused: its gateway is about to ask another router.
+/// A request that has waited for this time, in milliseconds, is refused: its gateway is about to ask another router.
 const STALE: u64 = 1_000;
 
-/// A request, and to whom its answer goes.
+/// A request, and where its answer goes.
 #[derive(Debug)]
 pub struct QueuedReplay<R> {
     pub(super) since: Millis,
-    /// What is asked for.
+    /// The request.
     pub request: ReplayRequest,
     /// Where the answer goes.
     pub reply: R,
-    /// Whether a pass came beyond its begin and found nothing for it: then its partition is read by itself.
+    /// Whether a pass went beyond its begin and found nothing for it. Its partition is then read by itself.
     pub(super) is_sparse: bool,
 }
 
 impl<R> QueuedReplay<R> {
-    /// Whether it closes a gap in what is live.
+    /// Whether it is a repair.
     #[must_use]
     pub fn is_repair(&self) -> bool {
         self.request.purpose.is_repair()
@@ -69,15 +70,15 @@ pub struct Queue<R> {
 }
 
 impl<R> Queue<R> {
-    /// Nothing waits. So many passes may run at once, one of which is a repair's; and so many requests must be near
-    /// another one to be read with it, which costs more than to read one.
+    /// An empty queue. At most `at_once` passes run at a time, and one place is for repairs alone. At least `together`
+    /// requests must be near another one to be read with it, because a pass for several costs more than one for one.
     #[must_use]
     pub fn new(at_once: usize, together: usize) -> Self {
         Self { waiting: VecDeque::new(), running: 0, at_once, together }
     }
 
-    /// Takes in a request, and returns the one that finds no room: of those that repair nothing the last, if there is
-    /// any.
+    /// Adds a request. If the queue is full, it returns the one that has no room: for a repair the last backfill, if
+    /// there is one, else the new request.
     pub fn push(&mut self, now: Millis, request: ReplayRequest, reply: R) -> Option<QueuedReplay<R>> {
         let waiting = QueuedReplay { since: now, request, reply, is_sparse: false };
         if self.waiting.len() < WAITING {
@@ -90,34 +91,34 @@ impl<R> Queue<R> {
         Some(removed)
     }
 
-    /// The requests of the next pass, if one is to begin. It runs until [`ended`](Self::ended), unless there are none.
+    /// The requests of the next pass, if one is to begin. It runs until [`ended`](Self::ended), unless all are stale.
     pub fn begin(&mut self, now: Millis) -> Option<Due<R>> {
         let first = self.take_due(now)?;
-        let together = self.with_mates(first);
+        let together = self.with_neighbours(first);
         let (requests, stale): (Vec<_>, Vec<_>) =
             together.into_iter().partition(|waiting| now.since(waiting.since) < STALE);
         self.running += usize::from(!requests.is_empty());
         Some(Due { requests, stale })
     }
 
-    /// A pass has ended. What it has left is read next.
+    /// Notes that a pass has ended. The requests that it has left are read next.
     pub fn ended(&mut self, left: Vec<QueuedReplay<R>>) {
         self.running = self.running.saturating_sub(1);
         left.into_iter().rev().for_each(|one| self.waiting.push_front(one));
     }
 
-    /// Whether something may begin that nothing but time brings.
+    /// Whether a pass may begin after a while without another input.
     #[must_use]
     pub fn is_collecting(&self) -> bool {
         self.running < self.at_once && !self.waiting.is_empty()
     }
 
-    /// Takes out all that waits.
+    /// Takes out all requests.
     pub fn drain(&mut self) -> impl Iterator<Item = QueuedReplay<R>> {
         self.waiting.drain(..)
     }
 
-    /// The first request that need not wait for others, while so many passes run: a repair if there is one.
+    /// Takes out the first request for which a pass may begin now: a repair if there is one.
     fn take_due(&mut self, now: Millis) -> Option<QueuedReplay<R>> {
         let others = self.at_once.saturating_sub(1).max(1);
         let due = |is_repair: bool| {
@@ -128,13 +129,13 @@ impl<R> Queue<R> {
         self.waiting.remove(at)
     }
 
-    /// The request with those that are read in the same pass, if there are enough of them: those that begin near it.
-    fn with_mates(&mut self, first: QueuedReplay<R>) -> Vec<QueuedReplay<R>> {
+    /// The request, with those that begin near it if there are enough of them.
+    fn with_neighbours(&mut self, first: QueuedReplay<R>) -> Vec<QueuedReplay<R>> {
         let begin = first.request.from.0;
         let near = begin.saturating_sub(BEFORE)..=begin.saturating_add(AFTER);
         let purpose = first.request.purpose;
-        let is_mate = |other: &QueuedReplay<R>| !other.is_sparse && other.request.purpose == purpose;
-        let is_near = |other: &QueuedReplay<R>| is_mate(other) && near.contains(&other.request.from.0);
+        let may_share = |other: &QueuedReplay<R>| !other.is_sparse && other.request.purpose == purpose;
+        let is_near = |other: &QueuedReplay<R>| may_share(other) && near.contains(&other.request.from.0);
         let is_sparse = first.is_sparse;
         let mut together = vec![first];
         if !is_sparse && self.waiting.iter().filter(|other| is_near(other)).count() >= self.together {
@@ -166,7 +167,7 @@ mod tests {
         }
     }
 
-    fn catch_up(from: u64) -> ReplayRequest {
+    fn backfill(from: u64) -> ReplayRequest {
         ReplayRequest { purpose: Purpose::Backfill, ..request(from) }
     }
 
@@ -189,26 +190,26 @@ mod tests {
     }
 
     /// Where the requests begin that are read with one that begins at 10,000.
-    fn mates(first_is_sparse: bool, others: impl IntoIterator<Item = QueuedReplay<()>>) -> Vec<u64> {
+    fn neighbours(first_is_sparse: bool, others: impl IntoIterator<Item = QueuedReplay<()>>) -> Vec<u64> {
         let mut queue = queue(4, []);
         queue.waiting.extend(others);
-        begins(&queue.with_mates(waiting(request(10_000), first_is_sparse))[1..])
+        begins(&queue.with_neighbours(waiting(request(10_000), first_is_sparse))[1..])
     }
 
     #[test]
     fn near_requests_share_a_pass_and_sparse_ones_are_read_alone() {
         let near = || (0..TOGETHER as u64).map(|number| waiting(request(10_000 + number), false));
         let expected: Vec<u64> = (0..TOGETHER as u64).map(|number| 10_000 + number).collect();
-        assert_eq!(mates(false, near()), expected);
-        assert_eq!(mates(false, near().skip(1)), [0; 0], "too few");
-        assert_eq!(mates(true, near()), [0; 0]);
+        assert_eq!(neighbours(false, near()), expected);
+        assert_eq!(neighbours(false, near().skip(1)), [0; 0], "too few");
+        assert_eq!(neighbours(true, near()), [0; 0]);
         let strangers = [(10_001, true), (7_999, false), (26_385, false)];
         let strangers = strangers.map(|(from, is_sparse)| waiting(request(from), is_sparse));
-        assert_eq!(mates(false, near().chain(strangers)), expected);
+        assert_eq!(neighbours(false, near().chain(strangers)), expected);
         let just = [8_000, 26_384].map(|from| waiting(request(from), false));
-        assert_eq!(mates(false, near().chain(just)).len(), TOGETHER + 2);
-        let others = (0..TOGETHER as u64).map(|number| waiting(catch_up(10_000 + number), false));
-        assert_eq!(mates(false, others), [0; 0], "a pass for a repair reads for no others");
+        assert_eq!(neighbours(false, near().chain(just)).len(), TOGETHER + 2);
+        let others = (0..TOGETHER as u64).map(|number| waiting(backfill(10_000 + number), false));
+        assert_eq!(neighbours(false, others), [0; 0], "a repair shares its pass with no backfill");
     }
 
     #[test]
@@ -216,8 +217,8 @@ mod tests {
         let refused = |queue: &mut Queue<()>, request| {
             queue.push(NOW, request, ()).map(|refused: QueuedReplay<()>| refused.request.from.0)
         };
-        let mut all = queue(4, (0..WAITING as u64 - 1).map(catch_up).chain([request(500)]));
-        assert_eq!(refused(&mut all, catch_up(600)), Some(600));
+        let mut all = queue(4, (0..WAITING as u64 - 1).map(backfill).chain([request(500)]));
+        assert_eq!(refused(&mut all, backfill(600)), Some(600));
         assert_eq!(refused(&mut all, request(700)), Some(WAITING as u64 - 2));
         assert_eq!(begins(&all.waiting)[WAITING - 2..], [500, 700]);
         let mut repairs = queue(4, (0..WAITING as u64).map(request));
@@ -227,7 +228,7 @@ mod tests {
     #[test]
     fn repairs_begin_first_and_have_a_reserved_place() {
         let due = |queue: &mut Queue<()>| queue.begin(NOW).map(|due| begins(&due.requests));
-        let mut all = queue(4, [catch_up(1), catch_up(2), request(3)].map(short));
+        let mut all = queue(4, [backfill(1), backfill(2), request(3)].map(short));
         all.running = 4;
         assert_eq!(due(&mut all), None);
         all.running = 3;
@@ -236,11 +237,11 @@ mod tests {
         assert_eq!(due(&mut all), None);
         all.running = 1;
         assert_eq!([due(&mut all), due(&mut all)], [Some(vec![1]), Some(vec![2])]);
-        assert_eq!(due(&mut queue(1, [short(catch_up(4))])), Some(vec![4]), "where there is one place alone");
+        assert_eq!(due(&mut queue(1, [short(backfill(4))])), Some(vec![4]), "with a single place");
     }
 
     #[test]
-    fn long_ranges_wait_for_company_and_stale_requests_are_refused() {
+    fn long_ranges_wait_for_others_and_stale_requests_are_refused() {
         let mut queue = queue(4, [request(1)]);
         assert!(queue.begin(NOW.plus(COLLECT_MS - 1)).is_none() && queue.is_collecting());
         let due = queue.begin(NOW.plus(COLLECT_MS)).unwrap();

@@ -1,8 +1,7 @@
-//! Requests that are read in one pass: whose interest, what the stream holds of the ranges, what of it is wanted, and
-//! the answers.
+//! Performs passes: finds the interest of each request, reads the ranges, proves the reading, and sends the answers.
 //!
-//! It is the live path's decoder and the live path's match, so a replayed event is the very same bytes. What cannot be
-//! read was dead-lettered when it was read first; here it is passed over.
+//! Decoder and match are those of live events, so a replayed event has the same bytes. A message that cannot be read
+//! became a dead letter when it was read first. Here it is skipped.
 
 use super::pass::{LONGEST, Pass, PassOutcome, Proved, cost, is_proved, makes_sense};
 use super::queue::QueuedReplay;
@@ -42,13 +41,13 @@ const TURN: usize = 16;
 /// The largest message of an answer.
 const CHUNK: usize = 256 * 1024;
 
-/// How long the engine may take to say what a gateway wants.
+/// How long the engine may take to answer an inquiry about interest.
 const INQUIRY_DEADLINE: Duration = Duration::from_millis(500);
 
-/// So many sequences are walked before a range is read, at most.
+/// The most sequences that are walked before a range is read.
 const AHEAD: u64 = 20_000;
 
-/// How long the reading for one answer may take. Its gateway has long asked again then, unless it is told to wait
+/// How long the reading for one answer may take. By then its gateway has asked again, unless it is configured to wait
 /// longer.
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -60,9 +59,9 @@ const PUBLISH_DEADLINE: Duration = Duration::from_secs(1);
 pub(super) struct Worker {
     setup: ReplaySetup,
     pace: ReplayPace,
-    /// How many readers there were.
+    /// The number of readers so far.
     readers: AtomicU64,
-    /// How many copies of the stream there were at the last look; 0 before the first.
+    /// The number of copies of the stream at the last look; 0 before the first.
     copies: AtomicUsize,
 }
 
@@ -73,20 +72,20 @@ impl Worker {
     }
 
     /// Answers requests that are read in one pass: a single one, or several whose ranges lie in the same part of the
-    /// stream. Returns those that the pass did not come to, or found nothing for.
+    /// stream. Returns those that the pass did not reach, or found nothing for.
     pub(super) async fn serve(&self, requests: Vec<Request>) -> Vec<Request> {
         let start = Instant::now();
-        let (mut sought, mut known) = (Vec::new(), Vec::new());
+        let (mut accepted, mut known) = (Vec::new(), Vec::new());
         self.walk_ahead(&requests).await;
         for waiting in requests {
             match self.begin(&waiting.request, &mut known).await {
-                Ok((revision, interest)) => sought.push((waiting, revision, interest)),
-                Err(refusal) => self.turn_down(&waiting, refusal).await,
+                Ok((revision, interest)) => accepted.push((waiting, revision, interest)),
+                Err(refusal) => self.log_and_refuse(&waiting, refusal).await,
             }
         }
         let view = self.setup.view.borrow().clone();
         let mut pass = Pass::new(self.setup.partitions, self.setup.config.replay_bytes, view);
-        sought.into_iter().for_each(|(waiting, revision, interest)| pass.add(waiting, revision, interest));
+        accepted.into_iter().for_each(|(waiting, revision, interest)| pass.add(waiting, revision, interest));
         let read = timeout(DEADLINE, self.read(&mut pass)).await.unwrap_or(Err(ReplayRefusal::Unreadable));
         let proved = match read {
             Ok((proofs, walk)) => self.prove(&pass, &proofs, walk).await,
@@ -99,7 +98,7 @@ impl Worker {
         for outcome in pass.finish(proved.as_ref().map_err(|refusal| *refusal)) {
             match outcome {
                 PassOutcome::Answered(waiting, parts) => self.answer(&waiting, parts).await,
-                PassOutcome::Refused(waiting, refusal) => self.turn_down(&waiting, refusal).await,
+                PassOutcome::Refused(waiting, refusal) => self.log_and_refuse(&waiting, refusal).await,
                 PassOutcome::Left(waiting) => left.push(waiting),
             }
         }
@@ -107,24 +106,24 @@ impl Worker {
         left
     }
 
-    /// Walks where a request is about to be read by its partition. What is matched against the interest of a while ago
-    /// proves nothing where subscriptions come by the second: so nothing that takes time is left for after the match.
+    /// Walks the range of a single request before it is read. A walk takes time. An answer that was matched against an
+    /// interest that has changed since proves nothing, so the walk comes before the match.
     async fn walk_ahead(&self, requests: &[Request]) {
         let [QueuedReplay { request, .. }] = requests else { return };
         if request.from < request.to {
             let to = request.to.min(Seq(request.from.0.saturating_add(AHEAD)));
-            let haste = WalkPace::Replay(LONGEST, &self.pace, request.purpose.is_repair());
-            // What could not be walked is not claimed, and is told then.
-            self.setup.walker.missing(request.from, to, haste, None).await.ok();
+            let walk_pace = WalkPace::Replay(LONGEST, &self.pace, request.purpose.is_repair());
+            // If this fails, the walk after the reading fails as well, and logs why.
+            self.setup.walker.missing(request.from, to, walk_pace, None).await.ok();
         }
     }
 
-    /// Sends what was answered, and ends the connection.
+    /// Flushes the answers, and closes the connection.
     pub(super) async fn close(&self) -> Result<(), NatsError> {
         self.setup.nats.close().await
     }
 
-    /// Waits until the server has handled all that was said over the connection for reading.
+    /// Waits until the server has handled everything that was sent over the connection for reading.
     pub(super) async fn flush(&self, deadline: Duration) -> Result<(), LinkError> {
         self.setup.nats.link.flush(deadline).await
     }
@@ -135,13 +134,13 @@ impl Worker {
         self.publish(reply, EpochId(0), ReplayPart::Refused(refusal), true).await;
     }
 
-    async fn turn_down(&self, waiting: &Request, refusal: ReplayRefusal) {
+    async fn log_and_refuse(&self, waiting: &Request, refusal: ReplayRefusal) {
         let ReplayRequest { gateway, partition, from, to, .. } = &waiting.request;
-        debug!(%gateway, %partition, %from, %to, refusal = refusal.as_str(), "a replay was refused");
+        debug!(%gateway, %partition, %from, %to, refusal = refusal.as_str(), "replay refused");
         self.refuse(&waiting.reply, refusal).await;
     }
 
-    /// The interest of a request that makes sense.
+    /// The interest of a request, if the request is valid.
     async fn begin(
         &self,
         request: &ReplayRequest,
@@ -150,11 +149,11 @@ impl Worker {
         if !makes_sense(request, self.setup.partitions) {
             return Err(ReplayRefusal::Malformed);
         }
-        self.sought(request, known).await
+        self.find_interest(request, known).await
     }
 
-    /// Reads as much as goes into one answer to each. Gives what proves that no server's copy lacked what the leader
-    /// has, and every message that was read, if every one was.
+    /// Reads as much as goes into one answer to each request. Returns the proofs that no server's copy lacked what the
+    /// leader has, and the walk if every message of the range was read.
     async fn read(&self, pass: &mut Pass<Subject>) -> Result<(Vec<Proof>, Option<Walk>), ReplayRefusal> {
         let Some(span) = pass.span() else { return Ok((Vec::new(), None)) };
         let copies = match self.copies.load(Ordering::Relaxed) {
@@ -162,7 +161,7 @@ impl Worker {
             known => known,
         };
         let unreadable = |error: RangeError| {
-            warn!(%error, "the stream cannot be read for a replay");
+            warn!(%error, "stream not read for a replay");
             ReplayRefusal::Unreadable
         };
         let ReplaySetup { nats, decoder, me, .. } = &self.setup;
@@ -196,15 +195,15 @@ impl Worker {
             let cost = messages.iter().map(|message| cost(message.payload.len())).sum();
             self.pace.wait(cost, pass.is_repair()).await;
             self.take(&messages, pass).await;
-            pass.came(count, last, reader.reads_all());
+            pass.advance(count, last, reader.reads_all());
         }
         Ok(())
     }
 
-    /// Gives messages to the requests of their partitions.
+    /// Passes messages to the requests of their partitions.
     async fn take(&self, messages: &[StreamMessage], pass: &mut Pass<Subject>) {
         for (number, message) in messages.iter().enumerate() {
-            // What is live has its turn in between.
+            // Live events get their turn in between.
             if number % TURN == 0 {
                 tokio::task::yield_now().await;
             }
@@ -213,8 +212,8 @@ impl Worker {
         }
     }
 
-    /// What the stream is like after the reading, if the reading is proved: its sequences are of its epoch, what
-    /// it still keeps now it kept all the time, and what is missing of it is known.
+    /// The state of the stream after the reading, if it proves the reading: what the stream still keeps was there all
+    /// the time, and its missing ranges are known.
     async fn prove(&self, pass: &Pass<Subject>, proofs: &[Proof], walk: Option<Walk>) -> Result<Proved, ReplayRefusal> {
         let state = self.look().await?;
         if !is_proved(proofs, &state) {
@@ -227,12 +226,12 @@ impl Worker {
         let Some((from, through)) = pass.claimed(&facts) else {
             return Ok(Proved { facts, walked: Walked { through: Seq(0), missing: Vec::new(), removed: Seq(0) } });
         };
-        let haste = WalkPace::Replay(LONGEST, &self.pace, pass.is_repair());
-        match self.setup.walker.missing(from, through, haste, Some(state)).await {
+        let walk_pace = WalkPace::Replay(LONGEST, &self.pace, pass.is_repair());
+        match self.setup.walker.missing(from, through, walk_pace, Some(state)).await {
             Ok(walked) => Ok(Proved { facts, walked }),
             Err(error) => {
                 metrics::REPLAYS_UNPROVED.increment(1);
-                warn!(%error, "whether anything is missing of what was read is not known; it is not claimed");
+                warn!(%error, "replayed range not checked for missing messages");
                 Err(ReplayRefusal::Unreadable)
             }
         }
@@ -240,15 +239,15 @@ impl Worker {
 
     async fn look(&self) -> Result<StreamState, ReplayRefusal> {
         let state = StreamState::look(&self.setup.nats, &self.setup.decoder.stream).await.map_err(|error| {
-            warn!(%error, "what was read for a replay proves nothing");
+            warn!(%error, "state of the stream not read for a replay");
             ReplayRefusal::Unreadable
         })?;
         self.copies.store(state.facts.replicas, Ordering::Relaxed);
         Ok(state)
     }
 
-    /// The interest to match against. Requests of a gateway that are read together are matched against the same.
-    async fn sought(
+    /// The interest to match against. All requests of a gateway in one pass are matched against the same interest.
+    async fn find_interest(
         &self,
         request: &ReplayRequest,
         known: &mut KnownInterests,
@@ -270,9 +269,9 @@ impl Worker {
                     self.setup.inquiries.send(inquiry).await.ok()?;
                     answered.await.ok()?
                 };
-                let told = timeout(INQUIRY_DEADLINE, inquire).await.ok().flatten();
-                let (revision, told) = told.ok_or(ReplayRefusal::UnknownInterest)?;
-                let interest = Arc::new(told.held());
+                let found = timeout(INQUIRY_DEADLINE, inquire).await.ok().flatten();
+                let (revision, shared) = found.ok_or(ReplayRefusal::UnknownInterest)?;
+                let interest = Arc::new(shared.held());
                 known.push((request.gateway.clone(), revision, Arc::clone(&interest)));
                 Ok((revision, interest))
             }
@@ -308,29 +307,29 @@ impl Worker {
         };
         metrics::REPLAYS.with(outcome).increment(1);
         let ReplayRequest { gateway, partition, from, to, epoch_id, .. } = request;
-        debug!(%gateway, %partition, %from, %to, %through, outcome, "a replay was answered");
+        debug!(%gateway, %partition, %from, %to, %through, outcome, "replay answered");
         let count = messages.len();
         for (at, part) in messages.into_iter().enumerate() {
             self.publish(reply, *epoch_id, part, at + 1 == count).await;
-            // What is live has its turn in between.
+            // Live events get their turn in between.
             tokio::task::yield_now().await;
         }
     }
 
-    /// What cannot be published is asked for again.
+    /// Publishes a part of an answer. If that fails, the gateway asks again.
     async fn publish(&self, reply: &Subject, epoch_id: EpochId, part: ReplayPart<Bytes>, last: bool) {
         let answer = ReplayAnswer { router: self.setup.me.clone(), epoch_id, part, last };
         let bytes = match wire::encode(&answer) {
             Ok(bytes) => bytes,
-            Err(error) => return warn!(%error, "an answer to a request for a replay cannot be encoded"),
+            Err(error) => return warn!(%error, "replay answer not encoded"),
         };
         let publish = self.setup.nats.client.publish(reply.clone(), bytes.into());
         if !matches!(timeout(PUBLISH_DEADLINE, publish).await, Ok(Ok(()))) {
             metrics::REPLAY_PARTS_LOST.increment(1);
-            debug!("a part of a replay was not published; it will be asked for again");
+            debug!("replay answer not published");
         }
     }
 }
 
-/// What gateways were heard to want, in one pass.
+/// The interests that were looked up in one pass.
 type KnownInterests = Vec<(NodeRef, Revision, Arc<LatestInterest>)>;
