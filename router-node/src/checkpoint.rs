@@ -96,7 +96,7 @@ fn checked(read: LeaseRead<Checkpoint>) -> LeaseRead<Checkpoint> {
         LeaseRead { revision, record: Some(LeaseRecord { state, .. }), .. } if !state.is_possible() => {
             LeaseRead { revision, record: None, is_unreadable: true, is_foreign: false }
         }
-        // It has an owner, who is not known.
+        // It has an owner, but which one is not known.
         LeaseRead { revision, is_foreign: true, .. } => {
             LeaseRead { revision, record: None, is_unreadable: true, is_foreign: false }
         }

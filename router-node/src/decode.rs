@@ -98,7 +98,7 @@ impl Decoder {
     }
 }
 
-/// Reads a message. Without this a decoder that panics would get the message again, at every attempt and in every
+/// Catches a panic of the decoder. Otherwise the decoder would get the message again, at every attempt and in every
 /// router.
 fn catch_panic<T>(read: impl FnOnce() -> Result<T, Undecodable>) -> Result<T, Undecodable> {
     // A panic drops all state that is half changed.

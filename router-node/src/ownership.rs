@@ -92,15 +92,15 @@ pub struct Ownership {
     checks_all: bool,
     /// Messages that intakes did not find any more, and that a check was started for.
     missing: Vec<Checkpoint>,
-    /// How far the coverage of each gateway has come, as was last noted.
+    /// The last noted coverage of each gateway.
     gateway_coverage: Vec<Checkpoint>,
-    /// What the log says of each tenure.
+    /// The record of each tenure for the log.
     tenures: BTreeMap<Tenure, Record>,
     /// The pending releases, and the deadline of each.
     releases: Vec<(Millis, Vec<Tenure>)>,
 }
 
-/// What the log says of a tenure: its lines stand in a span of its own.
+/// The record of a tenure for the log: its lines stand in a span of its own.
 #[derive(Debug)]
 struct Record {
     span: Span,
@@ -140,13 +140,13 @@ impl Ownership {
         self.placement.is_empty()
     }
 
-    /// NATS was away. Check that everything that was read is still in the stream.
+    /// NATS is connected again. Checks that everything that was read is still in the stream.
     pub fn reconnected(&mut self, now: Millis) {
         self.checks_all = true;
         self.check_soon(now);
     }
 
-    /// The coverage of each gateway has come this far.
+    /// Takes the coverage of each gateway.
     pub fn note_gateway_coverage(&mut self, reached: Vec<Checkpoint>) {
         // What was noted before is checked already.
         for new in reached.iter().filter(|reached| !self.gateway_coverage.contains(reached)) {

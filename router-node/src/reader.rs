@@ -1,21 +1,21 @@
-//! How the stream is read, live and again: messages with any bytes, and all of them.
+//! Reads the stream, live and for replays: every message, whatever bytes it has.
 //!
 //! ```text
 //! pull       a consumer, over our own connection: many messages, cheap
 //! delivery   the metadata of a message that a consumer delivered
 //! on_leader  a consumer on the server that leads the stream
 //! leader     one message at a time, from the server that leads the stream, in a form that holds any bytes
-//! span       what is to be read again, and what proves that it is all of it
-//! answer     whether the messages of one answer to a direct get follow one another
+//! span       what a replay reads, and what proves that no message of it is missing
+//! answer     checks that the messages of one answer to a direct get follow one another
 //! direct     many messages by one request
 //! range      a span of the stream by consumer or directly, whichever costs less
-//! pace       how fast, so that live reading goes first
+//! pace       the rate of replays, so that live reading goes first
 //! headers    the headers of a message, or why they are refused
 //! ```
 //!
 //! A consumer and a direct get read the copy of any server. Each server removes old messages by itself, and its disk
 //! may be damaged, so a server may lack messages that the leader still has. Where that can matter, the leader's copy is
-//! read, or compared.
+//! read or compared with.
 
 pub(crate) mod answer;
 pub(crate) mod delivery;
@@ -44,7 +44,7 @@ pub struct StreamMessage {
     pub subject: Bytes,
     /// Its headers.
     pub headers: MessageHeaders,
-    /// All else.
+    /// Its payload.
     pub payload: Bytes,
 }
 

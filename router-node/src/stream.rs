@@ -33,15 +33,15 @@ pub struct StreamFacts {
 /// The stream, and the server that answered: the one that leads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamState {
-    /// What it is like, as that server has it.
+    /// Its state, as that server has it.
     pub facts: StreamFacts,
     /// The server's name; `None` where servers form no cluster.
     pub leader: Option<String>,
 }
 
-/// The server that leads the stream, which is asked about it.
+/// The server that leads the stream, and answers requests about it.
 pub trait Leader {
-    /// What the stream is like.
+    /// The state of the stream.
     fn facts(&self) -> impl Future<Output = Result<StreamFacts, StreamError>> + Send;
 
     /// One message of it, if there is one.
@@ -130,7 +130,7 @@ impl StreamFacts {
         Epoch { epoch_id: self.epoch_id, before: self.before }
     }
 
-    /// Up to where the stream has removed everything, of any epoch.
+    /// The stream has removed everything up to here, of any epoch.
     pub(crate) fn removed(&self) -> Seq {
         Seq(self.first.0.saturating_sub(1))
     }
@@ -150,7 +150,7 @@ pub struct Expected {
     pub(crate) reached: Seq,
     /// Messages of this epoch that were read and must be in the stream, the last one first.
     pub(crate) to_check: Vec<Mark>,
-    /// Messages that were found before, the last one first: if something is lost, they tell from where on.
+    /// Messages that were found before, the last one first. If something is lost, they show where the loss begins.
     pub(crate) known: Vec<Mark>,
 }
 
@@ -197,8 +197,8 @@ impl StreamLook {
                 let agreed = facts.agreed(leader, expected, Some(lost)).await?;
                 facts.last_stored_before(leader, agreed, lost).await?
             }
-            // It ends before what was read of it, and nobody here knows when that was stored: any message of it may
-            // have been stored since.
+            // The stream ends before a sequence that was read, and the time of that message is not known. So any
+            // message that is there now may have been stored later.
             None => Seq(0),
         };
         Ok(Self::Lost { facts, before })
@@ -221,8 +221,8 @@ impl StreamFacts {
         Ok(found.map(|found| found.stored == mark.stored))
     }
 
-    /// The last message that was there before and is there still. What was stored later than `lost` may have been read
-    /// since that was gone.
+    /// The last message that was there before and is still there. One that was stored later than `lost` does not count,
+    /// because it may have been read after the loss.
     async fn agreed(&self, leader: &impl Leader, expected: &Expected, lost: Option<Mark>) -> Result<Seq, StreamError> {
         let mut agreed = None;
         let is_before = |mark: &&Mark| lost.is_none_or(|lost| mark.seq < lost.seq && mark.stored <= lost.stored);
@@ -234,8 +234,8 @@ impl StreamFacts {
         Ok(agreed.unwrap_or_default())
     }
 
-    /// The last message after `agreed` that was stored no later than `lost`, which is not there any more: what comes
-    /// after it was stored when `lost` was gone.
+    /// The last message after `agreed` that was stored no later than `lost`, a message that is gone. Messages after it
+    /// were stored after the loss.
     async fn last_stored_before(&self, leader: &impl Leader, agreed: Seq, lost: Mark) -> Result<Seq, StreamError> {
         let mut low = agreed.0.max(self.first.0.saturating_sub(1));
         let mut high = self.last.0.min(lost.seq.0.saturating_sub(1));
@@ -307,9 +307,9 @@ mod tests {
     async fn messages_stored_after_a_loss_are_not_taken_for_the_lost_ones() {
         assert_eq!(before(4, vec![mark(2, 20)], vec![]).await, None);
         assert_eq!(before(5, vec![mark(5, 50)], vec![mark(2, 20)]).await, Some(Seq(3)));
-        // Another reader has come upon the fourth since, and it stands there.
+        // Another reader has read the fourth since the loss, and the stream has it.
         assert_eq!(before(5, vec![mark(5, 50), mark(4, 140)], vec![mark(2, 20)]).await, Some(Seq(3)));
-        // Nobody knows when the fifth was stored, and so what of the rest was stored before it.
+        // The time of the fifth is not known, so it is not known either which of the others were stored before it.
         assert_eq!(before(5, vec![mark(4, 140)], vec![mark(2, 20)]).await, Some(Seq(0)));
     }
 }

@@ -17,7 +17,7 @@ use super::direct::DirectError;
 use tickwire_core::ids::Seq;
 use tickwire_node::direct::DirectMessage;
 
-/// Which messages are asked for.
+/// The messages that are requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AnswerScope {
     /// Every message of the stream.
@@ -65,7 +65,7 @@ impl AnswerCheck {
     /// Takes the next message.
     pub(crate) fn take(&mut self, got: &DirectMessage<'_>) -> Result<AnswerItem, DirectError> {
         let before =
-            got.before.ok_or_else(|| DirectError::Unreadable("it does not say what was sent before".to_owned()))?;
+            got.before.ok_or_else(|| DirectError::Unreadable("it does not name the message before".to_owned()))?;
         if before != self.last || got.seq <= self.last {
             return Err(DirectError::Missed);
         }
@@ -80,12 +80,12 @@ impl AnswerCheck {
         Ok(if got.seq > self.known.0 { AnswerItem::Next } else { AnswerItem::Known })
     }
 
-    /// The server has sent all. It says that `last` was the last.
+    /// Takes the end of the answer, which names the `last` message.
     pub(crate) fn end(&self, last: Option<u64>) -> Result<(), DirectError> {
         match last {
             Some(last) if last == self.last => Ok(()),
             Some(_) => Err(DirectError::Missed),
-            None => Err(DirectError::Unreadable("it does not say what was sent last".to_owned())),
+            None => Err(DirectError::Unreadable("it does not name the last message".to_owned())),
         }
     }
 

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 /// How long the server may take for an answer.
 const DEADLINE: Duration = Duration::from_secs(1);
 
-/// How many messages one answer has at most: few, so that what is live does not wait behind many.
+/// How many messages one answer has at most: few, so that live events do not wait behind many.
 pub(super) const MOST_MESSAGES: u64 = 200;
 
 /// How many if only their sequences matter.
@@ -43,11 +43,11 @@ pub(crate) struct DirectReader {
     after: Seq,
     /// How many messages one answer has at most.
     most: u64,
-    /// What proves what a consumer has read before, if it began with one.
+    /// The proof of what a consumer has read before, if there was one.
     pub(super) before: Option<Proof>,
 }
 
-/// Why nothing could be read.
+/// Why a range could not be read.
 #[derive(Debug, Error)]
 pub(crate) enum DirectError {
     #[error("no answer within {DEADLINE:?}")]
@@ -66,7 +66,7 @@ pub(crate) enum DirectError {
     Link(#[from] LinkError),
 }
 
-/// What the server is asked for.
+/// A request to the server.
 #[derive(Debug, Serialize)]
 struct DirectRequest {
     seq: u64,
@@ -82,12 +82,12 @@ impl DirectReader {
         Self { nats, stream, span, scope, after, most: MOST_MESSAGES, before: None }
     }
 
-    /// Continues after `after`. What a consumer has read up to there has this proof.
+    /// Continues after `after`. `before` is the proof of what a consumer has read up to there.
     pub(super) fn continue_after(&self, after: Seq, before: Proof) -> Self {
         Self { after, before: Some(before), ..self.clone() }
     }
 
-    /// Reads every message of the stream, for the sake of its sequence.
+    /// Reads every message of a range, for the sake of its sequence.
     pub(crate) fn of_all(nats: &Nats, stream: &str, after: Seq, through: Seq) -> Self {
         let span = Span { from: after, to: through, partition: None, messages: through.0.saturating_sub(after.0) };
         Self { most: MOST_OF_ALL, ..Self::new(nats, stream, span, AnswerScope::Stream) }
@@ -116,14 +116,14 @@ impl DirectReader {
         Ok(held)
     }
 
-    /// Requests at most so many messages and bytes from one server. Returns the messages after the last known one, and
-    /// whether they follow it.
+    /// Requests at most `most` messages and `max_bytes` bytes from one server. Returns the messages after the last
+    /// known one, and whether they follow it.
     async fn request(&self, most: u64, max_bytes: usize) -> Result<(bool, Vec<StreamMessage>), DirectError> {
         let Self { nats, stream, span, scope, after, .. } = self;
         let mut check = AnswerCheck::after(*scope, *after);
         let (count, next_by_subj) = match scope {
             AnswerScope::Stream => (span.to.0.saturating_sub(after.0), names::ALL.to_owned()),
-            // About as many as there are: one that lies after the span completes it, and one that is known begins it.
+            // About as many as there are, with the known one before the span, and one after it, which completes it.
             AnswerScope::Partition => (span.messages + 17, span.filter()),
         };
         let request = DirectRequest { seq: check.begin(), batch: count.clamp(1, most), max_bytes, next_by_subj };
@@ -139,7 +139,7 @@ impl DirectReader {
                 DirectAnswer::Message(got) => match check.take(&got)? {
                     AnswerItem::Known => {}
                     AnswerItem::Next => held.push(as_held(&answer, &got)?),
-                    // What comes before the break is proved; what comes after it is requested again.
+                    // Messages before the break are proved. Those after it are requested again.
                     AnswerItem::Break => return Ok((check.follows(), held)),
                 },
                 DirectAnswer::End { last, .. } => {
@@ -155,7 +155,8 @@ impl DirectReader {
         Err(LinkError::Closed.into())
     }
 
-    /// What follows `after`, if a server begins with this. What the leader has before it is taken from the leader.
+    /// The messages after `after`. If the leader has an earlier one than a server has sent, it is taken from the
+    /// leader.
     async fn compare(&self, after: Seq, held: Vec<StreamMessage>) -> Result<Vec<StreamMessage>, DirectError> {
         let filter = if self.scope == AnswerScope::Stream { names::ALL.to_owned() } else { self.span.filter() };
         let next = leader::first_after(&self.nats, &self.stream, after, &filter).await.map_err(DirectError::Leader)?;

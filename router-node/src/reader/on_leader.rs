@@ -8,8 +8,8 @@ use crate::stream::{StreamError, StreamState};
 use thiserror::Error;
 use tickwire_node::nats::Nats;
 
-/// How many are created at most. With three equally likely servers, one of 17 readings gets none on the leader; then
-/// there is another way to read.
+/// How many are created at most. With three equally likely servers, one of 17 readings gets none on the leader. It then
+/// uses direct gets.
 const ATTEMPTS: u32 = 7;
 
 /// Why there is no consumer.

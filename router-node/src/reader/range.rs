@@ -1,14 +1,13 @@
-//! Reads what a part of the stream holds, beginning anywhere: of one partition, or of all.
+//! Reads a range of the stream: the messages of one partition, or all.
 //!
-//! There are two ways. A short part is asked for directly (`direct`). A long one is read by a consumer made for it,
-//! which costs the server a third a message, but a few milliseconds to make.
+//! There are two ways. A short range is read by direct gets (`direct`). A long one is read by a consumer that is
+//! created for it. The consumer costs the server a third for each message, but a few milliseconds to create.
 //!
-//! A server that lags ends early, which is for the caller to see: nothing here says that more is to come. A server that
-//! has removed more than the leader of the stream, before it is asked or while it answers, is not believed. Where there
-//! are several copies of the stream, what is asked for directly is read as it stands, so that each sequence which is
-//! missing shows and is taken from the leader; and a consumer is one on the server that leads the stream, whose word on
-//! where the stream begins is about what it has read itself. What proves it is compared by the caller, when all is
-//! read: [`Proof::holds`].
+//! The answer of a server that lags ends early. The caller has to notice this, because nothing here shows whether more
+//! is to come. A server that has removed more than the leader of the stream, before the request or during the answer,
+//! is not trusted. If there are several copies of the stream, direct gets read every message, so that each missing
+//! sequence shows and is taken from the leader. A consumer must then be on the leader, which reports where its own copy
+//! begins. The caller checks the proof after the reading: [`Proof::holds`].
 
 use super::answer::AnswerScope;
 use super::direct::{DirectError, DirectReader, MOST_BYTES, MOST_MESSAGES};
@@ -25,17 +24,17 @@ use tickwire_node::nats::Nats;
 use tokio::time::timeout;
 use tracing::debug;
 
-/// A consumer that delivers nothing for so long is not waited for: damaged storage confuses it.
+/// How long a consumer may deliver nothing before it is given up: it does so if the storage is damaged.
 const STUCK: Duration = Duration::from_millis(500);
 
-/// A consumer is made for more messages than this.
+/// A consumer is created for more messages than this.
 const LONG: u64 = 2_000;
 
-/// So many sequences of the stream are read as they stand for the messages of one partition among them; for more of
-/// them a consumer is made.
+/// The longest range, in sequences, of which every message is read to get those of one partition. A consumer is created
+/// for a longer one.
 const WHOLE: u64 = 1_000;
 
-/// A reading under way. Its messages come in order.
+/// A reading in progress. Its messages come in order.
 pub(crate) enum RangeReader {
     Direct(Box<DirectReader>),
     Consumer(Box<ConsumerReader>),
@@ -43,15 +42,15 @@ pub(crate) enum RangeReader {
 
 /// Reads by a consumer.
 pub(crate) struct ConsumerReader {
-    /// How it is read instead, from where the consumer delivers no more.
+    /// The reader that takes over where the consumer delivers no more.
     instead: DirectReader,
     pull: Pull,
     reading: Contiguity,
-    /// Whether nothing is left to come.
+    /// Whether all messages have come.
     ended: bool,
 }
 
-/// Why nothing could be read.
+/// Why a range could not be read.
 #[derive(Debug, Error)]
 pub(crate) enum RangeError {
     #[error(transparent)]
@@ -76,7 +75,7 @@ impl fmt::Debug for RangeReader {
 }
 
 impl RangeReader {
-    /// Begins to read a stream of which there are so many copies. `name` is that of the consumer, should there be one.
+    /// Starts to read a stream that has `copies` copies. `name` is the consumer's name, if there is one.
     pub(crate) async fn open(
         nats: &Nats,
         stream: &str,
@@ -90,7 +89,7 @@ impl RangeReader {
             _ if is_sparse => span.sequences() > WHOLE,
             _ => span.sequences() > LONG,
         };
-        // A short range is read as it stands, so that what is missing shows at once.
+        // Of a short range every message is read, so that a missing one shows at once.
         let is_short = span.sequences() <= WHOLE;
         let scope = if is_sparse && copies <= 1 && !is_short { AnswerScope::Partition } else { AnswerScope::Stream };
         let direct = DirectReader::new(nats, stream, span, scope);
@@ -101,7 +100,7 @@ impl RangeReader {
         Ok(Self::Direct(Box::new(direct)))
     }
 
-    /// The next messages; none when there are none.
+    /// The next messages; none at the end.
     pub(crate) async fn next(&mut self) -> Result<Vec<StreamMessage>, RangeError> {
         let consumer = match self {
             Self::Direct(direct) => return Ok(direct.next().await?),
@@ -113,8 +112,8 @@ impl RangeReader {
             Ok(other) => return other,
             Err(late) => late.to_string(),
         };
-        // What comes next is larger than any consumer delivers, for instance; or damaged storage makes it believe that
-        // nothing follows.
+        // For instance, the next message may be larger than any consumer delivers, or damaged storage hides it from the
+        // consumer.
         debug!(ended, "consumer delivers nothing, range read by direct gets");
         let mut direct = consumer.instead.continue_after(consumer.reading.last, consumer.proof());
         let next = direct.next().await;
@@ -123,7 +122,7 @@ impl RangeReader {
         Ok(next?)
     }
 
-    /// What proves together that nothing is missing of what it has read so far.
+    /// The proofs that together show that nothing is missing of what was read so far.
     pub(crate) fn proofs(&self) -> Vec<Proof> {
         match self {
             Self::Direct(direct) => direct.before.iter().cloned().chain([direct.proof()]).collect(),
@@ -148,7 +147,7 @@ impl RangeReader {
 }
 
 impl ConsumerReader {
-    /// `None` if none comes to be where the stream is led.
+    /// Creates the consumer; `None` if none could be had on the leader of the stream.
     async fn open(direct: &DirectReader, name: &str) -> Result<Option<Pull>, RangeError> {
         let DirectReader { nats, stream, span, .. } = direct;
         let plan = |attempt: u32| PullPlan {

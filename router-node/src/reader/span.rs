@@ -1,38 +1,38 @@
-//! What is to be read again, and what proves that no message of it is missing. Pure.
+//! What a replay reads, and what proves that no message of it is missing. Pure.
 
 use crate::stream::StreamState;
 use tickwire_core::ids::{Partition, Seq};
 use tickwire_node::names;
 
-/// What to read: what comes after `from`, up to `to`, of one partition or of all.
+/// The messages after `from`, up to `to`, of one partition or of all.
 #[derive(Debug, Clone, Copy)]
 pub struct Span {
     /// It starts after this sequence.
     pub from: Seq,
     /// It ends with this sequence.
     pub to: Seq,
-    /// Of this partition, or of all.
+    /// The partition; `None` for all messages of the stream.
     pub partition: Option<Partition>,
-    /// How many messages that is, about.
+    /// An estimate of the number of messages.
     pub messages: u64,
 }
 
 impl Span {
-    /// How many sequences of the stream it goes over.
+    /// The number of sequences in the range.
     pub(super) fn sequences(&self) -> u64 {
         self.to.0.saturating_sub(self.from.0)
     }
 
-    /// The subjects of what is to be read.
+    /// The subjects of the messages.
     pub(super) fn filter(&self) -> String {
         self.partition.map_or_else(|| names::ALL.to_owned(), |partition| names::partition(u32::from(partition.0)))
     }
 }
 
-/// What proves that no message of what was read is missing.
+/// What proves that a reading has missed no message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Proof {
-    /// The sequences themselves, which have no missing ranges but those that the leader has as well.
+    /// The sequences themselves: only those are missing that the leader lacks as well.
     Sequences,
     /// It was read from the only copy.
     OneCopy,
@@ -41,8 +41,8 @@ pub enum Proof {
 }
 
 impl Proof {
-    /// Whether it does, when the stream was looked at after the reading: then what the leader keeps now, it kept all
-    /// the time.
+    /// Whether it holds, for the state of the stream after the reading: what the leader keeps now was there all the
+    /// time.
     #[must_use]
     pub fn holds(&self, state: &StreamState) -> bool {
         match self {

@@ -39,7 +39,7 @@ async fn refill(nats: &Nats, mut number: usize, longer_than: u64) -> usize {
     number
 }
 
-/// Waits until so many events were received, after `resets` resets. Returns their ids in order.
+/// Waits until `count` events were received, after `resets` resets. Returns their ids in order.
 async fn received(gateway: &Gateway, count: usize, resets: usize) -> Vec<String> {
     eventually("every event is received", SOON, async || {
         let state = gateway.state.lock().unwrap();

@@ -76,7 +76,7 @@ pub(super) struct OwnedLease {
 pub(super) enum KvOperation {
     /// A read.
     Reading,
-    /// A read to find out who has written it.
+    /// A read to find out which node has written it.
     Settling,
     /// A write that takes it.
     Taking(TenureStart),

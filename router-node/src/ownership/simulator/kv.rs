@@ -21,7 +21,7 @@ pub(super) struct Entry {
 pub(super) struct Kv {
     pub(super) entries: BTreeMap<Source, Entry>,
     last: u64,
-    /// Until when KV answers nobody.
+    /// Until when KV answers no request.
     pub(super) away_until: u64,
 }
 
