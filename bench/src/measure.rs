@@ -96,7 +96,7 @@ mod tests {
     use crate::scenario::{Numbers, Scenario};
 
     #[test]
-    fn latency_is_measured_from_the_moment_an_event_was_meant_for() {
+    fn latency_counts_from_the_planned_time_of_an_event() {
         let numbers = Numbers { seconds: Some(10), ..Numbers::small(1, 100.0) };
         let plan = Plan::new(Scenario::Slow, numbers);
         let mut latencies = Latencies::new();
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn the_files_of_the_kernel_are_read() {
+    fn processor_time_and_memory_are_read_from_proc() {
         let stat = "7 (a) b c) S 1 2 3 4 5 6 7 8 9 10 250 50 0 0 20 0 9 0 100 1000 200";
         assert_eq!(parse_clock_ticks(stat), Some(300));
         assert_eq!(parse_rss("Name:\tx\nVmRSS:\t    2048 kB\nThreads:\t9\n"), Some(2_097_152));

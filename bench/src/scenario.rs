@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fifth_of_the_events_is_critical_but_for_windows_none() {
+    fn a_fifth_of_the_events_is_critical_except_in_broadcast() {
         let critical = |scenario: Scenario| (0..10_000).filter(|n| scenario.class(*n).is_critical()).count();
         assert!((1_900..2_100).contains(&critical(Scenario::Selective)), "{}", critical(Scenario::Selective));
         assert_eq!(critical(Scenario::Broadcast), 0);

@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn batches_put_events_off_but_never_forward() {
+    fn batches_delay_events_and_never_hasten_them() {
         let schedule = Schedule::new(&[(Duration::from_secs(1), 3_000.0)], Duration::from_millis(2));
         let plain = Schedule::new(&[(Duration::from_secs(1), 3_000.0)], Duration::ZERO);
         for number in 0..3_000 {

@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_are_read() {
+    fn version_of_a_nats_server_is_read_from_its_output() {
         assert_eq!(parse_version("nats-server: v2.15.1\n"), Some((2, 15)));
         assert_eq!(parse_version("nats-server: v2.9.0-beta.1"), Some((2, 9)));
         assert_eq!(parse_version("zsh 5.9"), None);

@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn many_are_stored_in_order_and_again_as_duplicates() {
+    async fn messages_are_stored_in_order_and_repetitions_are_duplicates() {
         let server = NatsServer::start();
         let nats = connect(&server).await;
         let stream = events(&nats).await;
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_the_server_did_not_take_is_sent_again() {
+    async fn unacknowledged_messages_are_sent_again() {
         let mut server = NatsServer::start();
         let nats = connect(&server).await;
         events(&nats).await;
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_a_stream_it_waits_for_one_or_for_the_deadline() {
+    async fn publisher_waits_for_a_missing_stream_up_to_the_deadline() {
         let server = NatsServer::start();
         let nats = connect(&server).await;
         let mut hasty = Publisher::new(nats.jetstream.clone(), 1, Some(Duration::from_millis(100)));
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_refused_is_not_sent_again() {
+    async fn refused_messages_are_not_sent_again() {
         let server = NatsServer::start();
         let nats = connect(&server).await;
         let stream = events(&nats).await;

@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn largest_messages_fit() {
+    fn dead_letter_of_the_largest_message_fits_the_server() {
         let most = 1024 * 1024;
         for (block, payload) in
             [(0, most), (10, most - 10), (LARGEST_BLOCK, most - LARGEST_BLOCK), (65_535, most - 65_535)]

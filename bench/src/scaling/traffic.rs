@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn few_events_go_each_alone_many_share_the_window_and_critical_ones_do_not_wait() {
+    fn few_events_are_sent_alone_many_share_a_batch_and_critical_ones_do_not_wait() {
         let pair = ClusterLoad { gateways: 1, routers: 1, interest: 1.0, critical: 0.0, ..cluster() };
         let batches = |rate, critical| ClusterLoad { rate, critical, ..pair }.published(TrafficKind::Batches) - 1.0;
         assert!((batches(1.0, 0.0) - 1.0).abs() < 0.01);
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_router_with_many_gateways_keeps_to_its_batches() {
+    fn router_with_many_gateways_keeps_to_its_batch_rate() {
         let crowd = ClusterLoad { gateways: 200, routers: 20, rate: 1e6, critical: 0.0, ..cluster() };
         assert_eq!(crowd.window(), 0.02);
         assert!((crowd.published(TrafficKind::Batches) / 20.0 - 10_200.0).abs() < 10.0);

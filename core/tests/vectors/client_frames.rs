@@ -29,7 +29,7 @@ struct RefusedFrame {
 }
 
 #[test]
-fn client_frames() {
+fn client_frames_are_read_or_refused_as_documented() {
     let frames: ClientFrames = vectors("client_frames.json");
     for case in frames.accepted {
         let parsed = ClientFrame::parse(case.json.as_bytes(), Encoding::Json);

@@ -76,7 +76,7 @@ fn shown(event: &Event) -> Value {
 }
 
 #[test]
-fn events() {
+fn messages_become_events_or_dead_letters_as_documented() {
     let events: Events = vectors("events.json");
     let stored: Timestamp = events.stored.parse().unwrap();
     for case in events.cases {

@@ -40,7 +40,7 @@ struct Matches {
 }
 
 #[test]
-fn filters() {
+fn filters_are_parsed_and_match_as_documented() {
     let filters: Filters = vectors("filters.json");
     for case in filters.accepted {
         let filter = Filter::parse(&case.filter, &kinds()).unwrap_or_else(|e| panic!("{}: {e}", case.name));

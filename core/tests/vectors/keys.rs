@@ -25,7 +25,7 @@ struct Keys {
 }
 
 #[test]
-fn keys() {
+fn keys_are_encoded_and_bad_tokens_refused_as_documented() {
     let keys: Keys = vectors("keys.json");
     for Pair { key, token } in keys.pairs {
         assert_eq!(key::encode(&key), token);

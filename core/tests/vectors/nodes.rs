@@ -47,7 +47,7 @@ fn check<T: DeserializeOwned + serde::Serialize>(vector: &MessageVector) {
 }
 
 #[test]
-fn messages_between_nodes() {
+fn messages_between_nodes_are_encoded_as_documented() {
     for vector in vectors::<NodeVectors>("nodes.json").messages {
         match vector.message.as_str() {
             "batch" => check::<Batch<Bytes>>(&vector),
@@ -75,7 +75,7 @@ fn empty_malformed_and_other_version_messages_are_refused() {
 }
 
 #[test]
-fn positions() {
+fn positions_are_encoded_as_documented() {
     for vector in vectors::<NodeVectors>("nodes.json").positions {
         let position =
             Position { epoch_id: EpochId(vector.epoch_id), seqs: vector.seqs.into_iter().map(Seq).collect() };

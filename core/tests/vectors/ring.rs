@@ -22,7 +22,7 @@ struct RingVector {
 }
 
 #[test]
-fn ring() {
+fn homes_and_owners_are_those_of_the_vectors() {
     for vector in vectors::<Vec<RingVector>>("ring.json") {
         let name = &vector.name;
         assert_eq!(format!("{:016x}", vector.view.id().0), vector.id, "{name}");

@@ -36,7 +36,7 @@ fn array(objects: &[Vec<u8>], encoding: Encoding) -> Vec<u8> {
 }
 
 #[test]
-fn server_frames() {
+fn server_frames_are_encoded_as_documented() {
     let vectors: ServerFrames = vectors("server_frames.json");
     let names: Vec<_> = vectors.frames.iter().map(|vector| vector.name.clone()).collect();
     let messages = messages();

@@ -183,7 +183,7 @@ proptest! {
     /// In any order of events, views are sorted, hold every node that has just sent a beat, never lose more than half
     /// of a role to silence at once, and in the end hold exactly the nodes that still beat.
     #[test]
-    fn views_follow_the_rules(acts in prop::collection::vec(act(), 1..120)) {
+    fn views_hold_live_nodes_and_lose_at_most_half_of_a_role_to_silence(acts in prop::collection::vec(act(), 1..120)) {
         let (mut now, mut nonces) = (0, [1u64; 8]);
         let (mut roster, mut view) = (Roster::new(Millis(0), TIMEOUT), View::default());
         let name = |node: u8| format!("{}{node}", if node < 4 { "r" } else { "g" });

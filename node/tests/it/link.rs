@@ -216,7 +216,7 @@ async fn overwritten_lease_is_readable_and_kept_by_its_owner() {
 /// stream. Run it with `--release -- --ignored --nocapture`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement without assertions"]
-async fn cost_of_reading() {
+async fn measures_the_cost_of_reading() {
     const COUNT: u64 = 200_000;
     let server = NatsServer::start();
     let nats = Nats::connect(&config(&server.url(), &[]), "router", "r1").await.unwrap();
