@@ -135,7 +135,7 @@ async fn follow(args: &Args, place: &mut Place, received: &mut u64) -> anyhow::R
     }
     eprintln!("{}", if since.is_some() { "resumed" } else { "subscribed" });
 
-    // Until the past has come, positions that are told do not cover it.
+    // Until the past has come, the positions that the server sends do not cover it.
     let mut is_past = since.is_some();
     let mut is_lost = false;
     while args.count.is_none_or(|count| *received < count) {

@@ -21,7 +21,7 @@ pub(crate) enum Dialect {
     Bare(Vec<Vec<u32>>),
 }
 
-/// How far a client has come.
+/// The stage of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ClientStage {
     /// Connecting, or waiting for the answer to its upgrade.
@@ -60,9 +60,9 @@ impl From<io::Error> for Lost {
 /// What the clients of a thread count together.
 #[derive(Debug)]
 pub(crate) struct Counts {
-    /// Events, since they were last taken from here.
+    /// The events since the last call that took them.
     pub(crate) events: u64,
-    /// Frames that carry events, likewise, and their bytes with their headers.
+    /// The frames that carry events, in the same way, and their bytes with headers.
     pub(crate) frames: u64,
     pub(crate) bytes: u64,
     /// Frames of other types than events, by type, from when a client is ready.
@@ -178,16 +178,16 @@ impl BenchClient {
                 rest.drain(..used);
                 self.rest = rest;
             }
-            // What comes after a short read makes the socket ready again.
+            // Bytes that come after a short read make the socket ready again.
             if read < buffer.len() && !to_end {
                 return Ok(());
             }
         }
     }
 
-    /// Sends a close frame, as a client does that leaves.
+    /// Sends a close frame, as a client does when it leaves.
     pub(crate) fn leave(&mut self) {
-        // A client that is leaving does not care whether its close frame arrives.
+        // Nothing depends on whether the close frame arrives.
         self.write(&client_frame(reader::CLOSE, &1000_u16.to_be_bytes())).ok();
     }
 

@@ -3,9 +3,9 @@
 //!
 //! A cluster of two routers and two gateways, with clients of the client library at the first gateway (`listeners`),
 //! and a producer that numbers its events (`producer`). One after the other a router is killed, the clients' gateway is
-//! killed, and the next one is drained. In the end each client must have all its events. Then the one router that is
-//! left reads the stream again at the pace that it is configured to (`replays`), while live events go on; and a router
-//! without such a bound takes its place and does it as fast as it can.
+//! killed, and the next one is drained. In the end each client must have all its events. Then the remaining router
+//! reads the stream again at its configured pace (`replays`), beside live events. Last, a router without such a bound
+//! takes its place and reads the stream as fast as it can.
 
 mod figures;
 mod listeners;
@@ -170,7 +170,7 @@ impl Failover<'_> {
     }
 }
 
-/// What was seen when the gateway of all clients was killed. Times are in seconds.
+/// The measurements after the gateway of all clients was killed. Times are in seconds.
 struct GatewayKill {
     /// How long the last client took to resume, and the same without each client's own pauses.
     all_resumed: f64,
@@ -179,7 +179,7 @@ struct GatewayKill {
     replay_requests: u64,
 }
 
-/// What was seen when the past events were replayed.
+/// The measurements of the replay of past events.
 struct PastRead {
     /// At the pace that a router is configured to, and without a bound.
     paced: ReplayRead,
@@ -189,7 +189,7 @@ struct PastRead {
     live_p99_during_replay: f64,
 }
 
-/// Kills a router. Returns the longest that an event took since then, in seconds.
+/// Kills a router. Returns the longest latency of an event since then, in seconds.
 async fn kill_router(server: &mut BenchServer, listeners: &Listeners) -> Result<f64, FailoverError> {
     let killed = listeners.mark();
     server.kill("router").await?;
@@ -276,7 +276,7 @@ async fn replay_requests(server: &BenchServer) -> Result<u64, BenchServerError> 
     Ok(metrics.iter().filter_map(|metrics| metrics.get(name)).sum::<f64>() as u64)
 }
 
-/// Addresses that nobody listens on, all different.
+/// Different addresses on which nothing listens.
 fn free_addresses(count: usize) -> std::io::Result<Vec<SocketAddr>> {
     let free = (0..count).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect::<Result<Vec<_>, _>>()?;
     free.iter().map(TcpListener::local_addr).collect()

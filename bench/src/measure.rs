@@ -1,5 +1,5 @@
-//! What is measured: latencies from the moment at which an event was meant to be sent, and what the processes of a
-//! server cost, as the kernel reports in /proc.
+//! The measurements: latencies from the time at which an event was due, and the processor time and memory of the
+//! server's processes, from /proc.
 
 use hdrhistogram::Histogram;
 use std::fs;
@@ -14,11 +14,11 @@ const LONGEST: Duration = Duration::from_secs(120);
 /// Latencies in nanoseconds, to three digits.
 #[derive(Debug, Clone)]
 pub(crate) struct Latencies {
-    /// Of the events that are measured, or of those after the readers of `slow` stalled.
+    /// The measured events; in `slow`, those after readers have stalled.
     pub(crate) all: Histogram<u64>,
-    /// Of the critical ones among them.
+    /// The critical ones among them.
     pub(crate) critical: Histogram<u64>,
-    /// Of those before.
+    /// The events before those.
     pub(crate) before: Histogram<u64>,
 }
 
@@ -47,7 +47,7 @@ impl Latencies {
         }
     }
 
-    /// Adds what others recorded.
+    /// Adds other records.
     pub(crate) fn join(&mut self, other: &Self) {
         self.all += &other.all;
         self.critical += &other.critical;
@@ -55,7 +55,7 @@ impl Latencies {
     }
 }
 
-/// What a process has cost so far, all of its threads together.
+/// The cost of a process so far, with all of its threads.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Usage {
     /// Time on a processor, in user and kernel mode.
@@ -64,7 +64,7 @@ pub(crate) struct Usage {
     pub(crate) rss: u64,
 }
 
-/// Reads what a process has cost. The kernel rounds times to a hundredth of a second, mostly.
+/// Reads the cost of a process. The kernel rounds times to a hundredth of a second, mostly.
 pub(crate) fn usage(pid: u32) -> io::Result<Usage> {
     let odd = || io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid} does not read as expected"));
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
@@ -100,7 +100,7 @@ mod tests {
         let numbers = Numbers { seconds: Some(10), ..Numbers::small(1, 100.0) };
         let plan = Plan::new(Scenario::Slow, numbers);
         let mut latencies = Latencies::new();
-        // Meant for 0 s, 3 s and 8 s: the first is not measured, and between the others the readers stall.
+        // Due at 0 s, 3 s and 8 s: the first is not measured, and between the others the readers stall.
         for (number, late_ms) in [(0, 5), (300, 20), (800, 50)] {
             let due = Duration::from_nanos(plan.schedule.due_ns(number));
             latencies.record(&plan, number, due + Duration::from_millis(late_ms));

@@ -1,5 +1,5 @@
-//! What every socket should have got: its filter, evaluated over what was published. A socket's tally of the numbers
-//! that came is compared with the oracle's, so that a duplicate does not hide a lost event.
+//! The events that every socket should have got: its filter, evaluated over the published events. A socket's tally of
+//! the numbers that came is compared with the oracle's, so that a duplicate does not hide a lost event.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -12,26 +12,26 @@ use super::scenario::{Class, Plan, Scenario, mix};
 /// Numbers of events, without regard to order.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct EventTally {
-    /// How many.
+    /// The number of events.
     pub(crate) events: u64,
     digest: u64,
 }
 
 impl EventTally {
-    /// One more.
+    /// Adds an event.
     pub(crate) fn add(&mut self, number: u64) {
         self.events += 1;
         self.digest = self.digest.wrapping_add(mix(number));
     }
 
-    /// All of another tally.
+    /// Adds another tally.
     pub(crate) fn join(&mut self, other: Self) {
         self.events += other.events;
         self.digest = self.digest.wrapping_add(other.digest);
     }
 }
 
-/// How what came differs from what should have come.
+/// The difference between the expected and the received events.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Difference {
     /// Events that should have come and did not.
@@ -43,7 +43,7 @@ pub(crate) struct Difference {
 }
 
 impl Difference {
-    /// Adds what one socket got to what it should have got.
+    /// Compares the events of one socket with the expected ones.
     pub(crate) fn compare(&mut self, expected: EventTally, got: EventTally) {
         self.lost += expected.events.saturating_sub(got.events);
         self.extra += got.events.saturating_sub(expected.events);
@@ -116,7 +116,7 @@ impl Oracle {
         memberships
     }
 
-    /// What each socket should get of these events.
+    /// The expected events of each socket, out of these.
     pub(crate) fn expected(&self, sockets: u32, published: Range<u64>) -> Vec<EventTally> {
         let mut of_group = vec![EventTally::default(); self.groups.len()];
         for number in published {

@@ -1,4 +1,4 @@
-//! How a client of the bench reads bytes: as WebSocket frames, and in them the numbers of events. Events are found by
+//! Reads bytes as a client of the bench: WebSocket frames, and the numbers of the events in them. Events are found by
 //! a search for their `id`, not by parsing, so that the clients cost little beside the server.
 
 use memchr::memmem::Finder;
@@ -12,12 +12,12 @@ pub(crate) const PONG: u8 = 0xA;
 /// The largest frame taken.
 const LARGEST: u64 = 16 * 1024 * 1024;
 
-/// What a server sends.
+/// A frame of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ServerFrameKind<'b> {
     pub(crate) opcode: u8,
     pub(crate) payload: &'b [u8],
-    /// Header included.
+    /// The size in bytes, with the header.
     pub(crate) size: usize,
 }
 

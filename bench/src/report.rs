@@ -1,4 +1,4 @@
-//! What a bench prints: the median of its runs as a table, or everything as JSON.
+//! Prints a bench: the medians of its runs as a table, or everything as JSON.
 
 use serde::Serialize;
 use std::fmt::{self, Write};
@@ -8,8 +8,8 @@ use super::figures::{Figures, Percentiles};
 use super::scenario::{Placing, Plan};
 use super::through::Through;
 
-/// What an earlier measurement of a bare server gave, in CPU seconds per million deliveries at 5,000 sockets that get
-/// 20 events a second each. The bare server here is to be compared with it.
+/// The result of an earlier measurement of a bare server, in CPU seconds per million deliveries at 5,000 sockets that
+/// get 20 events a second each. The bare server here is to be compared with it.
 const REFERENCE: f64 = 5.9;
 const REFERENCE_LOAD: (u32, f64) = (5_000, 100_000.0);
 
@@ -36,7 +36,7 @@ pub(crate) struct BenchReport {
     pub(crate) faults: Vec<String>,
 }
 
-/// What it ran on.
+/// The machine that it ran on.
 #[derive(Debug, Serialize)]
 pub(crate) struct Machine {
     pub(crate) processor: String,
@@ -57,7 +57,7 @@ impl fmt::Display for Machine {
 }
 
 impl Machine {
-    /// This one.
+    /// This machine.
     pub(crate) fn here(cores: usize, apart: bool) -> Self {
         let information = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model = information.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
@@ -74,7 +74,7 @@ impl Machine {
 }
 
 impl BenchReport {
-    /// Puts runs together. With something to compare with, every second run is of that, before the one it is for.
+    /// Puts runs together. If the bench compares, every run has the run of the other server right before it.
     pub(crate) fn new(plan: &Plan, through: Through, against: bool, machine: Machine, runs: Vec<Figures>) -> Self {
         let pairs = runs.chunks_exact(2).filter(|_| against);
         let cpu_ratios: Vec<f64> =

@@ -17,10 +17,10 @@ use super::server::{BenchServer, BenchServerError};
 use super::sockets::{Fleet, SocketsError};
 use super::through::Through;
 
-/// How long the server is left alone between the last subscription and what is measured then.
+/// The pause between the last subscription and the measurement of the idle server.
 const SETTLE: Duration = Duration::from_secs(1);
 
-/// How long before the first event is due the sockets and the injector learn when that is.
+/// The time between the start of the injector and the first event.
 const LEAD: Duration = Duration::from_millis(100);
 
 /// When no event comes for this time, the events that have not come are lost.
@@ -35,8 +35,8 @@ const STALLED_READ_TIME: Duration = Duration::from_secs(5);
 /// How often progress is shown and the processes are checked.
 const TURN: Duration = Duration::from_millis(100);
 
-/// What a gateway may keep for a session: so much that nothing is dropped, and little for `slow`, where events
-/// are meant to be dropped.
+/// The size of a session's outbox: large enough that nothing is dropped, and small for `slow`, where events are meant
+/// to be dropped.
 const OUTBOX: usize = 64 * 1024 * 1024;
 const SLOW_OUTBOX: usize = 256 * 1024;
 
@@ -169,8 +169,8 @@ impl BenchRun<'_> {
         Ok((injector, addresses, Dialect::Gateway))
     }
 
-    /// Sends the events of the plan and waits until they have come. Returns what the time that is measured cost, and by
-    /// how much the latest event was sent late.
+    /// Sends the events of the plan and waits until they have come. Returns the cost of the measured time, and by how
+    /// much the latest event was sent late.
     async fn load(
         &self,
         server: &mut BenchServer,

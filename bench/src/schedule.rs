@@ -1,18 +1,18 @@
-//! When each event is meant to be sent. The load is open-loop: these moments hold however the server keeps up, and
-//! latency is measured from them.
+//! When each event is due. The load is open-loop: these times hold even if the server does not keep up, and latency
+//! counts from them.
 
 use std::time::Duration;
 
-/// The moments of all events, from the first on.
+/// The times of all events, counted from the first.
 #[derive(Debug, Clone)]
 pub(crate) struct Schedule {
     parts: Vec<RateStage>,
     total: u64,
-    /// Moments are put off to the next whole multiple of this, so that events come in batches. Zero: they do not.
+    /// Times are delayed to the next multiple of this, so that events come in batches; zero for no batches.
     batch_ns: u64,
 }
 
-/// A time of one rate.
+/// A stage with one rate.
 #[derive(Debug, Clone, Copy)]
 struct RateStage {
     start_ns: u64,
@@ -21,7 +21,7 @@ struct RateStage {
 }
 
 impl Schedule {
-    /// A sequence of times, each with its events a second; batches so far apart.
+    /// A sequence of stages, each with its length and its events a second. `batch` is the interval between batches.
     pub(crate) fn new(times: &[(Duration, f64)], batch: Duration) -> Self {
         let (mut start_ns, mut first) = (0, 0);
         let mut parts = Vec::new();
@@ -38,7 +38,7 @@ impl Schedule {
         self.total
     }
 
-    /// When the event of this number is meant to be sent, in nanoseconds from the start.
+    /// When the event of this number is due, in nanoseconds from the start.
     pub(crate) fn due_ns(&self, number: u64) -> u64 {
         let part = self.parts.iter().rev().find(|part| part.first <= number);
         let due = part.map_or(0, |part| part.start_ns + ((number - part.first) as f64 * part.gap_ns) as u64);

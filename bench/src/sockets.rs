@@ -1,5 +1,5 @@
-//! The sockets of a run: many in few threads, each thread with a poll of its own. What they count is shared while the
-//! run lasts, and handed back whole at its end.
+//! The sockets of a run: many in few threads, each thread with a poll of its own. Their counts are shared during the
+//! run, and returned at its end.
 
 mod worker;
 
@@ -64,7 +64,7 @@ impl FleetShared {
     }
 }
 
-/// What came to all sockets so far.
+/// The counts of all sockets so far.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Received {
     /// Events.
@@ -86,7 +86,7 @@ pub(crate) struct SocketEndState {
     pub(crate) warned: bool,
 }
 
-/// All that the sockets counted.
+/// The counts of the sockets at the end.
 #[derive(Debug)]
 pub(crate) struct Harvest {
     pub(crate) ends: Vec<SocketEndState>,
@@ -168,20 +168,20 @@ impl Fleet {
         failure.map_or(Ok(()), Err)
     }
 
-    /// Event 0 is due at `first_due`; clients come and go from now on, if the scenario has such.
+    /// Sets that event 0 is due at `first_due`. From now on clients come and go, if the scenario has such.
     pub(crate) fn begin(&self, first_due: Instant) {
         self.shared.first_due.get_or_init(|| first_due);
         self.shared.churning.store(self.shared.plan.churn() > 0, Ordering::Relaxed);
         self.wake();
     }
 
-    /// Those readers that can stall do so from now on, or read again.
+    /// Makes the readers that can stall do so from now on, or read again.
     pub(crate) fn stall(&self, stalled: bool) {
         self.shared.stalled.store(stalled, Ordering::Relaxed);
         self.wake();
     }
 
-    /// What came to all sockets so far.
+    /// The counts of all sockets so far.
     pub(crate) fn received(&self) -> Received {
         let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let FleetShared { events, frames, bytes, .. } = &*self.shared;
@@ -193,7 +193,7 @@ impl Fleet {
         self.shared.received.load(Ordering::Relaxed)
     }
 
-    /// Ends all threads. Returns what they counted.
+    /// Ends all threads. Returns their counts.
     pub(crate) fn close(self) -> Result<Harvest, SocketsError> {
         self.shared.stop.store(true, Ordering::Relaxed);
         self.wake();

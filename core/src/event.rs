@@ -200,17 +200,17 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Who may see the events of a kind.
+/// The users who may see the events of a kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KindAudience {
     /// Everyone.
     Public,
-    /// The user whose id is the event's key, and nobody else.
+    /// Only the user whose id is the event's key.
     User,
 }
 
-/// Who may see one event. It follows from the subject and the configuration; no filter widens it.
+/// The users who may see one event. It follows from the subject and the configuration; no filter widens it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Audience {
     /// Everyone whose filter it passes.
@@ -298,7 +298,7 @@ pub struct Event {
     pub kind: Kind,
     /// The decoded key of its subject: a symbol, a market, a service or a user id. Order is kept per kind and key.
     pub key: CompactString,
-    /// Who may see it.
+    /// The users who may see it.
     pub audience: Audience,
     /// The producer's id, else `Nats-Msg-Id`, else `<stream>:<sequence>`.
     pub id: CompactString,

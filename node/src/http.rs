@@ -62,11 +62,11 @@ pub struct HttpLimits {
     pub connections: usize,
     /// How long a peer may take.
     pub deadlines: Deadlines,
-    /// Who connects for others. Their connections are displaced last.
+    /// The proxies, which connect for others. Their connections are displaced last.
     pub proxies: Arc<Proxies>,
 }
 
-/// Who sent a request: an extension of every request.
+/// The sender of a request: an extension of every request.
 #[derive(Debug, Clone, Copy)]
 pub struct HttpPeer(pub SocketAddr);
 

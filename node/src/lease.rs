@@ -42,7 +42,7 @@ pub struct LeaseRead<S> {
     pub record: Option<LeaseRecord<S>>,
     /// Whether this version cannot read it, but another version wrote it. It has an owner until it is stale.
     pub is_unreadable: bool,
-    /// Whether it holds something that no version of tickwire writes. This does not tell who the owner is: the owner
+    /// Whether it holds something that no version of tickwire writes. This does not show who the owner is: the owner
     /// writes over it, and other nodes still count its age from the last revision. NATS itself writes such things: a
     /// producer's acknowledgement goes to any subject that the producer names, even one it may not publish to.
     pub is_foreign: bool,

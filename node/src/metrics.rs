@@ -46,7 +46,7 @@ pub trait Metric: Sync {
         None
     }
 
-    /// Tells the recorder what it means. A counter is shown from 0 on, so that its first count is seen as growth; one
+    /// Describes it to the recorder. A counter is shown from 0 on, so that its first count is seen as growth; one
     /// with a label is shown for each of the values that are known beforehand.
     fn describe(&self);
 }
@@ -246,7 +246,7 @@ impl Metric for Histogram {
     }
 }
 
-/// Tells the recorder what these metrics mean. To be called after it was installed: it would forget it.
+/// Describes these metrics to the recorder, which must be installed before.
 pub fn describe(metrics: &[&dyn Metric]) {
     metrics.iter().for_each(|metric| metric.describe());
 }

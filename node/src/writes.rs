@@ -1,5 +1,5 @@
 //! The results of the last writes to each stream: every part that publishes to JetStream and waits for the answer notes
-//! the result here. They tell whether NATS stores at all. Nothing else shows this: a server whose disk is full still
+//! the result here. They show whether NATS stores at all. Nothing else shows this: a server whose disk is full still
 //! answers all requests.
 
 use crate::clock::Clock;

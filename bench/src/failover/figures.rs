@@ -1,10 +1,10 @@
-//! What was seen of a failover, beside what it should be.
+//! The measurements of a failover, beside their limits.
 
 use serde::Serialize;
 
 use crate::report::Machine;
 
-/// What was seen. Times are in seconds.
+/// The measurements. Times are in seconds.
 #[derive(Debug, Serialize)]
 pub(crate) struct FailoverFigures {
     pub(crate) clients: u32,
@@ -14,7 +14,7 @@ pub(crate) struct FailoverFigures {
     pub(crate) missing: u64,
     pub(crate) doubled: u64,
     pub(crate) gaps: u64,
-    /// The longest that an event took which was published after a router was killed.
+    /// The longest latency of an event that was published after a router was killed.
     pub(crate) router_killed: f64,
     /// Until the last client had resumed after its gateway was killed, and the same without each client's own pauses.
     pub(crate) gateway_killed: f64,
@@ -31,7 +31,7 @@ pub(crate) struct FailoverFigures {
     pub(crate) live_p99_during_replay: f64,
 }
 
-/// A limit, what was seen, and whether that is within the limit.
+/// A limit, the measurement, and whether it is within the limit.
 struct FailoverBar {
     what: &'static str,
     bar: String,
@@ -92,7 +92,7 @@ impl FailoverFigures {
         self.missing + self.doubled + self.gaps == 0
     }
 
-    /// For people.
+    /// The report as text.
     pub(crate) fn table(&self, machine: &Machine) -> String {
         let mut text = format!(
             "failover of {} clients at {} events/s, {} published\n{machine}\n",

@@ -1,4 +1,4 @@
-//! What was seen of a cluster's messages, beside what is counted from the code.
+//! The measured messages of a cluster, beside the numbers that follow from the code.
 
 use serde::Serialize;
 
@@ -6,25 +6,26 @@ use super::LARGER_RATE;
 use super::traffic::{ClusterLoad, TrafficKind};
 use crate::report::Machine;
 
-/// What was seen.
+/// The measurements, and the numbers that follow from the code.
 #[derive(Debug, Serialize)]
 pub(crate) struct ScalingFigures {
     pub(crate) cluster: ClusterLoad,
     pub(crate) seconds: f64,
-    /// What is published in a second, by its kind.
+    /// The messages that are published in a second, by kind.
     pub(crate) messages: Vec<TrafficLine>,
     /// Batches that routers have sent and events that gateways have received, a second, as their metrics report.
     pub(crate) batches_sent: f64,
     pub(crate) events_received: f64,
     /// Messages of no kind: requests to JetStream, and answers.
     pub(crate) requests_and_answers: f64,
-    /// The processor time of NATS by the wall's, and what a message that it moves costs it, in microseconds: one that
-    /// comes in and goes out to two is three.
+    /// The processor time of NATS in a second of wall time.
     pub(crate) nats_busy: f64,
+    /// The processor time of NATS for each message that it moves, in microseconds. A message that comes in and goes out
+    /// to two counts three times.
     pub(crate) nats_us_per_message: f64,
     /// The size of the whole interest of a gateway by the number of symbols, in bytes of a snapshot.
     pub(crate) interests: Vec<(usize, usize)>,
-    /// What larger clusters would exchange.
+    /// The messages that larger clusters would exchange.
     pub(crate) larger: Vec<Larger>,
 }
 
@@ -52,7 +53,7 @@ pub(crate) struct Larger {
 }
 
 impl ScalingFigures {
-    /// For people.
+    /// The report as text.
     pub(crate) fn table(&self, machine: &Machine) -> String {
         let ClusterLoad { gateways, routers, rate, interest, critical, .. } = self.cluster;
         let mut text = format!(

@@ -251,7 +251,7 @@ impl SocketWorker {
         Ok(())
     }
 
-    /// Adds what came since the last turn to what all threads share.
+    /// Adds the counts since the last turn to those that all threads share.
     fn publish(&mut self) {
         let (FleetShared { events, frames, bytes, .. }, counts) = (&*self.shared, &mut self.counts);
         for (shared, own) in [(events, &mut counts.events), (frames, &mut counts.frames), (bytes, &mut counts.bytes)] {

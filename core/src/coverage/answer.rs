@@ -1,5 +1,5 @@
-//! The messages by which a router answers the request for a replay: like a live batch they have sections, each with a
-//! range and a revision. They tell too what no router can give.
+//! The messages by which a router answers a request for a replay. Like a live batch they have sections, each with a
+//! range and a revision. They also report ranges that no router can give.
 
 use serde::{Deserialize, Serialize};
 

@@ -110,7 +110,7 @@ fn section_has_one_revision_and_skipped_ranges_are_gaps() {
     assert_eq!(
         builder.take(&gateway, false),
         [section(0, 1, 10, 10, &[])],
-        "the first section tells a new gateway where it starts"
+        "the first section shows a new gateway where it starts"
     );
     builder.push(&gateway, partition, Seq(12), "a");
     builder.advance(partition, Seq(12));
