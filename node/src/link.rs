@@ -79,7 +79,7 @@ pub struct Link {
 }
 
 impl Link {
-    /// Connects under the name `<role>/<node>`, and keeps `standing` informed about the connection.
+    /// Connects under the name `<role>/<node>`, and keeps `health` informed about the connection.
     ///
     /// # Errors
     /// When no server accepts the login before `nats.connect_timeout`.
@@ -87,7 +87,7 @@ impl Link {
         config: &NatsConfig,
         role: &str,
         node: &str,
-        standing: ConnectionHealth,
+        health: ConnectionHealth,
     ) -> Result<Self, NatsError> {
         let name = format!("{role}/{node}");
         let url = || config.url.clone();
@@ -95,8 +95,8 @@ impl Link {
             .map_err(|error| NatsError::Address { url: url(), reason: error.to_string() })?;
         let (shared, stop, ended) =
             (Arc::new(LinkShared::default()), CancellationToken::new(), CancellationToken::new());
-        let mut up = standing.link();
-        let owner = LinkOwner { dialer, shared: Arc::clone(&shared), standing, stop: stop.clone(), name };
+        let mut up = health.link();
+        let owner = LinkOwner { dialer, shared: Arc::clone(&shared), health, stop: stop.clone(), name };
         tokio::spawn(watch(owner, ended.clone()).instrument(info_span!("task", task = "nats link")));
         let link = Self {
             shared,
@@ -191,9 +191,9 @@ async fn watch(mut owner: LinkOwner, ended: CancellationToken) {
         note("link_panic");
         error!(panic = panic_text(&*panic), "NATS reader panicked, reconnecting");
         owner.shared.set_down("the reader panicked".to_owned());
-        owner.standing.set_link(false);
+        owner.health.set_link(false);
         sleep(PANIC_PAUSE).await;
     }
     owner.shared.close();
-    owner.standing.set_link(false);
+    owner.health.set_link(false);
 }

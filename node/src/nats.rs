@@ -53,7 +53,7 @@ pub struct Nats {
     pub link: Link,
     /// The results of publishing to JetStream.
     pub writes: Writes,
-    standing: ConnectionHealth,
+    health: ConnectionHealth,
     refusals: watch::Receiver<Vec<String>>,
     request_timeout: Duration,
 }
@@ -65,8 +65,8 @@ impl Nats {
     /// When the server cannot be reached before `nats.connect_timeout`, refuses the login, is too old, or accepts only
     /// small messages.
     pub async fn connect(config: &NatsConfig, role: &str, node: &str) -> Result<Self, NatsError> {
-        let standing = ConnectionHealth::default();
-        let of_client = standing.clone();
+        let health = ConnectionHealth::default();
+        let of_client = health.clone();
         let (refusals_sender, refusals) = watch::channel(Vec::new());
         let name = format!("{role}/{node}");
         let options = log_in(config)
@@ -94,9 +94,9 @@ impl Nats {
             .timeout(config.request_timeout)
             .ack_timeout(config.request_timeout)
             .build(client.clone());
-        let link = Link::connect(config, role, node, standing.clone()).await?;
+        let link = Link::connect(config, role, node, health.clone()).await?;
         let writes = Writes::default();
-        Ok(Self { client, jetstream, link, writes, standing, refusals, request_timeout: config.request_timeout })
+        Ok(Self { client, jetstream, link, writes, health, refusals, request_timeout: config.request_timeout })
     }
 
     /// Whether both connections are up now.
@@ -106,7 +106,7 @@ impl Nats {
 
     /// Notifies when the connections go up or down. [`is_connected`](Self::is_connected) has the current state.
     pub fn connected(&self) -> watch::Receiver<bool> {
-        self.standing.both()
+        self.health.both()
     }
 
     /// Makes sure that the server has handled all subscriptions so far, and has refused none.
@@ -212,16 +212,16 @@ async fn reach(config: &NatsConfig, options: ConnectOptions) -> Result<Client, N
 }
 
 /// Logs, counts and passes on an event of the connection.
-fn note(name: &str, event: &Event, standing: &ConnectionHealth, refusals: &watch::Sender<Vec<String>>) {
+fn note(name: &str, event: &Event, health: &ConnectionHealth, refusals: &watch::Sender<Vec<String>>) {
     let label = match event {
         Event::Connected => {
             info!(connection = name, "connected to NATS");
-            standing.set_client(true);
+            health.set_client(true);
             "connected"
         }
         Event::Disconnected => {
             warn!(connection = name, "lost the connection to NATS");
-            standing.set_client(false);
+            health.set_client(false);
             "disconnected"
         }
         Event::LameDuckMode => {
@@ -230,7 +230,7 @@ fn note(name: &str, event: &Event, standing: &ConnectionHealth, refusals: &watch
         }
         Event::Draining => "draining",
         Event::Closed => {
-            standing.set_client(false);
+            health.set_client(false);
             "closed"
         }
         Event::SlowConsumer(subscription) => {

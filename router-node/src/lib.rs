@@ -164,11 +164,11 @@ async fn subscribe_replays(
     partitions: u16,
     decoder: &Arc<Decoder>,
 ) -> Result<(ReplayService, Arc<Walker>, mpsc::Receiver<InterestInquiry>), StartError> {
-    let past = Nats::connect(&config.nats, Role::Router.as_str(), &format!("{}/replays", node.me.id)).await?;
-    let walker = Walker::new(past.clone(), config.stream.name.clone());
+    let replay_nats = Nats::connect(&config.nats, Role::Router.as_str(), &format!("{}/replays", node.me.id)).await?;
+    let walker = Walker::new(replay_nats.clone(), config.stream.name.clone());
     let (inquiries_sender, inquiries) = mpsc::channel(INQUIRIES);
     let replays = ReplayService::subscribe(replay::ReplaySetup {
-        nats: past,
+        nats: replay_nats,
         me: node.me.clone(),
         config: config.router.clone(),
         partitions,
@@ -202,7 +202,7 @@ fn start_ownership(
             clock,
             view: node.membership.view(),
             engine,
-            standing: RouterStatus::new(node.me.clone(), &node.readiness, owned_sender, node.stopped.clone()),
+            status: RouterStatus::new(node.me.clone(), &node.readiness, owned_sender, node.stopped.clone()),
         },
     );
     let heartbeats =

@@ -41,7 +41,7 @@ const SEND_BUFFER: usize = 256 * 1024;
 pub(super) struct LinkOwner {
     pub(super) dialer: Dialer,
     pub(super) shared: Arc<LinkShared>,
-    pub(super) standing: ConnectionHealth,
+    pub(super) health: ConnectionHealth,
     pub(super) stop: CancellationToken,
     pub(super) name: String,
 }
@@ -75,13 +75,13 @@ impl LinkOwner {
                     info!(connection = self.name, "connected to NATS for reading");
                     note("link_connected");
                     self.shared.set_up(connection.info.max_payload);
-                    self.standing.set_link(true);
+                    self.health.set_link(true);
                     let Err(end) = self.serve(connection).await;
                     match end {
                         LinkEnd::Stopped => return,
                         LinkEnd::Lost(label, reason) => {
                             self.shared.set_down(reason.clone());
-                            self.standing.set_link(false);
+                            self.health.set_link(false);
                             note(label);
                             warn!(connection = self.name, reason, "lost the connection to NATS for reading");
                         }

@@ -48,7 +48,7 @@ pub(crate) struct OwnershipSetup {
     pub(crate) clock: Clock,
     pub(crate) view: watch::Receiver<Arc<View>>,
     pub(crate) engine: ChannelsToEngine,
-    pub(crate) standing: RouterStatus,
+    pub(crate) status: RouterStatus,
 }
 
 /// The result of a task.
@@ -191,6 +191,6 @@ impl OwnershipDriver {
     fn update_status(&self) {
         let (view, report) = (self.setup.view.borrow().clone(), self.setup.engine.report.borrow().clone());
         let wanted: BTreeSet<Source> = self.ownership.wanted().collect();
-        self.setup.standing.publish(&view, &report, &wanted, self.ownership.held());
+        self.setup.status.publish(&view, &report, &wanted, self.ownership.held());
     }
 }

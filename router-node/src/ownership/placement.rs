@@ -306,7 +306,7 @@ impl Placement {
 
     /// The state of one lease, for the log of a test.
     #[cfg(test)]
-    pub(super) fn standing(&self, source: Source) -> String {
+    pub(super) fn describe(&self, source: Source) -> String {
         let lease = &self.leases[&source];
         format!("the ring names {:?}; {lease:?}", self.shares.owner(source).map(|owner| &owner.id))
     }

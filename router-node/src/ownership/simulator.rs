@@ -338,17 +338,17 @@ impl PlacementWorld {
             let Some(able) = routers.map(could).min() else { continue };
             let since = (*since).max(able);
             let time = now.saturating_sub(since);
-            assert!(time <= BOUND, "{source} has had no owner since {since}, now {now}\n{}", self.story(*source));
+            assert!(time <= BOUND, "{source} has had no owner since {since}, now {now}\n{}", self.dump(*source));
         }
     }
 
     /// The log of the run, and the state of one lease.
-    fn story(&self, source: Source) -> String {
+    fn dump(&self, source: Source) -> String {
         let mut lines = self.log.clone();
         lines.push(format!("KV: {:?}", self.kv.entries.get(&source)));
         for router in self.routers.iter().filter(|router| router.is_alive) {
-            let standing = router.placement.standing(source);
-            lines.push(format!("{} (draining: {}): {standing}", router.me.id, router.is_draining));
+            let state = router.placement.describe(source);
+            lines.push(format!("{} (draining: {}): {state}", router.me.id, router.is_draining));
         }
         lines.join("\n")
     }
@@ -363,7 +363,7 @@ impl PlacementWorld {
                 router.is_alive && router.placement.held().any(|(tenure, _)| tenure.source == source)
             };
             let owners: Vec<&NodeRef> = self.routers.iter().filter(holds).map(|router| &router.me).collect();
-            assert_eq!(owners, [&ring[&partition]], "{source}\n{}", self.story(source));
+            assert_eq!(owners, [&ring[&partition]], "{source}\n{}", self.dump(source));
         }
     }
 }
