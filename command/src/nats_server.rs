@@ -68,8 +68,8 @@ pub async fn find() -> Result<PathBuf, NatsServerError> {
 async fn version(server: &Path) -> Result<(u32, u32), String> {
     let output = Command::new(server).arg("--version").output().await;
     let output = output.map_err(|error| format!("cannot be run: {error}"))?;
-    let output = String::from_utf8_lossy(&output.stdout);
-    let first = output.lines().next().unwrap_or_default();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let first = text.lines().next().unwrap_or_default();
     parse_version(first).ok_or_else(|| format!("prints {first:?} in place of its version"))
 }
 
