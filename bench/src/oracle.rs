@@ -14,20 +14,21 @@ use super::scenario::{Class, Plan, Scenario, mix};
 pub(crate) struct EventTally {
     /// The number of events.
     pub(crate) events: u64,
-    digest: u64,
+    /// The sum of the hashes of their numbers, which does not depend on the order.
+    hash_sum: u64,
 }
 
 impl EventTally {
     /// Adds an event.
     pub(crate) fn add(&mut self, number: u64) {
         self.events += 1;
-        self.digest = self.digest.wrapping_add(mix(number));
+        self.hash_sum = self.hash_sum.wrapping_add(mix(number));
     }
 
     /// Adds another tally.
     pub(crate) fn join(&mut self, other: Self) {
         self.events += other.events;
-        self.digest = self.digest.wrapping_add(other.digest);
+        self.hash_sum = self.hash_sum.wrapping_add(other.hash_sum);
     }
 }
 

@@ -56,7 +56,7 @@ pub struct View {
     pub members: Vec<Member>,
 }
 
-/// A digest of the gateways that can be home gateways. Two nodes with the same id agree on every home gateway.
+/// A hash of the gateways that can be home gateways. Two nodes with the same id agree on every home gateway.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ViewId(pub u64);
 
@@ -91,7 +91,7 @@ fn score(member: &NodeId, weight: u8, key: &[u8]) -> u64 {
 /// How many home gateways are cached. Beyond that the cache is cleared.
 const HOMES: usize = 64 * 1024;
 
-/// A view with a cache of its digest and of home gateways.
+/// A view with a cache of its id and of home gateways.
 #[derive(Debug, Default)]
 pub struct Homes {
     view: Arc<View>,
@@ -106,7 +106,7 @@ impl Homes {
         Self { id: view.id(), view, known: HashMap::new() }
     }
 
-    /// The digest of the view.
+    /// The id of the view.
     #[must_use]
     pub fn id(&self) -> ViewId {
         self.id
@@ -130,7 +130,7 @@ impl View {
         self.members.iter().filter(move |member| member.role == role && !member.draining)
     }
 
-    /// The digest of what determines home gateways: names, nonces and weights of the gateways that do not drain.
+    /// The hash of what determines home gateways: names, nonces and weights of the gateways that do not drain.
     #[must_use]
     pub fn id(&self) -> ViewId {
         ViewId(self.available(Role::Gateway).fold(mix(FNV_OFFSET), |hash, member| {

@@ -131,7 +131,7 @@ impl Nats {
         }
         let mut refusals = self.refusals.clone();
         // Ends early when there is a refusal, which is checked next.
-        timeout(REFUSAL_LAG, refusals.wait_for(|seen| !seen.is_empty())).await.ok();
+        timeout(REFUSAL_LAG, refusals.wait_for(|refusals| !refusals.is_empty())).await.ok();
         let refused = refusals.borrow().join("; ");
         if refused.is_empty() { answered } else { Err(NatsError::Refused { refused }) }
     }
@@ -239,10 +239,10 @@ fn note(name: &str, event: &Event, health: &ConnectionHealth, refusals: &watch::
         }
         Event::ServerError(refusal) => {
             error!(connection = name, %refusal, "NATS refused a request");
-            refusals.send_modify(|seen| {
+            refusals.send_modify(|refusals| {
                 // Repeated refusals must not use ever more memory.
-                if seen.len() < 16 {
-                    seen.push(refusal.to_string());
+                if refusals.len() < 16 {
+                    refusals.push(refusal.to_string());
                 }
             });
             "server_error"

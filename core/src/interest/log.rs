@@ -148,7 +148,7 @@ impl InterestLog {
         &self.view
     }
 
-    /// The digest of that view.
+    /// The id of that view.
     #[must_use]
     pub fn view_id(&self) -> ViewId {
         self.view_id
