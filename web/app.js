@@ -1,8 +1,8 @@
 // The demo page: one connection to the gateway that served it, one subscription, and a table of what arrives.
-// docs/protocol.md tells what is said on the wire.
+// docs/protocol.md describes the messages.
 
 /**
- * What the server sends: an array of these. Types and fields that are not known here are passed over.
+ * The server sends arrays of these objects. The page ignores types and fields that it does not know.
  * @typedef {object} ServerObject
  * @property {string} T
  * @property {string} [kind]
@@ -39,14 +39,14 @@ const ROWS = 200;
 const LOG_LINES = 5;
 const RATE_SECONDS = 5;
 const BACKOFF_FIRST_MS = 500;
-const BACKOFF_MOST_MS = 15_000;
+const BACKOFF_MAX_MS = 15_000;
 const TYPING_PAUSE_MS = 300;
 const SUBSCRIPTION = "page";
-/** So many early events are known again if they come once more after a break. */
-const EARLY_MOST = 4096;
+/** The page remembers this many early events, which the server may send again after a break. */
+const EARLY_MAX = 4096;
 /**
- * Whether to connect again after a close, as docs/protocol.md says; a test compares. Other codes are not the gateway's:
- * they mean "yes".
+ * Whether to connect again after a close, by its code. A test compares this table with that of docs/protocol.md. Other
+ * codes come from proxies on the way, and mean "yes".
  * @type {Record<number, "yes" | "no" | "after" | "new token">}
  */
 const RECONNECT = {
@@ -88,19 +88,19 @@ const page = {
   filter: /** @type {HTMLFormElement} */ (element("filter")),
   symbols: /** @type {HTMLInputElement} */ (element("symbols")),
   confidence: /** @type {HTMLInputElement} */ (element("confidence")),
-  least: element("least"),
+  minimum: element("minimum"),
   answer: element("answer"),
   log: element("log"),
   events: element("events"),
   empty: element("empty"),
 };
 
-// The table. Events are gathered and drawn once per frame, however many arrive.
+// The table. Events are collected, and drawn once per animation frame.
 
 /** @type {ServerObject[]} */
 let undrawn = [];
 let received = 0;
-/** @type {number[]} Events in each of the last seconds, the present one last. */
+/** @type {number[]} The number of events in each of the last seconds, the current one last. */
 const seconds = [0];
 
 /** @param {ServerObject} event */
@@ -108,7 +108,7 @@ function show(event) {
   received += 1;
   seconds[seconds.length - 1] += 1;
   if (undrawn.push(event) === 1) requestAnimationFrame(draw);
-  // Frames stop while the page is hidden, and only so many rows will be seen.
+  // The browser draws nothing while the page is hidden, and the table shows ROWS events at most.
   if (undrawn.length > ROWS) undrawn.splice(0, undrawn.length - ROWS);
 }
 
@@ -133,11 +133,11 @@ function row(event) {
   cell(line, "symbol", event.symbol ?? event.key ?? "");
   cell(line, "what", event.pattern ?? (event.regime ? `market: ${event.regime}` : (event.kind ?? "")));
   cell(line, "tier", event.tier ?? "");
-  const sure = cell(line, "confidence", confidence === undefined ? "" : confidence.toFixed(2));
+  const certainty = cell(line, "confidence", confidence === undefined ? "" : confidence.toFixed(2));
   if (confidence !== undefined) {
     const meter = document.createElement("meter");
     meter.value = confidence;
-    sure.prepend(meter);
+    certainty.prepend(meter);
   }
   const badge = document.createElement("span");
   badge.textContent = event.priority ?? "";
@@ -191,21 +191,21 @@ function answer(text, wrong = false) {
   page.answer.classList.toggle("wrong", wrong);
 }
 
-// The filter. Subscribing again under the same name replaces it while events flow.
+// The filter. Subscribing again under the same name replaces it, and events continue to arrive meanwhile.
 
 function filter() {
   const symbols = page.symbols.value.split(/[\s,;]+/).filter(Boolean).map((symbol) => symbol.toUpperCase());
-  const least = Number(page.confidence.value);
+  const minimum = Number(page.confidence.value);
   return {
     kinds: ["pattern", "market"],
     ...(symbols.length > 0 && { symbols }),
-    ...(least > 0 && { min_confidence: least }),
+    ...(minimum > 0 && { min_confidence: minimum }),
   };
 }
 
 let typing = 0;
 page.filter.addEventListener("input", () => {
-  page.least.textContent = Number(page.confidence.value) > 0 ? page.confidence.value : "any";
+  page.minimum.textContent = Number(page.confidence.value) > 0 ? page.confidence.value : "any";
   clearTimeout(typing);
   typing = setTimeout(subscribe, TYPING_PAUSE_MS);
 });
@@ -225,12 +225,12 @@ let requests = 0;
 let silence = 0;
 let heartbeatMs = 15_000;
 let welcomed = false;
-/** @type {{ reason: string, ms: number } | undefined} Why and how long the server asked us to stay away, if it did. */
+/** @type {{ reason: string, ms: number } | undefined} Why the server asked us to reconnect, and after what pause. */
 let away;
 /** The largest frame that the gateway takes, in bytes. */
 let maxFrameBytes = Infinity;
 
-/** Where to connect: the gateway that served the page, as `?token=` or `?user=` of the page's own address says. */
+/** The address of the gateway that served the page, with the `?token=` or `?user=` of the page's own address. */
 function address() {
   const query = new URLSearchParams(location.search);
   const chosen = new URLSearchParams();
@@ -238,7 +238,8 @@ function address() {
   if (token) {
     chosen.set("token", token);
   } else {
-    const name = query.get("user") ?? sessionStorage.getItem("user") ?? `demo-${crypto.getRandomValues(new Uint32Array(1))[0]}`;
+    const random = crypto.getRandomValues(new Uint32Array(1))[0];
+    const name = query.get("user") ?? sessionStorage.getItem("user") ?? `demo-${random}`;
     sessionStorage.setItem("user", name);
     chosen.set("user", name);
   }
@@ -256,14 +257,14 @@ function connect() {
     /** @type {ServerObject[]} */
     const objects = JSON.parse(message.data);
     early = objects[0]?.T === "early";
-    objects.forEach(take);
+    objects.forEach(handle);
   });
   opened.addEventListener("close", (close) => {
     if (socket === opened) lost(close.code, close.reason);
   });
 }
 
-/** A connection that says nothing for 2.5 heartbeats is given up; a close of it may never come. */
+/** Gives the connection up when nothing arrives for 2.5 heartbeats: the browser may never report its close. */
 function listen() {
   clearTimeout(silence);
   silence = setTimeout(() => {
@@ -280,25 +281,27 @@ function lost(code, reason) {
   socket = undefined;
   clearTimeout(silence);
   const why = away?.reason ?? (reason || (ready ? "the connection was lost" : "no connection"));
-  if (ready) note(`${why}; what happens until we are back will be given then`);
+  const wasReady = ready;
   ready = false;
   page.gateway.textContent = "–";
   const reconnect = RECONNECT[code] ?? "yes";
   if (reconnect === "no" || reconnect === "new token") {
     setStatus("over", why);
-    answer(reconnect === "no" ? "Reload the page to try again." : "Open the page with a new ?token=… to go on.", true);
+    const advice = reconnect === "no" ? "Reload the page to try again." : "Open the page with a new ?token=….";
+    answer(advice, true);
     return;
   }
-  // The frame that was too large cannot have been another.
+  if (wasReady) note(`${why}; the gateway sends the missed events after the reconnect`);
+  // While a resume waits for its answer, it is the frame that was too large.
   if (code === MESSAGE_TOO_BIG && resumePending) forget();
-  // Full jitter: clients that were cut off together must not come back together.
-  const most = Math.min(BACKOFF_FIRST_MS * 2 ** failures, BACKOFF_MOST_MS);
-  const drawn = reconnect === "after" ? BACKOFF_MOST_MS * (0.5 + Math.random() / 2) : Math.random() * most;
-  const pause = away?.ms ?? drawn;
+  // Full jitter: clients that were cut off together must not reconnect together.
+  const max = Math.min(BACKOFF_FIRST_MS * 2 ** failures, BACKOFF_MAX_MS);
+  const backoff = reconnect === "after" ? BACKOFF_MAX_MS * (0.5 + Math.random() / 2) : Math.random() * max;
+  const pause = away?.ms ?? backoff;
   away = undefined;
   failures += 1;
   setStatus("connecting", `${why}, trying again in ${(pause / 1000).toFixed(1)} s`);
-  if (failures > 3 && !welcomed) answer("If this gateway takes tokens only, open the page with ?token=…", true);
+  if (failures > 3 && !welcomed) answer("If this gateway requires a token, open the page with ?token=….", true);
   setTimeout(connect, pause);
 }
 
@@ -306,58 +309,58 @@ function subscribe() {
   if (!socket || !ready) return;
   requests += 1;
   answer("subscribing…");
-  asked = filter();
-  const frame = { action: "subscribe", id: requests, name: SUBSCRIPTION, filter: asked };
+  requested = filter();
+  const frame = { action: "subscribe", id: requests, name: SUBSCRIPTION, filter: requested };
   socket.send(JSON.stringify(frame));
 }
 
-// How far we are: the last position told, and in each partition what came since. With both, any gateway goes on exactly
-// there; only what came early may come again.
+// The resume. It carries the last position, and for each partition the highest sequence that arrived after it. So any
+// gateway continues exactly there. Only events that arrived early may be sent again.
 
-let reached = "";
+let lastPosition = "";
 /** @type {Map<number, number>} */
 const seen = new Map();
 /** @type {Set<string>} */
-const earlyOnes = new Set();
+const earlyEvents = new Set();
 let early = false;
-/** @type {object | undefined} The filter that was in force last. */
-let held;
-let asked = {};
+/** @type {object | undefined} The filter that the gateway confirmed last. */
+let confirmed;
+let requested = {};
 let resuming = 0;
-/** Whether the resume has not been answered. */
+/** Whether the page waits for the answer to a resume. */
 let resumePending = false;
 
-/** Goes on where we were, or begins. */
+/** Resumes at the last position. Without a position it subscribes. */
 function begin() {
-  if (!reached || !held || !socket) return subscribe();
+  if (!lastPosition || !confirmed || !socket) return subscribe();
   requests += 1;
   resuming = requests;
-  const subscriptions = { [SUBSCRIPTION]: { filter: held } };
-  const frame = { action: "resume", id: requests, position: reached, seen: Object.fromEntries(seen), subscriptions };
-  const text = JSON.stringify(frame);
-  if (new TextEncoder().encode(text).length > maxFrameBytes) return beginAnew();
+  const subscriptions = { [SUBSCRIPTION]: { filter: confirmed } };
+  const place = { position: lastPosition, seen: Object.fromEntries(seen) };
+  const text = JSON.stringify({ action: "resume", id: requests, ...place, subscriptions });
+  if (new TextEncoder().encode(text).length > maxFrameBytes) return startOver();
   answer("catching up…");
   resumePending = true;
   socket.send(text);
 }
 
-/** Subscribes as if we were new. */
-function beginAnew() {
-  note("we cannot go on where we were; what happened meanwhile may be missing");
+/** Subscribes like a new client. */
+function startOver() {
+  note("the gateway cannot resume at our position; events since the break may be missing");
   resumePending = false;
   forget();
   subscribe();
 }
 
-/** What was told of the past means nothing any more. */
+/** Forgets the position and all events after it. */
 function forget() {
-  reached = "";
+  lastPosition = "";
   forgetSeen();
 }
 
 function forgetSeen() {
   seen.clear();
-  earlyOnes.clear();
+  earlyEvents.clear();
 }
 
 /**
@@ -365,82 +368,98 @@ function forgetSeen() {
  * @param {ServerObject} event
  */
 function isNew({ p = 0, seq = 0 }) {
-  const known = earlyOnes.delete(`${p}:${seq}`);
+  const known = earlyEvents.delete(`${p}:${seq}`);
   if (!early) seen.set(p, Math.max(seen.get(p) ?? 0, seq));
-  else earlyOnes.add(`${p}:${seq}`);
-  // A set keeps the order of coming.
-  for (const oldest of earlyOnes) {
-    if (earlyOnes.size <= EARLY_MOST) break;
-    earlyOnes.delete(oldest);
+  else earlyEvents.add(`${p}:${seq}`);
+  // A set keeps the order of insertion, so the oldest is first.
+  for (const oldest of earlyEvents) {
+    if (earlyEvents.size <= EARLY_MAX) break;
+    earlyEvents.delete(oldest);
   }
   return !known;
 }
 
-/** @param {ServerObject} said */
-function take(said) {
-  switch (said.T) {
+/** @param {ServerObject} message */
+function handle(message) {
+  switch (message.T) {
     case "welcome":
       ready = true;
       welcomed = true;
       failures = 0;
-      heartbeatMs = said.heartbeat_ms ?? heartbeatMs;
-      maxFrameBytes = said.max_frame_bytes ?? Infinity;
+      heartbeatMs = message.heartbeat_ms ?? heartbeatMs;
+      maxFrameBytes = message.max_frame_bytes ?? Infinity;
       resumePending = false;
-      setStatus("connected", `connected as ${said.user}`);
-      page.gateway.textContent = said.gateway ?? "";
+      setStatus("connected", `connected as ${message.user}`);
+      page.gateway.textContent = message.gateway ?? "";
       begin();
       break;
     case "subscribed":
-      if (said.id === resuming) resumePending = false;
-      else held = asked;
-      if (said.id === requests) answer("The filter is in force: from here on nothing that matches is missed without being told.");
-      position(said.position);
+      if (message.id === resuming) resumePending = false;
+      else confirmed = requested;
+      if (message.id === requests) answer("Subscribed. The gateway reports every matching event that it cannot send.");
+      setPosition(message.position);
       break;
     case "event":
-      if (isNew(said)) show(said);
+      if (isNew(message)) show(message);
       break;
     case "caught_up":
-      note(said.resumed ? "caught up with what was missed" : "caught up, but for the gaps above");
-      position(said.position);
-      if (JSON.stringify(held) !== JSON.stringify(filter())) subscribe();
+      note(message.resumed ? "all missed events have arrived" : "the missed events have arrived, except in the gaps");
+      setPosition(message.position);
+      if (JSON.stringify(confirmed) !== JSON.stringify(filter())) subscribe();
       break;
     case "heartbeat":
-      position(said.position);
+      setPosition(message.position);
       break;
     case "notice":
-      if (said.code === "token_expiring") {
-        note(`the token expires in ${Math.round((said.expires_ms ?? 0) / 1000)} s: open the page with a new ?token=… to go on`);
-        break;
-      }
-      if (String(said.code).startsWith("upstream_")) note(said.msg ? `${said.code}: ${said.msg}` : said.code);
-      else note(`${said.msg ?? said.code}: ${said.dropped ?? 0} dropped, ${said.conflated ?? 0} conflated`);
+      note(noticeText(message));
       break;
     case "gap":
-      // The stream was made anew: what we have seen of the former one means nothing.
-      if (said.reason === "reset") forgetSeen();
-      note(`gap (${said.reason}): ${(said.to ?? 0) - (said.from ?? 0)} sequences of partition ${said.p} may be missing`);
+      // A new epoch of the stream begins: sequences of the former epoch may now name other events.
+      if (message.reason === "reset") forgetSeen();
+      note(gapText(message));
       break;
     case "goaway":
-      away = { reason: `the gateway asked us to leave (${said.reason})`, ms: said.reconnect_ms ?? 0 };
+      away = { reason: `the gateway asked us to reconnect (${message.reason})`, ms: message.reconnect_ms ?? 0 };
       socket?.close();
       break;
     case "error":
-      // A frame that was passed over is answered without its id.
-      if (resumePending && (said.id === resuming || (said.id === undefined && said.code === FRAME_TOO_LARGE))) {
-        if (said.code === UNAVAILABLE) socket?.close();
-        else beginAnew();
+      if (resumePending && isResumeError(message)) {
+        if (message.code === UNAVAILABLE) socket?.close();
+        else startOver();
         break;
       }
-      answer(`${said.msg} (${said.code})`, true);
+      answer(`${message.msg} (${message.code})`, true);
       break;
   }
 }
 
-/** @param {string | undefined} told */
-function position(told) {
-  reached = told ?? reached;
-  page.position.textContent = reached || "–";
-  page.position.title = reached;
+/**
+ * Whether an error answers the resume. The gateway answers a frame that it has skipped without an id.
+ * @param {ServerObject} error
+ */
+function isResumeError({ id, code }) {
+  return id === resuming || (id === undefined && code === FRAME_TOO_LARGE);
+}
+
+/** @param {ServerObject} notice */
+function noticeText({ code, msg, expires_ms = 0, dropped = 0, conflated = 0 }) {
+  if (code === "token_expiring") {
+    return `the token expires in ${Math.round(expires_ms / 1000)} s: open the page with a new ?token=…`;
+  }
+  if (String(code).startsWith("upstream_")) return msg ? `${code}: ${msg}` : String(code);
+  return `${msg ?? code}: ${dropped} dropped, ${conflated} conflated`;
+}
+
+/** @param {ServerObject} gap */
+function gapText({ reason, p, from = 0, to = 0 }) {
+  return `gap (${reason}): events among ${to - from} sequences of partition ${p} may be missing`;
+}
+
+/** @param {string | undefined} position */
+function setPosition(position) {
+  lastPosition = position ?? lastPosition;
+  page.position.textContent = lastPosition || "–";
+  page.position.title = lastPosition;
 }
 
 connect();
