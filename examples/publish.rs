@@ -1,7 +1,7 @@
 //! Publishes pattern events to JetStream, and waits until the stream has stored each. A copy of this file needs
 //! `anyhow`, `async-nats`, `clap`, `rmp-serde`, `serde_json` and `tokio`.
 //!
-//! `docs/producers.md` says what an event consists of.
+//! `docs/producers.md` explains the fields of an event.
 
 use anyhow::Context as _;
 use async_nats::jetstream::{self, message::PublishMessage};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// How often one event is published before the program gives up, and the pause between two attempts.
+/// How many times the program tries to publish an event, and the pause between two attempts.
 const ATTEMPTS: u32 = 5;
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -47,14 +47,15 @@ async fn main() -> anyhow::Result<()> {
             "id": format!("scanner-1-{number}"),
             "price": 187.25,
         });
-        // The stream stores a message id once within two minutes, whatever the subject.
+        // The stream stores a message id only once within two minutes, for all subjects together.
         let message_id = format!("scanner-1:{}:{}-{number}", args.symbol, started.as_millis());
         publish(&jetstream, &args, &event, &message_id).await?;
     }
     Ok(())
 }
 
-/// Publishes one event until the stream acknowledges it. What was stored already is known by its message id.
+/// Publishes one event until the stream acknowledges it. The stream recognises an event that it has stored already by
+/// the message id.
 async fn publish(jetstream: &jetstream::Context, args: &Args, event: &Value, message_id: &str) -> anyhow::Result<()> {
     let subject = format!("events.pattern.{}", encode_key(&args.symbol));
     let payload = if args.msgpack { rmp_serde::to_vec_named(event)? } else { serde_json::to_vec(event)? };
@@ -81,7 +82,7 @@ async fn publish(jetstream: &jetstream::Context, args: &Args, event: &Value, mes
     }
 }
 
-/// A key as a token of a subject: every byte that is no ASCII letter, digit, `-` or `_` is written `=XX`.
+/// Writes a key as a token of a subject. Every byte that is not an ASCII letter, a digit, `-` or `_` becomes `=XX`.
 fn encode_key(key: &str) -> String {
     key.bytes().fold(String::new(), |mut token, byte| {
         match byte {

@@ -1,10 +1,10 @@
-//! Keeps its position in a file, and resumes from it after a restart, at any gateway: no event is lost, however the
-//! program ended. A copy of this file needs `anyhow`, `clap`, `serde_json`, `tickwire-client` and `tokio`.
+//! Keeps its position in a file, and resumes from it after a restart, at any gateway: no event is lost, even if the
+//! program crashed. A copy of this file needs `anyhow`, `clap`, `serde_json`, `tickwire-client` and `tokio`.
 //!
 //! The client resumes by itself as long as the program runs. For the time between two runs the file holds the last
-//! position, and `<partition> <sequence>` of each event that was handled since. A new run asks for what was stored
-//! `since` the position, and passes over the events in the file. An event is handled first and written then: one that
-//! was handled just before a crash may be handled again.
+//! position, and `<partition> <sequence>` of each event that was handled since. A new run asks for the events `since`
+//! the position, and skips those that the file names. The program first handles an event, and then writes it into the
+//! file. So it may handle one event again after a crash.
 
 use anyhow::Context as _;
 use clap::Parser;
@@ -16,10 +16,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tickwire_client::{Client, ClientConfig, ClientError, Credentials, Heartbeat, Message, Since, SubscribeOptions};
 
-/// The pause before a new connection, where the client cannot go on by itself.
+/// The pause before a new connection, if the client cannot resume by itself.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The error with which a gateway asks for another attempt.
+/// A request that is refused with this error may be sent again later.
 const TRY_AGAIN: u16 = 503;
 
 #[derive(Debug, Parser)]
@@ -27,7 +27,7 @@ struct Args {
     /// The gateways, tried in turn
     #[arg(long, value_delimiter = ',', default_value = "ws://127.0.0.1:8080/v1/stream")]
     url: Vec<String>,
-    /// The token that says who the client is; others can see flags, so better left to the environment
+    /// The token of the client. Other users can see flags: better set the environment variable
     #[arg(long, env = "TICKWIRE_TOKEN", hide_env_values = true)]
     token: Option<String>,
     /// A user's name instead of a token, for a gateway with auth.mode = "dev"
@@ -44,7 +44,7 @@ struct Args {
     count: Option<u64>,
 }
 
-/// What the file holds, and the file.
+/// The file and its content.
 struct Place {
     path: PathBuf,
     file: Option<File>,
@@ -70,7 +70,7 @@ impl Place {
         Ok(place)
     }
 
-    /// Everything up to this position was handled.
+    /// Writes that everything up to this position was handled.
     fn reach(&mut self, position: &str) -> anyhow::Result<()> {
         if let Since::Position(position) = position.parse()? {
             self.handled.retain(|(p, seq)| position.seqs.get(usize::from(*p)).is_none_or(|reached| *seq > reached.0));
@@ -79,7 +79,7 @@ impl Place {
         self.write()
     }
 
-    /// The event was handled.
+    /// Writes that this event was handled.
     fn handle(&mut self, event: (u16, u64)) -> anyhow::Result<()> {
         self.handled.insert(event);
         match &mut self.file {
@@ -89,7 +89,7 @@ impl Place {
         Ok(())
     }
 
-    /// Replaces the file: at each moment it is the old one or the new one as a whole.
+    /// Replaces the file in one step: a crash leaves either the old one or the new one.
     fn write(&mut self) -> anyhow::Result<()> {
         let Some(position) = &self.position else { return Ok(()) };
         let events = self.handled.iter().map(|(p, seq)| format!("{p} {seq}\n"));
@@ -116,12 +116,12 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Follows the stream from the place on. Gives whether that is all; if not, a new connection has to go on from there.
+/// Prints events from the place on. Returns `false` if a new connection has to continue at the place.
 async fn follow(args: &Args, place: &mut Place, received: &mut u64) -> anyhow::Result<bool> {
     let credentials = match (&args.user, &args.token) {
         (Some(user), _) => Credentials::DevUser(user.clone()),
         (None, Some(token)) => Credentials::Token(token.clone()),
-        (None, None) => anyhow::bail!("say who you are: set TICKWIRE_TOKEN, or give --token or --user"),
+        (None, None) => anyhow::bail!("no credentials: set TICKWIRE_TOKEN, or give --token or --user"),
     };
     let config = ClientConfig { urls: args.url.clone(), credentials, ..ClientConfig::default() };
     let (client, mut messages) = Client::connect(config).await?;
@@ -135,7 +135,7 @@ async fn follow(args: &Args, place: &mut Place, received: &mut u64) -> anyhow::R
     }
     eprintln!("{}", if since.is_some() { "resumed" } else { "subscribed" });
 
-    // Until the past has come, the positions that the server sends do not cover it.
+    // The positions that arrive before the end of the backfill do not cover it.
     let mut is_past = since.is_some();
     let mut is_lost = false;
     while args.count.is_none_or(|count| *received < count) {
@@ -163,7 +163,7 @@ async fn follow(args: &Args, place: &mut Place, received: &mut u64) -> anyhow::R
                 is_past = false;
                 eprintln!("caught up{}", if complete { "" } else { ", but for the gaps" });
             }
-            // Events may be missing: the place in the file says from where on.
+            // Events may be missing after the place in the file.
             Some(Message::Interrupted) => return Ok(false),
             Some(Message::Gap(gap)) => {
                 eprintln!("gap: {} p={} from={} to={}", gap.reason, gap.p, gap.from, gap.to);

@@ -1,6 +1,6 @@
 """Subscribes and prints events, gaps and notices, one JSON object a line. After a break it resumes: no event is lost.
 
-It needs the package websockets alone (pip install websockets). docs/protocol.md says what the messages mean.
+It needs only the package websockets (pip install websockets). docs/protocol.md explains the messages.
 """
 
 import argparse
@@ -17,22 +17,22 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 FINAL = {1002, 1007, 4001, 4003, 4009}
 AFTER = {1009, 1012, 4002, 4007, 4012, 4013}
 
-# The error with which a gateway asks to try the same again.
+# A request that is refused with this error may be sent again later.
 TRY_AGAIN = 503
 
-# How many events that came early are remembered.
-EARLY_MOST = 4096
+# How many early events the program remembers.
+EARLY_MAX = 4096
 
 
 class Session:
-    """What a client remembers, so that it can resume after a break."""
+    """The state that a client keeps, so that it can resume after a break."""
 
     def __init__(self, subscriptions):
         self.subscriptions = subscriptions
         self.position = None
-        self.seen = {}  # By partition: the highest sequence that came in its turn.
-        self.early = {}  # What came before its turn, and may come again after a break.
-        self.reconnect = None  # When the gateway asked for another connection, in seconds.
+        self.seen = {}  # By partition: the highest sequence that did not arrive early.
+        self.early = {}  # Events that arrived early, and may be sent again after a break.
+        self.reconnect = None  # The pause before the next connection that the gateway asked for, in seconds.
         self.failures = 0
 
     def begin(self):
@@ -67,7 +67,7 @@ class Session:
                 case "caught_up":
                     print("caught up", file=sys.stderr, flush=True)
                 case "error":
-                    # The gateway cannot go on from this position: the next connection begins anew.
+                    # If the gateway cannot resume from this position, the next connection starts without it.
                     if message["code"] != TRY_AGAIN:
                         self.position = None
                     raise ValueError(message["msg"])
@@ -78,7 +78,7 @@ class Session:
             self.early[p, seq] = True
         else:
             self.seen[str(p)] = max(self.seen.get(str(p), 0), seq)
-        if len(self.early) > EARLY_MOST:
+        if len(self.early) > EARLY_MAX:
             del self.early[next(iter(self.early))]
         return not is_known
 
@@ -86,16 +86,16 @@ class Session:
         """How many seconds to wait before the next connection. Ends the program if there should be none."""
         if code in FINAL:
             sys.exit(f"closed with {code}")
-        most = min(0.5 * 2**self.failures, 15)
+        longest = min(0.5 * 2**self.failures, 15)
         self.failures += 1
         reconnect, self.reconnect = self.reconnect, None
         if reconnect is not None:
             return reconnect
-        return random.uniform(7.5, 15) if code in AFTER else random.uniform(0, most)
+        return random.uniform(7.5, 15) if code in AFTER else random.uniform(0, longest)
 
 
 async def serve(arguments, session):
-    """One connection, to its end. Gives whether the program has received all that it should."""
+    """Serves one connection until it ends. Returns whether the program has received as many events as it should."""
     url = arguments.url + (f"?user={arguments.user}" if arguments.user else "")
     headers = {} if arguments.user else {"Authorization": f"Bearer {arguments.token}"}
     # A ping every ten seconds. After twenty without an answer the connection counts as lost. The package answers the
@@ -115,7 +115,7 @@ async def serve(arguments, session):
 
 
 async def follow(arguments):
-    """Connects again and again, until the program has received all that it should."""
+    """Connects again after each break, until the program has received as many events as it should."""
     session = Session({"mine": {"filter": {"symbols": arguments.symbols.split(",")}}})
     while True:
         code = None
@@ -132,13 +132,13 @@ async def follow(arguments):
 def main():
     parser = argparse.ArgumentParser(description="Subscribes and prints events, gaps and notices.")
     parser.add_argument("--url", default="ws://127.0.0.1:8080/v1/stream", help="the gateway")
-    parser.add_argument("--token", default=os.environ.get("TICKWIRE_TOKEN"), help="better left to TICKWIRE_TOKEN")
-    parser.add_argument("--user", help="a name instead of a token, for a gateway with auth.mode = \"dev\"")
+    parser.add_argument("--token", default=os.environ.get("TICKWIRE_TOKEN"), help="visible to others: better set TICKWIRE_TOKEN")
+    parser.add_argument("--user", help="a user instead of a token, for a gateway with auth.mode = \"dev\"")
     parser.add_argument("--symbols", default="AAPL,NVDA,SPY", help="the symbols to subscribe to")
     parser.add_argument("--count", type=int, help="end after this many events (default: with Ctrl-C)")
     arguments = parser.parse_args()
     if not arguments.user and not arguments.token:
-        parser.error("say who you are: set TICKWIRE_TOKEN, or give --token or --user")
+        parser.error("no credentials: set TICKWIRE_TOKEN, or give --token or --user")
     try:
         asyncio.run(follow(arguments))
     except KeyboardInterrupt:

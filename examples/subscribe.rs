@@ -10,7 +10,7 @@ struct Args {
     /// The gateway
     #[arg(long, default_value = "ws://127.0.0.1:8080/v1/stream")]
     url: String,
-    /// The token that says who the client is; others can see flags, so better left to the environment
+    /// The token of the client. Other users can see flags: better set the environment variable
     #[arg(long, env = "TICKWIRE_TOKEN", hide_env_values = true)]
     token: Option<String>,
     /// A user's name instead of a token, for a gateway with auth.mode = "dev"
@@ -31,7 +31,7 @@ async fn main() -> anyhow::Result<()> {
     config.credentials = match (args.user, args.token) {
         (Some(user), _) => Credentials::DevUser(user),
         (None, Some(token)) => Credentials::Token(token),
-        (None, None) => anyhow::bail!("say who you are: set TICKWIRE_TOKEN, or give --token or --user"),
+        (None, None) => anyhow::bail!("no credentials: set TICKWIRE_TOKEN, or give --token or --user"),
     };
     let (client, mut messages) = Client::connect(config).await?;
     client.subscribe("mine", json!({ "symbols": args.symbols }), SubscribeOptions::default()).await?;
@@ -51,7 +51,7 @@ async fn main() -> anyhow::Result<()> {
                 received += 1;
                 println!("{}", line(&event));
             }
-            // What was left out, and why. A program that depends on every event must show these.
+            // Events that are missing, and why. A program that depends on every event must show these messages.
             Some(Message::Gap(gap)) => eprintln!("gap: {} p={} from={} to={}", gap.reason, gap.p, gap.from, gap.to),
             Some(Message::Notice(notice)) => eprintln!("notice: {} dropped={}", notice.code, notice.dropped),
             Some(Message::Interrupted) => eprintln!("events of the time without a connection may be missing"),
@@ -67,7 +67,7 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// An event as one line: its place in the stream, what it is about, and what the producer sent beside that.
+/// An event as one line: partition and sequence, id, the fields of a pattern, and the data.
 fn line(event: &ReceivedEvent) -> String {
     let symbol = event.symbol.as_ref().map_or("-", |symbol| symbol.as_str());
     let pattern = event.pattern.as_ref().map_or("-", |pattern| pattern.as_str());
