@@ -56,6 +56,8 @@ pub(crate) use crate::backfill::bisection::DEADLINE as SEARCH_DEADLINE;
 pub(crate) use crate::edge::driver::Driver;
 pub(crate) use crate::edge::inputs::Inputs;
 #[cfg(test)]
+pub(crate) use crate::edge::inputs::{Flood, FloodTurns, TURN_REQUESTS};
+#[cfg(test)]
 pub(crate) use crate::edge::upstream::AWAY_MS;
 
 /// How much longer than `gateway.confirm_timeout` a confirmation waits for replays that it would make outdated, in

@@ -16,7 +16,7 @@ use crate::byte_queue::Receiver;
 use crate::messages::ToEdge;
 
 /// How many requests are taken in one turn.
-const TURN_REQUESTS: usize = 16;
+pub(crate) const TURN_REQUESTS: usize = 16;
 
 /// How many bytes of batches and of answers may wait. A dropped batch shows as a gap, and a dropped answer is requested
 /// again.
@@ -46,7 +46,7 @@ impl Inputs {
         let batches = nats.link.subscribe("batches", &names::gateway(id, &nonce), None, BATCH_BYTES)?;
         let answers = nats.link.subscribe("replay_answers", &names::replayed_all(id, &nonce), None, ANSWER_BYTES)?;
         Ok(Self {
-            floods: FloodableInputs { batches, answers, requests, turn: 0 },
+            floods: FloodableInputs { batches, answers, requests, turns: FloodTurns::default() },
             snapshots: nats.link.subscribe("snapshot_requests", &names::snapshot(id, &nonce), None, REQUEST_BYTES)?,
             view,
         })
@@ -59,8 +59,7 @@ pub(super) struct FloodableInputs {
     batches: LinkSubscriber,
     answers: LinkSubscriber,
     requests: Receiver<ToEdge>,
-    /// The number of the input whose turn it is.
-    turn: usize,
+    turns: FloodTurns,
 }
 
 /// One input.
@@ -75,61 +74,71 @@ pub(super) enum FloodableInput {
 }
 
 impl FloodableInputs {
-    /// Waits for the next input. If several are ready, the one that has waited longest for its turn is taken.
-    /// Cancel safe: nothing is lost if the future is dropped.
+    /// Waits for the next input. Cancel safe: nothing is lost if the future is dropped.
     pub(super) async fn next(&mut self, requests: &mut Vec<ToEdge>) -> FloodableInput {
-        let Self { batches, answers, requests: asked, turn } = self;
+        let Self { batches, answers, requests: asked, turns } = self;
         let (mut batch, mut answer) = (pin!(batches.next()), pin!(answers.next()));
         let mut taken = pin!(asked.take(requests, TURN_REQUESTS));
         let next = std::future::poll_fn(|cx| {
-            in_turn(*turn, |which| match which {
-                0 => batch.as_mut().poll(cx).map(FloodableInput::Batch),
-                1 => taken.as_mut().poll(cx).map(FloodableInput::Requests),
-                _ => answer.as_mut().poll(cx).map(FloodableInput::Answer),
+            turns.poll(|input| match input {
+                Flood::Batches => batch.as_mut().poll(cx).map(FloodableInput::Batch),
+                Flood::Requests => taken.as_mut().poll(cx).map(FloodableInput::Requests),
+                Flood::Answers => answer.as_mut().poll(cx).map(FloodableInput::Answer),
             })
         });
-        let (served, flood) = next.await;
-        *turn = served + 1;
-        flood
+        next.await
     }
 }
 
-/// How many inputs take turns.
-const ALL: usize = 3;
+/// The kinds of inputs that can be flooded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flood {
+    Batches,
+    Requests,
+    Answers,
+}
 
-/// Asks each input in turn, starting with number `turn`, until one is ready.
-fn in_turn<T>(turn: usize, mut ask: impl FnMut(usize) -> Poll<T>) -> Poll<(usize, T)> {
-    for which in (turn..turn + ALL).map(|which| which % ALL) {
-        if let Poll::Ready(found) = ask(which) {
-            return Poll::Ready((which, found));
+/// Whose turn it is among the inputs that can be flooded: if several are ready, the one that has waited longest.
+#[derive(Debug, Default)]
+pub(crate) struct FloodTurns {
+    next: usize,
+}
+
+impl FloodTurns {
+    const ORDER: [Flood; 3] = [Flood::Batches, Flood::Requests, Flood::Answers];
+
+    /// Polls each input in turn until one is ready.
+    pub(crate) fn poll<T>(&mut self, mut poll: impl FnMut(Flood) -> Poll<T>) -> Poll<T> {
+        let all = Self::ORDER.len();
+        for number in (self.next..self.next + all).map(|number| number % all) {
+            if let Poll::Ready(input) = poll(Self::ORDER[number]) {
+                self.next = number + 1;
+                return Poll::Ready(input);
+            }
         }
+        Poll::Pending
     }
-    Poll::Pending
 }
 
 #[cfg(test)]
 mod tests {
+    use super::Flood::{Answers, Batches, Requests};
     use super::*;
 
     /// Which inputs are served in `turns` turns if those in `ready` always have something.
-    fn served(ready: [bool; ALL], turns: usize) -> Vec<usize> {
-        let mut turn = 0;
-        let mut served = Vec::new();
-        for _ in 0..turns {
-            let polled = in_turn(turn, |which| if ready[which] { Poll::Ready(()) } else { Poll::Pending });
-            if let Poll::Ready((which, ())) = polled {
-                served.push(which);
-                turn = which + 1;
-            }
-        }
-        served
+    fn served(ready: &[Flood], turns: usize) -> Vec<Flood> {
+        let mut order = FloodTurns::default();
+        let ask = |input| if ready.contains(&input) { Poll::Ready(input) } else { Poll::Pending };
+        let polled = (0..turns).map(|_| order.poll(ask));
+        polled.filter_map(|polled| if let Poll::Ready(input) = polled { Some(input) } else { None }).collect()
     }
 
     #[test]
     fn inputs_are_served_in_turn_and_empty_ones_are_skipped() {
-        assert_eq!(served([true; 3], 6), [0, 1, 2, 0, 1, 2]);
-        assert_eq!(served([true, false, true], 4), [0, 2, 0, 2]);
-        assert_eq!(served([false, true, false], 3), [1, 1, 1]);
-        assert_eq!(served([false; 3], 3), [0; 0]);
+        let all = [Batches, Requests, Answers];
+        assert_eq!(served(&all, 6), [all, all].concat());
+        assert_eq!(served(&[Batches, Answers], 4), [Batches, Answers, Batches, Answers]);
+        assert_eq!(served(&[Requests], 3), [Requests; 3]);
+        assert_eq!(served(&[], 3), []);
     }
 }

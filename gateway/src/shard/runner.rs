@@ -26,7 +26,7 @@ use crate::shard::Shard;
 use crate::socket::{Ready, TcpSocket};
 
 /// How many messages from the edge are taken before sockets have their turn.
-const TURN_MESSAGES: usize = 64;
+pub(crate) const TURN_MESSAGES: usize = 64;
 
 /// Runs a shard until it is forced to end, or has drained.
 pub(crate) fn run(

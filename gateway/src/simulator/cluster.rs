@@ -23,7 +23,7 @@ use super::clocks;
 use super::gateway::{SimGateway, config};
 use super::kv::Kv;
 use super::made::user;
-use super::network::{BatchEnds, MOST_DELAY, Network, SimMessage};
+use super::network::{MOST_DELAY, Network, SimMessage};
 use super::plan::{Action, NEWEST, Plan};
 use super::router::SimRouter;
 use super::stranger::Stranger;
@@ -295,7 +295,7 @@ impl SimCluster {
             self.routers[node].learn(Arc::new(self.view.clone()));
         } else {
             let (node, view) = (self.gateways[node - NODES].node.clone(), self.view.clone());
-            self.deliver(&node, |edge, now| edge.take_view(now, &view));
+            self.deliver(&node, |inputs| inputs.view = Some(view));
         }
     }
 

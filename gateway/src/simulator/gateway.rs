@@ -1,21 +1,20 @@
-//! The gateways: shipped edges and shards, and the turns that their drivers give them.
+//! The gateways: shipped edges and shards.
+
+mod turns;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
-use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
-use futures_util::FutureExt;
 use tickwire_core::event::{Kinds, Timestamp};
-use tickwire_core::ids::{Millis, NodeRef, Seq};
+use tickwire_core::ids::{Millis, NodeRef, Seq, UserId};
 use tickwire_core::interest::{Delta, InterestBeat, SnapshotPart};
 use tickwire_core::replay::ReplayRequest;
 use tickwire_core::wire;
 use tickwire_node::admin::{Check, Readiness};
-use tickwire_node::clock::millis;
+use tickwire_node::clock::Turns;
 use tickwire_node::config::{Config, LoadOptions, Secret};
 use tickwire_node::names;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::clocks;
 use super::cluster::{AT_ONCE, NODES, PARTITIONS, SimCluster};
@@ -26,28 +25,13 @@ use crate::auth::{Authenticator, Identity};
 use crate::backfill::cohorts::{ASK_BITS, Cohorts};
 use crate::byte_queue;
 use crate::byte_queue::Receiver;
-use crate::edge::{Edge, NatsConnection, Outgoing, SEARCH_DEADLINE};
+use crate::edge::{Edge, NatsConnection, Outgoing};
 use crate::messages::{ToEdge, ToShard};
 use crate::new_session::shard_of;
 use crate::shard::{Clocks, Shard, ShardConfig};
-use crate::socket::Ready;
-
-/// As the drivers do.
-const TURN_MESSAGES: usize = 64;
-const TURN_REQUESTS: usize = 16;
-
-/// How many turns a gateway may need until there is nothing left to do at one moment.
-const TURNS: usize = 2_000;
+use turns::EdgeInputs;
 
 const SHARDS: u16 = 2;
-
-/// How long a turn of a shard may work: as long as sockets are read and the past is digested, each with what comes
-/// last.
-const WORK: Duration = Duration::from_millis(2);
-
-/// How many messages an edge may send in a turn: a request for each replay that may be under way, and what it says to
-/// routers.
-const SENDS: usize = 256;
 
 pub(super) struct SimGateway {
     pub(super) node: NodeRef,
@@ -56,12 +40,10 @@ pub(super) struct SimGateway {
     pub(super) due: Millis,
     /// What its clock shows beside that of the world.
     offset: u64,
-    /// Whether it has no connection to NATS, and whether that has changed since its edge was told.
+    /// Whether it has no connection to NATS.
     pub(super) is_cut: bool,
-    has_news: bool,
     /// Its process is stopped: it does nothing, and what is sent to it waits.
     pub(super) is_frozen: bool,
-    pub(super) waiting: Vec<SimMessage>,
     /// When it last went on after that.
     pub(super) thawed_at: Millis,
     /// Until when it drains, if it does.
@@ -71,8 +53,11 @@ pub(super) struct SimGateway {
     searches: BTreeMap<Timestamp, Millis>,
     /// Those of them that have yet to be sent.
     begun: Vec<Timestamp>,
-    shards: Vec<GatewayInput>,
+    /// The snapshots that are to be sent.
+    snapshots: Vec<Snapshot>,
+    shards: Vec<SimShard>,
     requests: Receiver<ToEdge>,
+    pub(super) inputs: EdgeInputs,
     readiness: Readiness,
     bounds: MemoryBounds,
     /// What its cohorts have asked for, each with its number.
@@ -86,10 +71,17 @@ struct MemoryBounds {
     shard_bytes: usize,
 }
 
+/// The whole interest of a gateway for a router.
+struct Snapshot {
+    router: usize,
+    parts: Vec<SnapshotPart>,
+}
+
 /// A shard and what its driver keeps.
-struct GatewayInput {
+struct SimShard {
     shard: Shard<Wire>,
     inbox: Receiver<ToShard>,
+    turns: Turns,
     /// The sessions whose sockets are watched.
     watched: Vec<u64>,
     /// The sockets that the runtime has not polled yet.
@@ -114,13 +106,8 @@ impl SimGateway {
             let (sender, inbox) = byte_queue::channel();
             senders.push(sender);
             let shard = Shard::new(number, settings.clone(), to_edge.clone());
-            shards.push(GatewayInput {
-                shard,
-                inbox,
-                watched: Vec::new(),
-                new_sockets: Vec::new(),
-                arriving: Vec::new(),
-            });
+            let (turns, watched, new_sockets, arriving) = (Turns::default(), Vec::new(), Vec::new(), Vec::new());
+            shards.push(SimShard { shard, inbox, turns, watched, new_sockets, arriving });
         }
         let readiness = Readiness::default();
         let ready: Check = readiness.register("coverage");
@@ -136,17 +123,17 @@ impl SimGateway {
             is_down,
             due: AT_ONCE,
             is_cut,
-            has_news: false,
             is_frozen: false,
-            waiting: Vec::new(),
             thawed_at: AT_ONCE,
             drains_until: None,
             offset,
             edge,
             searches,
             begun,
+            snapshots: Vec::new(),
             shards,
             requests,
+            inputs: EdgeInputs::default(),
             readiness,
             cohort_asks: Vec::new(),
         }
@@ -185,125 +172,6 @@ impl SimGateway {
         self.due = AT_ONCE;
         self.shards[shard].arriving.push((identity, Line::clone(line)));
     }
-
-    /// When something is due next.
-    fn next_turn(&self) -> Millis {
-        let shards = self.shards.iter().map(|delivery| delivery.shard.next_turn());
-        let next = shards.chain(self.searches.values().copied()).fold(self.edge.next_turn(), Millis::min);
-        Millis(next.0.saturating_sub(self.offset))
-    }
-
-    /// Gives everyone their turns until nothing is left to do at this moment. Returns what is to be sent.
-    fn turn(&mut self, now: Millis) -> Vec<Outgoing> {
-        let (mut outgoing, now) = (Vec::new(), now.plus(self.offset));
-        for _ in 0..TURNS {
-            let mut is_busy = self.turn_edge(now);
-            let sends = self.edge.take_outgoing();
-            assert!(sends.len() <= SENDS, "{} messages at once: {:#?}", sends.len(), self.edge);
-            outgoing.extend(sends);
-            for delivery in &mut self.shards {
-                is_busy |= delivery.turn(now, self.bounds.shard_bytes);
-            }
-            let held = self.edge.held_bytes();
-            assert!(held <= self.bounds.hold_bytes, "{held} bytes are held: {:#?}", self.edge);
-            if !is_busy {
-                return outgoing;
-            }
-        }
-        panic!("{} is busy for ever: {:#?}", self.node, self.edge);
-    }
-
-    fn turn_edge(&mut self, now: Millis) -> bool {
-        let (mut requests, mut is_busy) = (Vec::new(), false);
-        if std::mem::take(&mut self.has_news) {
-            self.edge.set_nats_state(NatsConnection { is_up: !self.is_cut, max_payload: MAX_PAYLOAD }, None);
-            self.edge.check_upstream(now);
-            is_busy = true;
-        }
-        self.requests.take(&mut requests, TURN_REQUESTS).now_or_never();
-        for request in requests {
-            self.edge.take_request(now, request);
-            is_busy = true;
-        }
-        for (time, _) in self.searches.extract_if(.., |_, until| *until <= now) {
-            self.edge.take_found(now, time, None);
-            is_busy = true;
-        }
-        self.edge.settle(now);
-        self.search(now);
-        if self.edge.next_turn() <= now {
-            self.edge.turn(now);
-            self.edge.settle(now);
-            self.search(now);
-            let next = self.edge.next_turn();
-            assert!(next > now, "due at {next:?}, and still at {now:?}: {:#?}", self.edge);
-            is_busy = true;
-        }
-        is_busy
-    }
-
-    /// Begins the searches that the edge wants.
-    fn search(&mut self, now: Millis) {
-        while let Some(time) = self.edge.next_search(now) {
-            self.searches.insert(time, now.plus(millis(SEARCH_DEADLINE)));
-            self.begun.push(time);
-        }
-    }
-}
-
-impl GatewayInput {
-    /// Has its turn, and holds and does no more than it may. So many bytes may wait for it.
-    fn turn(&mut self, now: Millis, most: usize) -> bool {
-        let begun = clocks::worked();
-        assert!(self.inbox.waiting() <= most, "{} bytes wait for a shard", self.inbox.waiting());
-        let is_busy = self.work(now);
-        assert!(clocks::worked() - begun <= WORK, "a turn takes {:?}", clocks::worked() - begun);
-        self.shard.check_bounds();
-        is_busy
-    }
-
-    fn work(&mut self, now: Millis) -> bool {
-        let (mut messages, mut is_busy) = (Vec::new(), false);
-        self.inbox.take(&mut messages, TURN_MESSAGES).now_or_never();
-        for (identity, line) in std::mem::take(&mut self.arriving) {
-            is_busy = true;
-            self.new_sockets.push(Line::clone(&line));
-            let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-            self.shard.arrive(now, Wire(line), identity, [127, 0, 0, 1].into(), place);
-        }
-        for message in messages {
-            is_busy = true;
-            match message {
-                ToShard::Edge(said) => self.shard.take(now, said),
-                ToShard::Arrive(_) => panic!("clients arrive by themselves here"),
-            }
-        }
-        if self.shard.next_turn() <= now {
-            self.shard.turn(now);
-            let next = self.shard.next_turn();
-            assert!(next > now, "due at {next:?}, and still at {now:?}: {:#?}", self.shard);
-            is_busy = true;
-        }
-        self.shard.read_sockets(now);
-        self.shard.process(now);
-        is_busy |= self.shard.has_backfill() || self.shard.has_commands();
-        self.watched.extend(self.shard.take_to_watch());
-        self.new_sockets.drain(..).for_each(|socket| socket.borrow_mut().attach());
-        let mut context = Context::from_waker(Waker::noop());
-        let shard = &mut self.shard;
-        self.watched.retain(|number| {
-            match shard.poll_ready(&mut context, *number) {
-                Poll::Ready(None) => return false,
-                Poll::Ready(Some(Ready::Readable)) => shard.readable(*number),
-                Poll::Ready(Some(Ready::Writable)) => shard.writable(now, *number),
-                Poll::Ready(Some(Ready::Broken)) => shard.gone(now, *number),
-                Poll::Pending => return true,
-            }
-            is_busy = true;
-            true
-        });
-        is_busy
-    }
 }
 
 /// The configuration that ships, with what a plan chooses.
@@ -315,8 +183,13 @@ pub(super) fn config(choose: impl FnOnce(&mut Config)) -> Config {
     config
 }
 
+/// A place among the sessions of a gateway.
+fn place() -> OwnedSemaphorePermit {
+    Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap()
+}
+
 /// Who a client is.
-pub(super) fn identity(user: &tickwire_core::ids::UserId) -> Identity {
+pub(super) fn identity(user: &UserId) -> Identity {
     Identity { user: user.clone(), plan: None, weight: USUAL_WEIGHT, expires: None }
 }
 
@@ -327,7 +200,10 @@ impl SimCluster {
             return;
         }
         let outgoing = gateway.turn(self.now);
-        let searches = std::mem::take(&mut gateway.begun);
+        let (searches, snapshots) = (std::mem::take(&mut gateway.begun), std::mem::take(&mut gateway.snapshots));
+        for Snapshot { router, parts } in snapshots.into_iter().filter(|_| !self.gateways[number].is_cut) {
+            self.network.send(self.now, &SimMessage::Snapshot(router, parts));
+        }
         for message in outgoing {
             self.post(number, message);
         }
@@ -383,25 +259,11 @@ impl SimCluster {
         }
     }
 
-    /// A router asks a gateway for its whole interest.
-    pub(super) fn snapshot(&mut self, node: &NodeRef, router: usize) {
-        let Some(number) = self.gateways.iter().position(|gateway| gateway.is_reached_as(node)) else { return };
-        let gateway = &mut self.gateways[number];
-        let before = gateway.edge.take_outgoing();
-        gateway.edge.send_snapshot(Some(format!("{}.{router}", names::inbox("router")).as_bytes()));
-        let parts = gateway.edge.take_outgoing().into_iter();
-        let parts: Vec<SnapshotPart> = parts.map(|part| wire::decode(&part.payload).unwrap()).collect();
-        self.network.send(self.now, &SimMessage::Snapshot(router, parts));
-        before.into_iter().for_each(|message| self.post(number, message));
-    }
-
     /// Something has come for a gateway.
-    pub(super) fn deliver(&mut self, node: &NodeRef, deliver: impl FnOnce(&mut Edge, Millis)) {
+    pub(super) fn deliver(&mut self, node: &NodeRef, deliver: impl FnOnce(&mut EdgeInputs)) {
         if let Some(gateway) = self.gateways.iter_mut().find(|gateway| gateway.is_reached_as(node)) {
-            let now = self.now.plus(gateway.offset);
             gateway.due = AT_ONCE;
-            deliver(&mut gateway.edge, now);
-            gateway.edge.settle(now);
+            deliver(&mut gateway.inputs);
         }
     }
 
@@ -409,7 +271,7 @@ impl SimCluster {
     pub(super) fn found(&mut self, node: &NodeRef, time: Timestamp, seq: Option<Seq>) {
         let gateway = self.gateways.iter_mut().find(|gateway| gateway.is_reached_as(node));
         if gateway.is_some_and(|gateway| gateway.searches.remove(&time).is_some()) {
-            self.deliver(node, |edge, now| edge.take_found(now, time, seq));
+            self.deliver(node, |inputs| inputs.found.push_back((time, seq)));
         }
     }
 
@@ -417,6 +279,6 @@ impl SimCluster {
     pub(super) fn cut(&mut self, number: usize) {
         let gateway = &mut self.gateways[number];
         gateway.is_cut = !gateway.is_cut;
-        (gateway.has_news, gateway.due) = (true, AT_ONCE);
+        (gateway.inputs.is_connection_changed, gateway.due) = (true, AT_ONCE);
     }
 }

@@ -6,7 +6,6 @@ use tickwire_node::clock::millis;
 
 use super::cluster::{AT_ONCE, NODES, SimCluster};
 use super::gateway::SimGateway;
-use super::network::SimMessage;
 
 impl SimCluster {
     /// A node ends, or one that is down starts: routers first, then gateways.
@@ -41,9 +40,7 @@ impl SimCluster {
     }
 
     pub(super) fn stop_gateway(&mut self, number: usize) {
-        let gateway = &mut self.gateways[number];
-        gateway.is_down = true;
-        gateway.waiting.clear();
+        self.gateways[number].is_down = true;
         for client in &mut self.clients {
             client.lose(number);
         }
@@ -66,11 +63,13 @@ impl SimCluster {
 
     /// SIGSTOP, or SIGCONT: routers first, then gateways. What is sent to a frozen node waits for it.
     pub(super) fn freeze(&mut self, node: usize) {
-        let waiting = match node.checked_sub(NODES) {
+        match node.checked_sub(NODES) {
             None => {
                 let router = &mut self.routers[node];
                 router.is_frozen = !router.is_frozen;
-                std::mem::take(&mut router.waiting)
+                for message in std::mem::take(&mut router.waiting) {
+                    self.receive(message);
+                }
             }
             Some(number) => {
                 let gateway = &mut self.gateways[number];
@@ -79,41 +78,8 @@ impl SimCluster {
                 if !gateway.is_frozen {
                     gateway.thawed_at = self.now;
                 }
-                std::mem::take(&mut gateway.waiting)
             }
-        };
-        for message in waiting {
-            self.receive(message);
         }
-    }
-
-    /// Whether a message has come for a frozen node. It waits there.
-    pub(super) fn waits(&mut self, message: &SimMessage) -> bool {
-        let (is_frozen, waiting) = match message {
-            SimMessage::Delta(to, _)
-            | SimMessage::Beat(to, _)
-            | SimMessage::Snapshot(to, _)
-            | SimMessage::LeaseAnswer(to, ..)
-            | SimMessage::Ask(to, ..) => {
-                let router = &mut self.routers[*to];
-                (router.is_frozen && !router.is_down, &mut router.waiting)
-            }
-            SimMessage::Batch(node, ..)
-            | SimMessage::AskSnapshot(node, _)
-            | SimMessage::Answer(node, ..)
-            | SimMessage::NoResponders(node, _)
-            | SimMessage::Found(node, ..) => {
-                let Some(gateway) = self.gateways.iter_mut().find(|gateway| gateway.is_reached_as(node)) else {
-                    return false;
-                };
-                (gateway.is_frozen, &mut gateway.waiting)
-            }
-            SimMessage::Find(..) | SimMessage::Lease(..) => return false,
-        };
-        if is_frozen {
-            waiting.push(message.clone());
-        }
-        is_frozen
     }
 
     /// SIGTERM: routers first, then gateways. The node hands over what it has, and ends.

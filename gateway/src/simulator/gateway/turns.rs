@@ -1,0 +1,236 @@
+//! The turns of a gateway's edge and of its shards. Which input is served next is decided by the shipped types that
+//! decide it for the drivers, in the order of the drivers.
+
+use std::collections::VecDeque;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use tickwire_core::event::Timestamp;
+use tickwire_core::ids::{Millis, Seq};
+use tickwire_core::placement::View;
+use tickwire_core::wire;
+use tickwire_node::clock::{Turns, millis};
+use tickwire_node::names;
+
+use super::super::clocks;
+use super::super::network::{BatchEnds, MAX_PAYLOAD};
+use super::super::socket::Wire;
+use super::{SimGateway, SimShard, Snapshot};
+use crate::edge::{Flood, FloodTurns, NatsConnection, Outgoing, SEARCH_DEADLINE, TURN_REQUESTS};
+use crate::messages::{ToEdge, ToShard};
+use crate::shard::runner::TURN_MESSAGES;
+use crate::socket::Ready;
+
+/// How many turns a gateway may need until there is nothing left to do at one moment.
+const TURNS: usize = 10_000;
+
+/// How long a turn of a shard may work: as long as sockets are read and backfill is processed, each with what comes
+/// last.
+const WORK: Duration = Duration::from_millis(2);
+
+/// How many messages an edge may send in a turn: a request for each replay that may be under way, and what it says to
+/// routers.
+const SENDS: usize = 256;
+
+/// What waits for an edge.
+#[derive(Default)]
+pub(in super::super) struct EdgeInputs {
+    pub(in super::super) view: Option<View>,
+    /// Whether the connection to NATS was lost or made.
+    pub(in super::super) is_connection_changed: bool,
+    /// The routers that ask for the whole interest.
+    pub(in super::super) snapshots: VecDeque<usize>,
+    pub(in super::super) found: VecDeque<(Timestamp, Option<Seq>)>,
+    pub(in super::super) batches: VecDeque<(Bytes, BatchEnds)>,
+    /// The numbers of requests for replays, and their answers; `None` if nobody is there to answer.
+    pub(in super::super) answers: VecDeque<(u64, Option<Bytes>)>,
+    pub(super) turns: Turns,
+    flood_turns: FloodTurns,
+}
+
+/// An input of the edge that can be flooded.
+enum FloodInput {
+    Batch(Bytes, BatchEnds),
+    Requests(Vec<ToEdge>),
+    Answer(u64, Option<Bytes>),
+}
+
+impl SimGateway {
+    /// When something is due next.
+    pub(super) fn next_turn(&self) -> Millis {
+        let shards = self.shards.iter().map(|shard| shard.turns.next(shard.shard.next_turn()));
+        let edge = self.inputs.turns.next(self.edge.next_turn());
+        let next = shards.chain(self.searches.values().copied()).fold(edge, Millis::min);
+        Millis(next.0.saturating_sub(self.offset))
+    }
+
+    /// Gives everyone their turns until nothing is left to do at this moment. Returns what is to be sent.
+    pub(super) fn turn(&mut self, now: Millis) -> Vec<Outgoing> {
+        let (mut outgoing, now) = (Vec::new(), now.plus(self.offset));
+        for _ in 0..TURNS {
+            let mut is_busy = self.turn_edge(now);
+            let sends = self.edge.take_outgoing();
+            assert!(sends.len() <= SENDS, "{} messages at once: {:#?}", sends.len(), self.edge);
+            outgoing.extend(sends);
+            for shard in &mut self.shards {
+                is_busy |= shard.turn(now, self.bounds.shard_bytes);
+            }
+            let held = self.edge.held_bytes();
+            assert!(held <= self.bounds.hold_bytes, "{held} bytes are held: {:#?}", self.edge);
+            if !is_busy {
+                return outgoing;
+            }
+        }
+        panic!("{} is busy for ever: {:#?}", self.node, self.edge);
+    }
+
+    /// Serves one input of the edge, or the clock. Returns whether anything was ready.
+    fn turn_edge(&mut self, now: Millis) -> bool {
+        for (time, _) in self.searches.extract_if(.., |_, until| *until <= now) {
+            self.inputs.found.push_back((time, None));
+        }
+        let is_inputs = self.inputs.turns.is_inputs();
+        let is_due = self.inputs.turns.next(self.edge.next_turn()) <= now;
+        if let Some(view) = self.inputs.view.take() {
+            self.edge.take_view(now, &view);
+        } else if std::mem::take(&mut self.inputs.is_connection_changed) {
+            self.edge.set_nats_state(NatsConnection { is_up: !self.is_cut, max_payload: MAX_PAYLOAD }, None);
+            self.edge.check_upstream(now);
+        } else if let Some(router) = self.inputs.snapshots.pop_front() {
+            self.send_snapshot(router);
+        } else if is_due && !is_inputs {
+            self.edge.turn(now);
+            self.inputs.turns.took(now);
+        } else if let Some((time, seq)) = self.inputs.found.pop_front() {
+            self.edge.take_found(now, time, seq);
+        } else if !self.take_flood(now) && !is_inputs {
+            return false;
+        }
+        self.edge.settle(now);
+        self.search(now);
+        if let Some(begun) = self.inputs.turns.just_taken() {
+            let next = self.edge.next_turn();
+            assert!(next > begun, "due at {next:?}, and still at {begun:?}: {:#?}", self.edge);
+        }
+        true
+    }
+
+    /// Serves an input that can be flooded. Returns whether one was ready.
+    fn take_flood(&mut self, now: Millis) -> bool {
+        let (EdgeInputs { batches, answers, flood_turns, .. }, requests) = (&mut self.inputs, &mut self.requests);
+        let next = flood_turns.poll(|flood| {
+            let input = match flood {
+                Flood::Batches => batches.pop_front().map(|(batch, ends)| FloodInput::Batch(batch, ends)),
+                Flood::Requests => {
+                    let mut taken = Vec::new();
+                    requests.take(&mut taken, TURN_REQUESTS).now_or_never();
+                    (!taken.is_empty()).then_some(FloodInput::Requests(taken))
+                }
+                Flood::Answers => answers.pop_front().map(|(ask, answer)| FloodInput::Answer(ask, answer)),
+            };
+            input.map_or(Poll::Pending, Poll::Ready)
+        });
+        let Poll::Ready(input) = next else { return false };
+        match input {
+            FloodInput::Batch(batch, BatchEnds { epoch_id, ends }) => {
+                self.edge.take_batch(now, &batch);
+                // What came may prove nothing, but it shows what there is: that is asked for from now on, and not only
+                // when the next message shows it.
+                let forgotten = self.edge.forgotten(epoch_id, &ends);
+                assert_eq!(forgotten, None, "partition that lacks something and does not ask: {:#?}", self.edge);
+            }
+            FloodInput::Requests(requests) => {
+                requests.into_iter().for_each(|request| self.edge.take_request(now, request));
+            }
+            FloodInput::Answer(ask, Some(answer)) => self.edge.take_answer(now, ask, &answer),
+            FloodInput::Answer(ask, None) => self.edge.take_no_answer(now, ask),
+        }
+        true
+    }
+
+    /// Sends the whole interest to a router.
+    fn send_snapshot(&mut self, router: usize) {
+        self.edge.send_snapshot(Some(format!("{}.{router}", names::inbox("router")).as_bytes()));
+        let parts = self.edge.take_outgoing().into_iter();
+        let parts = parts.map(|part| wire::decode(&part.payload).unwrap()).collect();
+        self.snapshots.push(Snapshot { router, parts });
+    }
+
+    /// Begins the searches that the edge wants.
+    fn search(&mut self, now: Millis) {
+        while let Some(time) = self.edge.next_search(now) {
+            self.searches.insert(time, now.plus(millis(SEARCH_DEADLINE)));
+            self.begun.push(time);
+        }
+    }
+}
+
+impl SimShard {
+    /// Has a turn, and holds and does no more than it may. So many bytes may wait for it.
+    fn turn(&mut self, now: Millis, most: usize) -> bool {
+        let begun = clocks::worked();
+        assert!(self.inbox.waiting() <= most, "{} bytes wait for a shard", self.inbox.waiting());
+        let is_busy = self.work(now);
+        assert!(clocks::worked() - begun <= WORK, "a turn takes {:?}", clocks::worked() - begun);
+        self.shard.check_bounds();
+        is_busy
+    }
+
+    /// Serves the clock or the inbox, and then the sockets.
+    fn work(&mut self, now: Millis) -> bool {
+        let mut is_busy = self.turns.is_inputs();
+        if !is_busy && self.turns.next(self.shard.next_turn()) <= now {
+            self.shard.turn(now);
+            self.turns.took(now);
+            let next = self.shard.next_turn();
+            assert!(next > now, "due at {next:?}, and still at {now:?}: {:#?}", self.shard);
+            is_busy = true;
+        } else {
+            is_busy |= self.take_messages(now);
+        }
+        self.shard.read_sockets(now);
+        self.shard.process(now);
+        is_busy |= self.shard.has_backfill() || self.shard.has_commands();
+        self.watched.extend(self.shard.take_to_watch());
+        self.new_sockets.drain(..).for_each(|socket| socket.borrow_mut().attach());
+        is_busy | self.serve_sockets(now)
+    }
+
+    /// Takes what waits in the inbox: new clients, and messages of the edge.
+    fn take_messages(&mut self, now: Millis) -> bool {
+        let mut messages = Vec::new();
+        self.inbox.take(&mut messages, TURN_MESSAGES).now_or_never();
+        let is_busy = !messages.is_empty() || !self.arriving.is_empty();
+        for (identity, line) in std::mem::take(&mut self.arriving) {
+            self.new_sockets.push(line.clone());
+            self.shard.arrive(now, Wire(line), identity, [127, 0, 0, 1].into(), super::place());
+        }
+        for message in messages {
+            match message {
+                ToShard::Edge(message) => self.shard.take(now, message),
+                ToShard::Arrive(_) => panic!("clients arrive by themselves here"),
+            }
+        }
+        is_busy
+    }
+
+    /// Polls the sockets that are watched.
+    fn serve_sockets(&mut self, now: Millis) -> bool {
+        let (mut is_busy, mut context) = (false, Context::from_waker(Waker::noop()));
+        let shard = &mut self.shard;
+        self.watched.retain(|number| {
+            match shard.poll_ready(&mut context, *number) {
+                Poll::Ready(None) => return false,
+                Poll::Ready(Some(Ready::Readable)) => shard.readable(*number),
+                Poll::Ready(Some(Ready::Writable)) => shard.writable(now, *number),
+                Poll::Ready(Some(Ready::Broken)) => shard.gone(now, *number),
+                Poll::Pending => return true,
+            }
+            is_busy = true;
+            true
+        });
+        is_busy
+    }
+}
