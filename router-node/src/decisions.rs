@@ -6,6 +6,8 @@ pub use crate::dead_letters::DeadLetter;
 pub use crate::decode::{Content, Decoded, Readable};
 pub use crate::dispatch::RoutedEvent;
 pub use crate::dispatch::pack::{batches, pack};
+pub use crate::engine::driver::TURN as ENGINE_TURN;
+pub use crate::engine::turns::MessageTurns;
 pub use crate::engine::{Engine, EngineOutput, EngineReport, Order, SourceCheckpoints};
 pub use crate::intake::driver::silence;
 pub use crate::intake::{Intake, IntakeEvent, IntakeOutput, IntakeReport, IntakeTrouble, Opened};

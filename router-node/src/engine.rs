@@ -14,6 +14,7 @@ pub(crate) mod driver;
 mod flush;
 mod routing;
 mod sources;
+pub(crate) mod turns;
 
 pub use flush::LONGEST_WINDOW;
 

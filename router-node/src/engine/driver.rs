@@ -5,6 +5,7 @@
 //! * While the engine sends, nothing more is read. It does not wait for a checkpoint to leave the process, but for a
 //!   release.
 
+use super::turns::MessageTurns;
 use super::{Engine, EngineOutput, EngineReport, Order, SourceCheckpoints};
 use crate::checkpoint::Checkpoint;
 use crate::dispatch::Dispatcher;
@@ -28,11 +29,8 @@ use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-/// How many chunks one turn handles.
-const TURN: usize = 64;
-
-/// How many messages and inquiries are handled before read events have a turn.
-const MESSAGES: u32 = 16;
+/// How many reports of intakes one turn handles.
+pub const TURN: usize = 64;
 
 /// How many orders may wait for the engine.
 const ORDERS: usize = 64;
@@ -128,7 +126,7 @@ impl EngineDriver {
 
     async fn work(&mut self) {
         let mut connected = self.setup.nats.connected();
-        let (mut reports, mut messages) = (Vec::with_capacity(TURN), 0);
+        let (mut reports, mut turns) = (Vec::with_capacity(TURN), MessageTurns::default());
         let mut is_over = false;
         while !is_over {
             let now = self.now();
@@ -146,15 +144,15 @@ impl EngineDriver {
                 Some((gateway, parts)) = self.snapshots.1.recv() => {
                     self.engine.handle_snapshot(self.now(), gateway, parts);
                 }
-                message = self.setup.feed.next(), if messages < MESSAGES => match message {
+                message = self.setup.feed.next(), if turns.may_take() => match message {
                     Some(message) => {
-                        messages += 1;
+                        turns.took();
                         self.handle_interest_message(message);
                     }
                     None => return debug!("connection to NATS closed"),
                 },
-                Some(inquiry) = self.setup.inquiries.recv(), if messages < MESSAGES => {
-                    messages += 1;
+                Some(inquiry) = self.setup.inquiries.recv(), if turns.may_take() => {
+                    turns.took();
                     self.answer_inquiry(inquiry);
                 }
                 Ok(()) = self.setup.view.changed() => {
@@ -168,13 +166,13 @@ impl EngineDriver {
                 Ok(()) = connected.changed() => {}
                 () = wake(self.engine.next_turn()) => {}
                 _ = self.setup.reports.recv_many(&mut reports, TURN) => {
-                    messages = 0;
+                    turns.restart();
                     news = reports.iter().any(|report| report.what.is_news());
                     for report in reports.drain(..) {
                         self.engine.read(report);
                     }
                 }
-                () = ready(()), if messages >= MESSAGES => messages = 0,
+                () = ready(()), if !turns.may_take() => turns.restart(),
             }
             self.update_connection();
             self.engine.settle(self.now());
