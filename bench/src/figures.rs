@@ -225,7 +225,7 @@ impl Slow {
 
 /// Whether a counter of the gateway counts events that a session did not get.
 fn is_drop(metric: &str) -> bool {
-    let words = ["dropped_events", "conflated_events", "gaps_told"];
+    let words = ["dropped_events", "conflated_events", "gaps_notified"];
     metric.starts_with("tickwire_gateway_") && words.iter().any(|word| metric.contains(word))
 }
 

@@ -10,20 +10,20 @@ tickwire_node::metrics! {
         "Messages between nodes that could not be read";
     histogram CONFIRM_SECONDS =
         "tickwire_gateway_confirm_seconds",
-        "From a request to its confirmation";
+        "Time from a request to its confirmation";
     gauge SESSIONS =
         "tickwire_gateway_sessions",
         "Sessions on this gateway";
-    counter VAIN_TURNS =
-        "tickwire_gateway_vain_turns_total",
-        "Turns of the edge that left something due undone; any is a bug";
+    counter OVERDUE_TURNS =
+        "tickwire_gateway_overdue_turns_total",
+        "Turns of the edge after which a deadline was still overdue; any is a bug";
     counter REBALANCED_SESSIONS =
         "tickwire_gateway_rebalanced_sessions_total",
         "Sessions sent away to gateways that have joined";
 
     // backfill/bisection.rs
-    counter FAILED_SEARCHES =
-        "tickwire_gateway_failed_searches_total",
+    counter TIME_SEARCH_PANICS =
+        "tickwire_gateway_time_search_panics_total",
         "Searches for a time that panicked";
 
     // edge/interest.rs
@@ -33,9 +33,9 @@ tickwire_node::metrics! {
     counter LARGE_DELTAS =
         "tickwire_gateway_large_deltas_total",
         "Changes of interest too large for a delta";
-    counter UNPUBLISHED by "reason" =
-        "tickwire_gateway_unpublished_total",
-        "Messages to routers that were not sent, by reason";
+    counter UNSENT_MESSAGES by "reason" =
+        "tickwire_gateway_unsent_messages_total",
+        "Messages to routers that could not be sent, by reason";
     gauge INTEREST_BYTES =
         "tickwire_gateway_interest_bytes",
         "Largest size of the interest in messages to routers, in bytes";
@@ -44,7 +44,7 @@ tickwire_node::metrics! {
         "The revision of the interest that was last sent to routers";
     gauge SILENT_PARTITIONS =
         "tickwire_gateway_silent_partitions",
-        "Partitions that no router reports anything of";
+        "Partitions of which no router reports anything";
 
     // edge/shard_queue.rs
     counter SHARD_SKIPPED_EVENTS =
@@ -53,25 +53,25 @@ tickwire_node::metrics! {
 
     // edge/backfill.rs
     counter COHORTS =
-        "tickwire_gateway_gatherings_total",
+        "tickwire_gateway_cohorts_total",
         "Cohorts of sessions whose backfill has begun";
-    counter BACKFILL_ASKS =
-        "tickwire_gateway_catch_up_asks_total",
-        "Requests for replays made for cohorts";
-    counter UNANSWERED_SEARCHES =
-        "tickwire_gateway_unanswered_searches_total",
+    counter BACKFILL_REQUESTS =
+        "tickwire_gateway_backfill_requests_total",
+        "Requests to routers for a replay that a cohort needs";
+    counter UNANSWERED_TIME_SEARCHES =
+        "tickwire_gateway_unanswered_time_searches_total",
         "Searches for a time that NATS did not answer; each is repeated";
     counter BACKFILL_EVENTS =
-        "tickwire_gateway_past_events_total",
+        "tickwire_gateway_backfill_events_total",
         "Events received for cohorts";
 
     // edge/replay.rs
-    counter REPLAYS_ASKED =
-        "tickwire_gateway_replays_asked_total",
-        "Requests for replays, sent to the routers";
-    counter GAPS by "reason" of gap_reasons =
-        "tickwire_gateway_gaps_total",
-        "Ranges of a partition that no router could give, by reason";
+    counter REPLAY_REQUESTS =
+        "tickwire_gateway_replay_requests_total",
+        "Requests to routers for a replay that repairs a gap";
+    counter UNFILLED_GAPS by "reason" of gap_reasons =
+        "tickwire_gateway_unfilled_gaps_total",
+        "Gaps that no router could fill, by reason";
     counter GAPS_REPAIRED =
         "tickwire_gateway_gaps_repaired_total",
         "Gaps closed by replays";
@@ -135,24 +135,24 @@ tickwire_node::metrics! {
     gauge INDEX_SAMPLED_SECONDS by "dimension" =
         "tickwire_gateway_index_sampled_seconds",
         "Total time of lookups for the timed events, by dimension";
-    counter INDEX_SWEPT =
-        "tickwire_gateway_index_swept_total",
-        "Entries of dead sessions found in the index; any is a bug";
+    counter INDEX_STALE_ENTRIES =
+        "tickwire_gateway_index_stale_entries_total",
+        "Entries of ended sessions that a check found in the index; any is a bug";
 
     // shard/backfill.rs
-    counter BACKFILLS by "resumed" =
-        "tickwire_gateway_caught_up_total",
-        "Completed backfills, by whether nothing was missing";
+    counter BACKFILLS by "complete" =
+        "tickwire_gateway_backfills_total",
+        "Completed backfills, by whether they had every event of their range";
     counter DELAYED_BACKFILLS =
-        "tickwire_gateway_put_off_catch_ups_total",
+        "tickwire_gateway_delayed_backfills_total",
         "Times that a backfill had to wait because its user had used up its slots or its budget";
     histogram BACKFILL_SECONDS =
-        "tickwire_gateway_catch_up_seconds",
+        "tickwire_gateway_backfill_seconds",
         "Time from the start of a backfill until it was completely sent";
 
     // shard/cohorts.rs
     counter ABANDONED_COHORTS =
-        "tickwire_gateway_abandoned_gatherings_total",
+        "tickwire_gateway_abandoned_cohorts_total",
         "Cohorts abandoned in a shard because none of their sessions read";
 
     // stats.rs
@@ -177,9 +177,9 @@ tickwire_node::metrics! {
     counter PROMOTED_EVENTS =
         "tickwire_gateway_promoted_events_total",
         "Events sent before their lane's turn because they had waited too long";
-    counter UNREAD_EVENTS =
-        "tickwire_gateway_unread_events_total",
-        "Events that still waited when their client left";
+    counter UNSENT_EVENTS =
+        "tickwire_gateway_unsent_events_total",
+        "Events that still waited to be sent when their client left";
     counter DROPPED_EVENTS by "reason" =
         "tickwire_gateway_dropped_events_total",
         "Dropped events that a session should have had, by reason; after `closed` a resume replays them";
@@ -193,8 +193,8 @@ tickwire_node::metrics! {
         "tickwire_gateway_notices_total",
         "Notices sent to sessions, by code";
     counter GAPS_NOTIFIED by "reason" =
-        "tickwire_gateway_gaps_told_total",
-        "Gaps notified to sessions, counted once per shard";
+        "tickwire_gateway_gaps_notified_total",
+        "Gaps that sessions were notified of, by reason, counted once per shard";
     counter CLOSES by "code" =
         "tickwire_gateway_closes_total",
         "Sessions closed by the gateway, by close code";
@@ -210,11 +210,11 @@ tickwire_node::metrics! {
     counter DISPLACED_SOCKETS =
         "tickwire_gateway_displaced_sockets_total",
         "Unauthenticated sockets closed to make room for new ones";
-    counter PAUSED_COMMANDS =
-        "tickwire_gateway_paused_commands_total",
+    counter COMMAND_PAUSES =
+        "tickwire_gateway_command_pauses_total",
         "Times that a session or its user exceeded its command rate and was not read for a while";
-    counter EDGE_FULL =
-        "tickwire_gateway_edge_full_total",
+    counter EDGE_QUEUE_FULL =
+        "tickwire_gateway_edge_queue_full_total",
         "Times that a shard stopped reading commands because too much waited for the edge";
     counter REFUSED_FRAMES by "code" =
         "tickwire_gateway_refused_frames_total",

@@ -23,8 +23,8 @@ pub(crate) struct Stats {
     pub(crate) early: u64,
     /// Events that were sent before their lane's turn.
     pub(crate) promoted: u64,
-    /// Events that still waited when their client left.
-    pub(crate) unread: u64,
+    /// Events that still waited to be sent when their client left.
+    pub(crate) unsent: u64,
     published: DeliveryMetrics,
 }
 
@@ -37,13 +37,13 @@ struct DeliveryMetrics {
     bytes: Counter,
     early: Counter,
     promoted: Counter,
-    unread: Counter,
+    unsent: Counter,
 }
 
 impl Stats {
     /// Adds the counts to the metrics, and resets them.
     pub(crate) fn publish(&mut self) {
-        let Self { events, unmatched, deliveries, frames, bytes, early, promoted, unread, published } = self;
+        let Self { events, unmatched, deliveries, frames, bytes, early, promoted, unsent, published } = self;
         for (count, counter) in [
             (events, &published.events),
             (unmatched, &published.unmatched),
@@ -52,7 +52,7 @@ impl Stats {
             (bytes, &published.bytes),
             (early, &published.early),
             (promoted, &published.promoted),
-            (unread, &published.unread),
+            (unsent, &published.unsent),
         ] {
             if *count > 0 {
                 counter.increment(std::mem::take(count));
@@ -71,7 +71,7 @@ impl Default for DeliveryMetrics {
             bytes: metrics::SENT_BYTES.series(),
             early: metrics::EARLY_FRAMES.series(),
             promoted: metrics::PROMOTED_EVENTS.series(),
-            unread: metrics::UNREAD_EVENTS.series(),
+            unsent: metrics::UNSENT_EVENTS.series(),
         }
     }
 }

@@ -122,7 +122,7 @@ pub async fn run(
                 match wire::decode(message.payload()) {
                     Ok(announcement) => namesakes.note(clock.now(), announcement),
                     Err(error) => {
-                        metrics::NAMESAKES_REFUSED.increment(1);
+                        metrics::REFUSED_NAME_ANNOUNCEMENTS.increment(1);
                         debug!(%error, "unreadable message from a node of the same name");
                     }
                 }
@@ -130,7 +130,7 @@ pub async fn run(
             () = drain.cancelled() => return announce(&nats, &NodeAnnouncement { draining: true, ..me }),
         }
         let now = clock.now();
-        metrics::NAMESAKES.set(namesakes.others(now).count() as f64);
+        metrics::DUPLICATE_NAMES.set(namesakes.others(now).count() as f64);
         let warning = namesakes.warning(now, &view.borrow());
         match &warning {
             Some((text, true)) => check.missing(text.clone()),

@@ -361,7 +361,7 @@ impl Intake {
             Ok(None) => self.pause(),
             Ok(Some((seq, stored, content))) => {
                 warn!(source = %self.tenure.source, %seq, "message read from the leader after consumers failed");
-                metrics::RESCUED_MESSAGES.increment(1);
+                metrics::LEADER_READS.increment(1);
                 let (before, mut read) = (self.reading, ReadMessages::default());
                 self.reading.last = seq;
                 read.take(seq, stored, content);

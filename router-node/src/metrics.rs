@@ -30,15 +30,15 @@ tickwire_node::metrics! {
     counter INTAKE_RESTARTS by "cause" =
         "tickwire_router_intake_restarts_total",
         "Consumers created again, by cause";
-    counter RESCUED_MESSAGES =
-        "tickwire_router_rescued_messages_total",
-        "Messages read one by one from the leader of the stream, because consumers had failed at them";
+    counter LEADER_READS =
+        "tickwire_router_leader_reads_total",
+        "Messages read from the leader of the stream because consumers had failed at them";
     counter SKIPPED_RANGES =
         "tickwire_router_skipped_ranges_total",
         "Ranges that retention removed before they were read; gateways see each as a gap";
-    counter UNWALKED_RANGES =
-        "tickwire_router_unwalked_ranges_total",
-        "Ranges that were late and of which it is not known whether anything is missing: the stream could not be walked";
+    counter UNVERIFIED_RANGES =
+        "tickwire_router_unverified_ranges_total",
+        "Ranges delivered without a check for missing messages, because the stream could not be walked";
 
     // interest.rs
     counter INTEREST_REFUSED by "reason" =
@@ -62,7 +62,7 @@ tickwire_node::metrics! {
         "Leases that another router took while this one held them";
     counter STREAM_LOSSES =
         "tickwire_router_stream_losses_total",
-        "How often the stream had lost messages that were read";
+        "Times that the stream was found to have lost messages that had been read";
 
     // ownership/status.rs
     gauge PARTITIONS =
@@ -75,7 +75,7 @@ tickwire_node::metrics! {
         "Requests for replays that came to this router";
     counter REPLAYS by "outcome" =
         "tickwire_router_replays_total",
-        "Answers, by how much of the range they cover";
+        "Answers to requests for replays, by how much of the range they cover";
     counter REPLAYS_REFUSED by "reason" =
         "tickwire_router_replays_refused_total",
         "Requests for replays that were refused, by reason";
@@ -84,27 +84,27 @@ tickwire_node::metrics! {
         "Messages of the stream read again for replays";
     counter REPLAY_EVENTS =
         "tickwire_router_replay_events_total",
-        "Events in answers";
+        "Events in answers to requests for replays";
     counter REPLAY_BYTES =
         "tickwire_router_replay_bytes_total",
-        "Bytes of events in answers";
+        "Bytes of events in answers to requests for replays";
     counter REPLAY_PARTS_LOST =
         "tickwire_router_replay_parts_lost_total",
-        "Messages of answers that could not be published";
-    counter REPLAYS_UNPROVED =
-        "tickwire_router_replays_unproved_total",
-        "Passes whose messages were not claimed because another server leads the stream than the one that was read";
+        "Messages of answers to requests for replays that could not be published";
+    counter UNVERIFIED_PASSES =
+        "tickwire_router_unverified_passes_total",
+        "Passes refused because the stream changed its leader, or could not be checked for missing messages";
     histogram REPLAY_SECONDS =
         "tickwire_router_replay_seconds",
-        "From the begin of a replay until it was answered";
+        "Time from the start of a replay until it was answered";
 
     // walk.rs
     counter MISSING_MESSAGES =
         "tickwire_router_missing_messages_total",
-        "Sequences of the stream that no message has any more, though no limit has removed it; each router counts each once";
+        "Messages that the stream lacks although no limit has removed them; each router counts each once";
     counter WALKED_MESSAGES =
         "tickwire_router_walked_messages_total",
-        "Messages looked at to see whether any is missing";
+        "Messages of the stream that walks have read to find missing ones";
 }
 
 /// Why messages cannot be read.

@@ -77,7 +77,7 @@ async fn missed_events_are_replayed_once_and_in_order() {
         assert!(socket.events.len() > 10, "{user}");
     }
     let metrics = cluster.gateways[1].metrics().await;
-    assert_eq!(metrics.get("tickwire_gateway_gaps_total"), 0.0);
+    assert_eq!(metrics.get("tickwire_gateway_unfilled_gaps_total"), 0.0);
     assert!(metrics.get("tickwire_gateway_gaps_repaired_total") > 0.0);
     assert!(metrics.get("tickwire_gateway_replayed_events_total") > 100.0);
     assert!(cluster.routers[1].metrics().await.get("tickwire_router_replays_total") > 0.0);
@@ -247,7 +247,7 @@ async fn only_the_discarded_part_of_a_missed_range_is_a_gap() {
     socket.catch_up(&log.end()).await;
     // Partitions without events are not in the log: their gaps may still be repaired or on their way.
     cluster.ready_within(DEADLINE).await;
-    let counted = cluster.gateways[1].metrics().await.get("tickwire_gateway_gaps_total");
+    let counted = cluster.gateways[1].metrics().await.get("tickwire_gateway_unfilled_gaps_total");
     socket.until_that(|socket| socket.gaps.len() as f64 >= counted).await;
     assert_eq!(socket.gaps.len() as f64, counted);
     let kept = log.entries.split_off(0);
@@ -298,8 +298,8 @@ async fn unrepairable_range_is_a_gap_for_subscribed_sessions() {
     idle.list().await;
     assert_eq!((idle.events.len(), idle.gaps.len()), (0, 0));
     let metrics = cluster.gateways[0].metrics().await;
-    assert_eq!(metrics.get("tickwire_gateway_gaps_total"), 1.0);
+    assert_eq!(metrics.get("tickwire_gateway_unfilled_gaps_total"), 1.0);
     // One ask that a dying router took, or five with pauses that double from 50 ms.
-    let asked = metrics.get("tickwire_gateway_replays_asked_total");
+    let asked = metrics.get("tickwire_gateway_replay_requests_total");
     assert!((1.0..=6.0).contains(&asked), "{asked}");
 }

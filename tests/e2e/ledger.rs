@@ -137,7 +137,7 @@ async fn nothing_is_lost_when_2000_clients_return_and_the_range_is_read_once() {
         assert_adds_up(&name, reader, &log, None);
     }
     let asked = cluster.routers[0].metrics().await.get(requests) - before;
-    let cohorts = cluster.gateways[0].metrics().await.get("tickwire_gateway_gatherings_total");
+    let cohorts = cluster.gateways[0].metrics().await.get("tickwire_gateway_cohorts_total");
     eprintln!("{asked} replay requests of {cohorts} cohorts, for {CROWD} clients");
     assert!(cohorts < 100.0 && asked < f64::from(PARTITIONS) * cohorts + 100.0);
 }

@@ -55,8 +55,8 @@ async fn clients_of_a_killed_gateway_resume_elsewhere_without_loss() {
         assert_exact(user, &socket.events, &socket.gaps, &log.matching(user, &[filter(wanted)]));
     }
     let metrics = cluster.gateways[1].metrics().await;
-    assert_eq!(metrics.get("tickwire_gateway_caught_up_total"), 12.0);
-    assert_eq!(metrics.get("tickwire_gateway_gaps_total"), 0.0);
+    assert_eq!(metrics.get("tickwire_gateway_backfills_total"), 12.0);
+    assert_eq!(metrics.get("tickwire_gateway_unfilled_gaps_total"), 0.0);
 }
 
 /// A hundred sessions that resume at once cost one reading of the range.

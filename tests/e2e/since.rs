@@ -63,7 +63,7 @@ async fn since_waits_for_nats_and_then_delivers_everything() {
     producer.publish_all(&events).await;
     let log = cluster.log().await;
     watcher.catch_up(&log.end()).await;
-    let unanswered = "tickwire_gateway_unanswered_searches_total";
+    let unanswered = "tickwire_gateway_unanswered_time_searches_total";
     let frame = json!({ "action": "subscribe", "name": "past", "filter": {}, "since": "5m" });
     for is_killed in [false, true] {
         let mut socket = Socket::open(gateway, &query, Encoding::Json).await;

@@ -70,7 +70,7 @@ async fn frames_of_a_client_that_does_not_read_are_handled() {
     let mut socket = narrow_client(gateway).await;
     let (mut given, mut looks) = (0.0, 0);
     eventually("the backfill waits for the client", DEADLINE, async || {
-        let now = cluster.gateways[0].metrics().await.get("tickwire_gateway_past_events_total");
+        let now = cluster.gateways[0].metrics().await.get("tickwire_gateway_backfill_events_total");
         looks = if now == given { looks + 1 } else { 0 };
         given = now;
         (now > 0.0 && looks >= 20).then_some(())

@@ -105,6 +105,6 @@ async fn gateways_started_before_routers_wait_idle_and_serve_later() {
     late.welcome().await;
     again.until_that(|socket| codes(socket) == ["upstream_lost", "upstream_restored"]).await;
     for gateway in &mut cluster.gateways {
-        assert_eq!(gateway.metrics().await.get("tickwire_gateway_vain_turns_total"), 0.0);
+        assert_eq!(gateway.metrics().await.get("tickwire_gateway_overdue_turns_total"), 0.0);
     }
 }

@@ -222,7 +222,7 @@ async fn strange_message_stops_no_reader() {
     for router in &mut cluster.routers {
         assert_eq!(router.readyz().await.0, 200);
         let metrics = router.metrics().await;
-        assert_eq!(metrics.get("tickwire_router_rescued_messages_total"), 0.0);
+        assert_eq!(metrics.get("tickwire_router_leader_reads_total"), 0.0);
         assert_eq!(metrics.get_labelled("tickwire_nats_events_total", r#"event="disconnected""#), 0.0);
     }
 }

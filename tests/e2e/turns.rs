@@ -172,7 +172,7 @@ async fn endless_subscribe_and_list_delay_no_other_client() {
     let change = [json!({ "action": "unsubscribe", "name": "*" }), json!({ "action": "subscribe", "name": "b" })];
     time_events(&mut cluster, &mut socket, "subscribe and unsubscribe", floods(gateway, &[], &change)).await;
     let metrics = cluster.gateways[0].metrics().await;
-    assert!(metrics.get("tickwire_gateway_paused_commands_total") > 0.0);
+    assert!(metrics.get("tickwire_gateway_command_pauses_total") > 0.0);
     assert_eq!(metrics.get("tickwire_gateway_dropped_events_total"), 0.0);
 }
 
@@ -237,8 +237,8 @@ async fn endless_backfill_delays_neither_events_nor_other_backfill() {
     let all = floods(gateway, &[], &[nothing]);
     eventually("the floods ask for backfill", DEADLINE, async || {
         let metrics = cluster.gateways[0].metrics().await;
-        (metrics.get("tickwire_gateway_put_off_catch_ups_total") > 0.0
-            || metrics.get("tickwire_gateway_gatherings_total") > 5.0)
+        (metrics.get("tickwire_gateway_delayed_backfills_total") > 0.0
+            || metrics.get("tickwire_gateway_cohorts_total") > 5.0)
             .then_some(())
     })
     .await;

@@ -329,12 +329,12 @@ async fn two_nodes_of_one_name_report_each_other() {
         assert!(text.starts_with(&other) && text.contains(&process), "{text}");
         assert!(text.contains("the member view has that one"), "{text}");
         for (node, other) in [(&mut *first, pids[1]), (&mut second, pids[0])] {
-            assert_eq!(node.metrics().await.get("tickwire_namesakes"), 1.0);
+            assert_eq!(node.metrics().await.get("tickwire_duplicate_names"), 1.0);
             let log = node.process.stderr();
             let line = log.lines().find(|line| line.contains("two nodes of one name")).unwrap();
             assert!(line.contains(&format!("process {other}")), "{line}");
         }
-        assert_eq!(others[0].metrics().await.get("tickwire_namesakes"), 0.0);
+        assert_eq!(others[0].metrics().await.get("tickwire_duplicate_names"), 0.0);
         let output = tickwire().args(["doctor", "--nats", &cluster.nats_url()]).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         assert_eq!(output.status.code(), Some(1), "{text}");

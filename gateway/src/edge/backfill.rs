@@ -28,7 +28,7 @@ impl Edge {
         let sessions = match seq {
             Some(_) => self.searches.found(time),
             None => {
-                metrics::UNANSWERED_SEARCHES.increment(1);
+                metrics::UNANSWERED_TIME_SEARCHES.increment(1);
                 self.searches.unanswered(now, time, self.connection.is_up)
             }
         };

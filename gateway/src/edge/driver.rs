@@ -93,7 +93,7 @@ impl Driver {
             self.send().await;
             self.search();
             if turns.just_taken().is_some_and(|begun| self.edge.next_turn() <= begun) {
-                metrics::VAIN_TURNS.increment(1);
+                metrics::OVERDUE_TURNS.increment(1);
                 debug!("deadline still due after a turn");
             }
         }
@@ -146,7 +146,7 @@ impl Driver {
                 (true, None) => {}
                 (false, Some(ask)) => self.edge.unsent(self.now(), ask),
                 (false, None) => {
-                    metrics::UNPUBLISHED.with("no_room").increment(1);
+                    metrics::UNSENT_MESSAGES.with("no_room").increment(1);
                     debug!("send buffer full, message to routers dropped; the next beat repairs it");
                 }
             }

@@ -87,7 +87,7 @@ impl Edge {
         };
         let (size, most) = (payload.len(), self.connection.max_payload);
         if size > most {
-            metrics::UNPUBLISHED.with("too_large").increment(1);
+            metrics::UNSENT_MESSAGES.with("too_large").increment(1);
             error!(%subject, size, most, "message to routers exceeds max_payload of the NATS server, not sent");
             self.too_large = Some(size);
             return;

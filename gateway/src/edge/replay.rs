@@ -87,8 +87,8 @@ impl Edge {
     /// The request was sent.
     pub(crate) fn sent(ask: u64) {
         match Cohorts::is_cohort_ask(ask) {
-            true => metrics::BACKFILL_ASKS.increment(1),
-            false => metrics::REPLAYS_ASKED.increment(1),
+            true => metrics::BACKFILL_REQUESTS.increment(1),
+            false => metrics::REPLAY_REQUESTS.increment(1),
         }
     }
 
@@ -141,7 +141,7 @@ pub(super) fn note(coverage_event: &CoverageEvent<Arc<Delivery>>) {
     match coverage_event {
         CoverageEvent::Gap { partition, from, through, reason } => {
             let reason = reason.as_str();
-            metrics::GAPS.with(reason).increment(1);
+            metrics::UNFILLED_GAPS.with(reason).increment(1);
             warn!(%partition, %from, %through, reason, "gap reported to clients");
         }
         CoverageEvent::Reset { former: Some(former), epoch } => {

@@ -31,7 +31,7 @@ impl PublishedStatistics {
     }
 }
 
-/// Counts entries of dead sessions that a sweep removed.
-pub(crate) fn swept(entries: usize) {
-    metrics::INDEX_SWEPT.increment(entries as u64);
+/// Counts entries of ended sessions that a check removed.
+pub(crate) fn count_stale_entries(entries: usize) {
+    metrics::INDEX_STALE_ENTRIES.increment(entries as u64);
 }

@@ -358,7 +358,7 @@ impl<S: Socket> Shard<S> {
             SessionStage::Closing => dropped("closed", unsent),
             // The client has left, so this is no drop.
             SessionStage::Joining | SessionStage::Open => {
-                self.stats.unread += unsent;
+                self.stats.unsent += unsent;
                 let past = session.backfill.as_mut().map(|backfill| backfill.outbox.take_notices());
                 for (_, notice) in session.outbox.take_notices().into_iter().chain(past.into_iter().flatten()) {
                     session.record.unsent_notice(now, &notice);

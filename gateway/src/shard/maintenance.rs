@@ -1,5 +1,5 @@
 //! The regular maintenance of a shard: it removes accounts that limit nobody, stops slow sessions from blocking their
-//! cohorts, checks a part of the index for entries of dead sessions, and updates the metrics of the index.
+//! cohorts, checks a part of the index for entries of ended sessions, and updates the metrics of the index.
 
 use tickwire_core::ids::Millis;
 use tracing::error;
@@ -22,15 +22,15 @@ impl<S: Socket> Shard<S> {
         self.release_slow_sessions(now);
         self.log_missed(now);
         let sessions = &self.sessions;
-        let swept = self.index.sweep(|number| sessions.get(number).is_some());
-        if swept > 0 {
+        let entries = self.index.sweep(|number| sessions.get(number).is_some());
+        if entries > 0 {
             error!(
-                swept,
+                entries,
                 shard = self.number,
-                "entries of dead sessions found in the index; this is a bug, please report it"
+                "entries of ended sessions found in the index; this is a bug, please report it"
             );
         }
-        metrics::swept(swept);
+        metrics::count_stale_entries(entries);
         self.index_published.update(self.index.statistics());
     }
 }

@@ -93,7 +93,7 @@ impl<S: Socket> Shard<S> {
         let begun = (self.settings.clocks.monotonic)();
         for _ in 0..self.due.len() {
             if self.edge.waiting() > EDGE_BYTES {
-                metrics::EDGE_FULL.increment(1);
+                metrics::EDGE_QUEUE_FULL.increment(1);
                 self.edge_full_until = Some(now.plus(EDGE_PAUSE_MS));
                 return;
             }
@@ -107,7 +107,7 @@ impl<S: Socket> Shard<S> {
                 }
                 Turn::More => self.due.push_back(number),
                 Turn::Pause(until) => {
-                    metrics::PAUSED_COMMANDS.increment(1);
+                    metrics::COMMAND_PAUSES.increment(1);
                     session.reading = SocketReading::Paused;
                     // Unread bytes are a sign of life too.
                     session.pulse.heard(now);

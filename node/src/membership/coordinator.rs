@@ -144,7 +144,7 @@ impl Coordinator {
             Err(error) => Err(error.to_string()),
         };
         folded.unwrap_or_else(|error| {
-            metrics::BEATS_REFUSED.increment(1);
+            metrics::MEMBERSHIP_BEATS_REFUSED.increment(1);
             debug!(subject, error, "beat refused");
             false
         })

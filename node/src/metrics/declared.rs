@@ -25,8 +25,8 @@ crate::metrics! {
         "Messages from NATS that were dropped because too many bytes waited, by queue";
 
     // membership.rs
-    counter BEATS_REFUSED =
-        "tickwire_beats_refused_total",
+    counter MEMBERSHIP_BEATS_REFUSED =
+        "tickwire_membership_beats_refused_total",
         "Membership beats refused because their content is not valid";
     counter NATS_EVENTS by "event" =
         "tickwire_nats_events_total",
@@ -42,12 +42,12 @@ crate::metrics! {
         "Whether this node is the coordinator";
 
     // namesake.rs
-    gauge NAMESAKES =
-        "tickwire_namesakes",
-        "Other nodes with the name of this one";
-    counter NAMESAKES_REFUSED =
-        "tickwire_namesakes_refused_total",
-        "Unreadable messages from nodes of the same name";
+    gauge DUPLICATE_NAMES =
+        "tickwire_duplicate_names",
+        "Other nodes that have the name of this node";
+    counter REFUSED_NAME_ANNOUNCEMENTS =
+        "tickwire_refused_name_announcements_total",
+        "Announcements of names that could not be read";
 
     // shutdown.rs
     counter CONNECTION_PANICS by "part" =
@@ -79,9 +79,9 @@ crate::metrics! {
         "Leases found overwritten by something that is not a tickwire node";
 
     // storage/watch.rs
-    counter STORAGE_MENDED =
-        "tickwire_storage_mended_total",
-        "Streams that this router has created again or repaired";
+    counter STREAMS_RESTORED =
+        "tickwire_streams_restored_total",
+        "Streams that this router has created again, or whose settings it has restored";
 }
 
 #[cfg(test)]

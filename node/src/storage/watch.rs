@@ -139,11 +139,11 @@ impl StorageWatcher {
                     Err(error) => warn!(stream, %error, "stream repair failed"),
                     Ok(None) => {}
                     Ok(Some(RepairedStream::Created)) => {
-                        metrics::STORAGE_MENDED.increment(1);
+                        metrics::STREAMS_RESTORED.increment(1);
                         warn!(stream, "missing stream created again, empty");
                     }
                     Ok(Some(RepairedStream::Restored { through })) => {
-                        metrics::STORAGE_MENDED.increment(1);
+                        metrics::STREAMS_RESTORED.increment(1);
                         let after = watched.sound_until;
                         // Messages in between may be stored under other subjects.
                         warn!(stream, after, through, "edited stream settings restored");

@@ -202,7 +202,7 @@ impl Intake {
                 }
             }
             Err(reason) => {
-                metrics::UNWALKED_RANGES.increment(1);
+                metrics::UNVERIFIED_RANGES.increment(1);
                 warn!(source = %self.tenure.source, reason, "range not checked for missing messages");
             }
         }

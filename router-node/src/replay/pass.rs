@@ -202,7 +202,7 @@ pub fn makes_sense(request: &ReplayRequest, partitions: u16) -> bool {
 pub fn is_proved(proofs: &[Proof], state: &StreamState) -> bool {
     let is_proved = proofs.iter().all(|proof| proof.holds(state));
     if !is_proved {
-        metrics::REPLAYS_UNPROVED.increment(1);
+        metrics::UNVERIFIED_PASSES.increment(1);
         warn!(?proofs, leader = ?state.leader, "stream moved to another server during a replay");
     }
     is_proved

@@ -230,7 +230,7 @@ impl Worker {
         match self.setup.walker.missing(from, through, walk_pace, Some(state)).await {
             Ok(walked) => Ok(Proved { facts, walked }),
             Err(error) => {
-                metrics::REPLAYS_UNPROVED.increment(1);
+                metrics::UNVERIFIED_PASSES.increment(1);
                 warn!(%error, "replayed range not checked for missing messages");
                 Err(ReplayRefusal::Unreadable)
             }
