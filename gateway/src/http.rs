@@ -31,7 +31,7 @@ use tickwire_core::protocol::Encoding;
 use tickwire_node::clock::wall_clock;
 use tickwire_node::config::{GatewayConfig, WebOrigin};
 use tickwire_node::http::{
-    ClientSource, ConnectionSlot, ConnectionSlots, Deadlines, HttpLimits, HttpPeer, HttpServer, Proxies, into_tcp,
+    ClientNetwork, ConnectionSlot, ConnectionSlots, Deadlines, HttpLimits, HttpPeer, HttpServer, Proxies, into_tcp,
 };
 use tickwire_node::shutdown::contain;
 use tokio::net::TcpListener;
@@ -191,9 +191,9 @@ async fn stream(
     };
     let forwarded = request.headers().get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
     let peer = front.proxies.client(peer.ip(), forwarded);
-    let source = ClientSource::of(peer);
+    let network = ClientNetwork::of(peer);
     let named = credentials.map(|credentials| front.handshake.authenticator.check(wall_clock(), &credentials));
-    let place = admit(&front, source, named.as_ref()).map_err(busy)?;
+    let place = admit(&front, network, named.as_ref()).map_err(busy)?;
     let accepted = crate::http::upgrade::accept(&key, encoding);
     front.tasks.spawn(contain("handshake", greet(Arc::clone(&front), upgrade, (encoding, peer), named, place)));
     Ok(accepted)
@@ -217,7 +217,7 @@ type BusyReason = (&'static str, u32);
 /// Finds a place for a connection.
 fn admit(
     front: &HttpState,
-    source: ClientSource,
+    network: ClientNetwork,
     named: Option<&Result<Identity, AuthError>>,
 ) -> Result<AdmittedConnection, BusyReason> {
     if front.drain.is_cancelled() {
@@ -229,7 +229,7 @@ fn admit(
     };
     let caller = match named {
         Some(Ok(identity)) => Caller::User(&identity.user),
-        _ => Caller::Unnamed(source),
+        _ => Caller::Unnamed(network),
     };
     let is_unnamed = matches!(caller, Caller::Unnamed(_));
     let admitted = front.admission.admit(caller);
@@ -238,9 +238,9 @@ fn admit(
         let now = front.admission.now();
         let displace = || {
             metrics::DISPLACED_SOCKETS.increment(1);
-            front.unnamed.take_over(source, now)
+            front.unnamed.take_over(network, now)
         };
-        let place = front.unnamed.take(source, now).or_else(displace);
+        let place = front.unnamed.take(network, now).or_else(displace);
         Some(place.ok_or(("too many unauthenticated clients; try again later", FULL_RETRY_SECONDS))?)
     } else {
         None

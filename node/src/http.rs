@@ -1,17 +1,17 @@
 //! How a node serves HTTP, to clients and to operators: a bounded number of connections, a deadline for everything that
 //! a peer can delay, and an owner for every task.
 //!
-//! A connection that arrives when all slots are taken displaces the one that has waited longest, of the address that
-//! has the most of them (`places`). So a flood displaces itself, and a request that arrives complete is answered before
-//! its connection can be displaced. An upgraded connection leaves its slot.
+//! A connection that arrives when all slots are taken displaces the one that has waited longest, of the network that
+//! has the most of them ([`ConnectionSlots`]). So a flood displaces itself, and a request that arrives complete is
+//! answered before its connection can be displaced. An upgraded connection leaves its slot.
 
+mod client_network;
 mod deadlines;
 mod slots;
-mod source;
 
 pub use crate::http::deadlines::Deadlines;
 pub use crate::http::slots::{ConnectionSlot, ConnectionSlots};
-pub use source::{ClientSource, Proxies};
+pub use client_network::{ClientNetwork, Proxies};
 
 use crate::clock::Clock;
 use crate::http::deadlines::{ConnectionDeadline, Phase, Timed};
@@ -140,7 +140,7 @@ impl HttpServer {
         cut: &CancellationToken,
     ) {
         metrics::HTTP_CONNECTIONS.with(self.name).increment(1);
-        let mut taken = places.take(ClientSource::of(peer.ip()), clock.now());
+        let mut taken = places.take(ClientNetwork::of(peer.ip()), clock.now());
         if taken.is_none() {
             let displaced = places.displace(clock.now());
             if displaced {
@@ -148,7 +148,7 @@ impl HttpServer {
                 // It ends as soon as its task runs.
                 let freed = timeout(PLACE_WAIT, places.freed());
                 if freed.await.is_ok() {
-                    taken = places.take(ClientSource::of(peer.ip()), clock.now());
+                    taken = places.take(ClientNetwork::of(peer.ip()), clock.now());
                 }
             }
         }

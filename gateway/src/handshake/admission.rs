@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use rand::Rng;
 use tickwire_core::ids::{Millis, UserId};
 use tickwire_node::clock::Clock;
-use tickwire_node::http::ClientSource;
+use tickwire_node::http::ClientNetwork;
 
 use crate::limits::sliding::PerSecond;
 
@@ -32,8 +32,8 @@ const LIGHT: u32 = 50;
 pub(crate) enum Caller<'a> {
     /// A user with a valid token.
     User(&'a UserId),
-    /// Any other client, by its address.
-    Unnamed(ClientSource),
+    /// Any other client, by its network.
+    Unnamed(ClientNetwork),
 }
 
 /// Decides which connections a gateway admits now.
@@ -155,7 +155,7 @@ mod tests {
     const RATE: u32 = 1_000;
 
     fn address(n: u32) -> Caller<'static> {
-        Caller::Unnamed(ClientSource::of(n.to_be_bytes().into()))
+        Caller::Unnamed(ClientNetwork::of(n.to_be_bytes().into()))
     }
 
     /// How many of `callers` are admitted in one millisecond.

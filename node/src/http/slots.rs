@@ -1,7 +1,7 @@
 //! A bounded number of slots. When all are taken, a new connection displaces the one that has waited longest, of the
-//! source that has the most slots. So a source that floods displaces itself, and others get a slot.
+//! client network that has the most slots. So a network that floods displaces itself, and others get a slot.
 
-use super::source::{ClientSource, Proxies};
+use super::client_network::{ClientNetwork, Proxies};
 use slab::Slab;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -28,8 +28,8 @@ struct SharedSlots {
 
 #[derive(Debug, Default)]
 struct TakenSlots {
-    places: Slab<(ClientSource, Arc<SlotHolder>)>,
-    by_source: HashMap<ClientSource, usize>,
+    places: Slab<(ClientNetwork, Arc<SlotHolder>)>,
+    by_network: HashMap<ClientNetwork, usize>,
 }
 
 /// The state of the holder of a slot, as seen from the other side.
@@ -57,25 +57,25 @@ impl ConnectionSlots {
     }
 
     /// A slot, unless all are taken.
-    pub fn take(&self, source: ClientSource, now: Millis) -> Option<ConnectionSlot> {
+    pub fn take(&self, network: ClientNetwork, now: Millis) -> Option<ConnectionSlot> {
         let mut taken = self.0.lock();
-        (taken.places.len() < self.0.most).then(|| self.insert(&mut taken, source, now))
+        (taken.places.len() < self.0.most).then(|| self.insert(&mut taken, network, now))
     }
 
     /// The slot of a waiting connection. Until that one has ended there is one too many. `None` if nobody waits.
-    pub fn take_over(&self, source: ClientSource, now: Millis) -> Option<ConnectionSlot> {
-        self.displace(now).then(|| self.insert(&mut self.0.lock(), source, now))
+    pub fn take_over(&self, network: ClientNetwork, now: Millis) -> Option<ConnectionSlot> {
+        self.displace(now).then(|| self.insert(&mut self.0.lock(), network, now))
     }
 
-    fn insert(&self, taken: &mut TakenSlots, source: ClientSource, now: Millis) -> ConnectionSlot {
+    fn insert(&self, taken: &mut TakenSlots, network: ClientNetwork, now: Millis) -> ConnectionSlot {
         let holder = Arc::new(SlotHolder {
             since: AtomicU64::new(now.0),
             served: AtomicBool::new(false),
             displaced: Notify::new(),
             gone: AtomicBool::new(false),
         });
-        let at = taken.places.insert((source, Arc::clone(&holder)));
-        *taken.by_source.entry(source).or_default() += 1;
+        let at = taken.places.insert((network, Arc::clone(&holder)));
+        *taken.by_network.entry(network).or_default() += 1;
         ConnectionSlot { at, holder, shared: Arc::clone(&self.0) }
     }
 
@@ -87,14 +87,14 @@ impl ConnectionSlots {
             let is_protected = holder.served.load(Ordering::Relaxed) && now.0.saturating_sub(since) < PROTECTED_MS;
             !is_protected && !holder.gone.load(Ordering::Relaxed)
         };
-        let weight = |(source, count): &(&ClientSource, &usize)| (!self.0.proxies.has(source.address()), **count);
-        let heaviest = taken.by_source.iter().max_by_key(weight).map(|(source, _)| *source);
-        let longest = |of: Option<ClientSource>| {
+        let weight = |(network, count): &(&ClientNetwork, &usize)| (!self.0.proxies.has(network.address()), **count);
+        let heaviest = taken.by_network.iter().max_by_key(weight).map(|(network, _)| *network);
+        let longest = |of: Option<ClientNetwork>| {
             let candidates = taken
                 .places
                 .iter()
                 .map(|(_, place)| place)
-                .filter(|(source, holder)| of.is_none_or(|of| of == *source) && waits(holder));
+                .filter(|(network, holder)| of.is_none_or(|of| of == *network) && waits(holder));
             candidates.min_by_key(|(_, holder)| holder.since.load(Ordering::Relaxed))
         };
         let chosen = longest(heaviest).or_else(|| longest(None));
@@ -139,11 +139,11 @@ impl ConnectionSlot {
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         let mut taken = self.shared.lock();
-        let (source, _) = taken.places.remove(self.at);
-        if let Some(count) = taken.by_source.get_mut(&source) {
+        let (network, _) = taken.places.remove(self.at);
+        if let Some(count) = taken.by_network.get_mut(&network) {
             *count -= 1;
             if *count == 0 {
-                taken.by_source.remove(&source);
+                taken.by_network.remove(&network);
             }
         }
         drop(taken);
@@ -156,8 +156,8 @@ mod tests {
     use super::*;
     use futures_util::FutureExt;
 
-    fn source(last: u8) -> ClientSource {
-        ClientSource::of([192, 0, 2, last].into())
+    fn network(last: u8) -> ClientNetwork {
+        ClientNetwork::of([192, 0, 2, last].into())
     }
 
     fn is_displaced(place: &ConnectionSlot) -> bool {
@@ -167,9 +167,9 @@ mod tests {
     #[test]
     fn flood_displaces_its_own_longest_waiting_connection() {
         let places = ConnectionSlots::new(4, Arc::default());
-        let honest = places.take(source(1), Millis(0)).unwrap();
-        let flood: Vec<ConnectionSlot> = (1..4).map(|at| places.take(source(2), Millis(at)).unwrap()).collect();
-        assert!(places.take(source(3), Millis(9)).is_none());
+        let honest = places.take(network(1), Millis(0)).unwrap();
+        let flood: Vec<ConnectionSlot> = (1..4).map(|at| places.take(network(2), Millis(at)).unwrap()).collect();
+        assert!(places.take(network(3), Millis(9)).is_none());
         flood[0].set_served(Millis(5), true);
         assert!(places.displace(Millis(9)));
         assert_eq!(flood.iter().map(is_displaced).collect::<Vec<_>>(), [false, true, false]);
@@ -177,27 +177,27 @@ mod tests {
         assert!(places.displace(Millis(9)) && is_displaced(&flood[2]) && !is_displaced(&honest));
         drop(flood);
         assert!(places.freed().now_or_never().is_some());
-        assert!(places.take(source(3), Millis(9)).is_some());
+        assert!(places.take(network(3), Millis(9)).is_some());
     }
 
     #[test]
     fn served_connection_cannot_be_displaced_for_a_while() {
         let places = ConnectionSlots::new(1, Arc::default());
-        let place = places.take(source(1), Millis(0)).unwrap();
+        let place = places.take(network(1), Millis(0)).unwrap();
         place.set_served(Millis(10), true);
         assert!(!places.displace(Millis(10 + PROTECTED_MS - 1)) && !is_displaced(&place));
         assert!(places.displace(Millis(10 + PROTECTED_MS)) && is_displaced(&place));
         assert!(!places.displace(Millis(10 + PROTECTED_MS)));
         drop(place);
-        assert!(places.0.lock().by_source.is_empty());
+        assert!(places.0.lock().by_network.is_empty());
     }
 
     #[test]
     fn connections_of_a_proxy_are_displaced_last() {
         let proxies = Proxies::new(vec!["192.0.2.1/32".parse().unwrap()]);
         let places = ConnectionSlots::new(3, Arc::new(proxies));
-        let proxied: Vec<ConnectionSlot> = (0..2).map(|at| places.take(source(1), Millis(at)).unwrap()).collect();
-        let other = places.take(source(2), Millis(2)).unwrap();
+        let proxied: Vec<ConnectionSlot> = (0..2).map(|at| places.take(network(1), Millis(at)).unwrap()).collect();
+        let other = places.take(network(2), Millis(2)).unwrap();
         assert!(places.displace(Millis(3)) && is_displaced(&other));
         assert!(places.displace(Millis(3)) && is_displaced(&proxied[0]) && !is_displaced(&proxied[1]));
     }

@@ -1,14 +1,14 @@
-//! The source of a request, as it is counted: an IPv4 address, or the network of a subscriber for IPv6.
+//! The network of a client, by which connections are counted: an IPv4 address, or the network of a subscriber for IPv6.
 
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv6Addr};
 
-/// A source: an IPv4 address, or the /64 of an IPv6 address, which belongs to one subscriber.
+/// An IPv4 address, or the /64 of an IPv6 address, which belongs to one subscriber.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ClientSource(IpAddr);
+pub struct ClientNetwork(IpAddr);
 
-impl ClientSource {
-    /// The source of an address. An IPv4 address may be mapped into IPv6.
+impl ClientNetwork {
+    /// The network of an address. An IPv4 address may be mapped into IPv6.
     pub fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V6(v6) => {
@@ -76,11 +76,11 @@ mod tests {
     }
 
     #[test]
-    fn all_addresses_of_a_subscriber_are_one_source() {
-        assert_eq!(ClientSource::of(ip("2001:db8:1:2::1")), ClientSource::of(ip("2001:db8:1:2:ffff::9")));
-        assert_ne!(ClientSource::of(ip("2001:db8:1:2::1")), ClientSource::of(ip("2001:db8:1:3::1")));
-        assert_eq!(ClientSource::of(ip("::ffff:192.0.2.7")), ClientSource::of(ip("192.0.2.7")));
-        assert_ne!(ClientSource::of(ip("192.0.2.7")), ClientSource::of(ip("192.0.2.8")));
+    fn all_addresses_of_a_subscriber_are_one_network() {
+        assert_eq!(ClientNetwork::of(ip("2001:db8:1:2::1")), ClientNetwork::of(ip("2001:db8:1:2:ffff::9")));
+        assert_ne!(ClientNetwork::of(ip("2001:db8:1:2::1")), ClientNetwork::of(ip("2001:db8:1:3::1")));
+        assert_eq!(ClientNetwork::of(ip("::ffff:192.0.2.7")), ClientNetwork::of(ip("192.0.2.7")));
+        assert_ne!(ClientNetwork::of(ip("192.0.2.7")), ClientNetwork::of(ip("192.0.2.8")));
     }
 
     #[test]
