@@ -30,11 +30,11 @@
 //! After three failures in a row, the intake reads one message from the leader, in a form that holds any bytes. If it
 //! is not an event, it becomes a dead letter. So no message stops those after it.
 
-mod chunk;
 pub(crate) mod driver;
 mod lateness;
 mod output;
 mod proof;
+mod read_messages;
 mod trouble;
 
 pub use output::{IntakeOutput, Opened};
@@ -45,9 +45,9 @@ use crate::decode::{Content, Readable};
 use crate::metrics;
 use crate::reader::delivery::ConsumerDelivery;
 use crate::source::{Source, Tenure};
-use chunk::ReadMessages;
 use lateness::Lateness;
 use proof::{Claim, LookReason};
+use read_messages::ReadMessages;
 use std::collections::VecDeque;
 use std::mem::{replace, take};
 use tickwire_core::coverage::builder::{Contiguity, Delivered};
@@ -140,7 +140,7 @@ pub struct Intake {
     server: Option<String>,
     is_connected: bool,
     lateness: Lateness,
-    /// Whether the last chunk was late.
+    /// Whether the messages that were last read were late.
     late: bool,
     /// The number of consumers so far.
     consumers: u64,
@@ -217,7 +217,7 @@ impl Intake {
     /// Starts to read from the consumer.
     fn begin(&mut self) {
         // A message may have been damaged before this consumer could read it, even if nothing is pending now: the first
-        // chunk is always checked.
+        // messages are always checked.
         self.late = true;
         // After more than one failure, only a message proves that the source can be read. The catch-all may have none,
         // since it has no heartbeats.

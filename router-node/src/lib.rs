@@ -73,8 +73,8 @@ use tickwire_node::start::{Node, StartError};
 use tickwire_node::storage;
 use tokio::sync::{mpsc, watch};
 
-/// How many chunks may wait for the engine. Beyond that, intakes wait.
-const CHUNKS: usize = 32;
+/// How many reports of intakes may wait for the engine. Beyond that, intakes wait.
+const REPORTS: usize = 32;
 
 /// How many questions about interest may wait for the engine.
 const INQUIRIES: usize = 16;
@@ -119,7 +119,7 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
     node.nats.check().await?;
 
     let clock = Clock::start();
-    let (reports_sender, reports) = mpsc::channel(CHUNKS);
+    let (reports_sender, reports) = mpsc::channel(REPORTS);
     let (to_ownership, to_engine) = engine::driver::ownership_channels();
     let intakes = Context {
         nats: node.nats.clone(),

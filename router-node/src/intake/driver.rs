@@ -20,10 +20,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 /// How many messages are taken from the consumer at a time.
-const CHUNK: u64 = 256;
+const PULL_MESSAGES: u64 = 256;
 
 /// How many bytes of messages are taken at a time.
-const BYTES: usize = 1024 * 1024;
+const PULL_BYTES: usize = 1024 * 1024;
 
 /// How long live events may wait for a walk of the stream.
 const WALK_DEADLINE: Duration = Duration::from_secs(3);
@@ -159,8 +159,8 @@ impl Driver {
             description: format!("router {me} reads {}", tenure.source),
             after,
             filter: tenure.source.filter(),
-            batch: CHUNK,
-            bytes: BYTES,
+            batch: PULL_MESSAGES,
+            bytes: PULL_BYTES,
         };
         let pull = self.pull.insert(Pull::open(nats, plan).await?);
         Ok(Opened { pending: pull.pending, server: pull.server.clone() })

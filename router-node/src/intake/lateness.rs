@@ -1,5 +1,5 @@
 //! Whether messages are late: whether they may have waited in the stream for so long that retention has removed others
-//! before a reader got them. If not, the reader need not ask the stream about every chunk. Pure.
+//! before a reader got them. If not, the reader need not compare them with the stream. Pure.
 //!
 //! A reader is current when the stream holds nothing that it has not received. Every message that it receives later was
 //! stored after that moment. So if the reader was current a short time ago, neither this message nor an unread one

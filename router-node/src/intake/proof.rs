@@ -1,7 +1,7 @@
 //! What an intake checks before it claims anything: that retention has removed nothing unread, that the copy it reads
 //! lacks nothing that the leader has, and that the stream is still the one that it has read. Pure.
 
-use super::chunk::ReadMessages;
+use super::read_messages::ReadMessages;
 use super::trouble::IntakeTrouble;
 use super::{COMPARED, Doing, Intake, IntakeEvent, IntakeOutput, Opened, PLACES};
 use crate::checkpoint::Checkpoint;

@@ -38,8 +38,8 @@ use tracing::{debug, warn};
 /// How many messages are decoded before others have their turn.
 const TURN: usize = 16;
 
-/// The largest message of an answer.
-const CHUNK: usize = 256 * 1024;
+/// The largest part of an answer, in bytes.
+const MAX_PART: usize = 256 * 1024;
 
 /// How long the engine may take to answer an inquiry about interest.
 const INQUIRY_DEADLINE: Duration = Duration::from_millis(500);
@@ -281,7 +281,7 @@ impl Worker {
     async fn answer(&self, waiting: &Request, parts: Vec<ReplayPart<RoutedEvent>>) {
         let QueuedReplay { request, reply, .. } = waiting;
         let most = self.setup.nats.client.max_payload() / 2;
-        let most = most.saturating_sub(ENVELOPE).min(CHUNK);
+        let most = most.saturating_sub(ENVELOPE).min(MAX_PART);
         let (mut messages, mut through, mut removed): (Vec<ReplayPart<Bytes>>, Seq, bool) =
             (Vec::new(), request.from, false);
         for part in parts {

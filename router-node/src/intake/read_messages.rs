@@ -1,4 +1,4 @@
-//! What was read of a chunk of messages. Pure.
+//! The messages that an intake has read and not reported to the engine yet. Pure.
 
 use super::COMPARED;
 use crate::checkpoint::Mark;
@@ -9,7 +9,7 @@ use tickwire_core::coverage::completeness::MissingRange;
 use tickwire_core::event::Timestamp;
 use tickwire_core::ids::Seq;
 
-/// What was read of a chunk.
+/// Messages that were read, in the order of their sequences.
 #[derive(Debug, Default)]
 pub(super) struct ReadMessages {
     pub(super) events: Vec<Readable>,
