@@ -242,14 +242,14 @@ impl Engine {
         self.wake
     }
 
-    /// Sends the sections for these gateways. Returns whether all were sent; otherwise they stay in the builder until
-    /// there is a connection.
-    fn send(&mut self, now: Millis, gateways: Vec<NodeRef>, heartbeat: bool) -> bool {
+    /// Sends the sections for these gateways; with `include_empty`, also those without events. Returns whether all were
+    /// sent; otherwise they stay in the builder until there is a connection.
+    fn send(&mut self, now: Millis, gateways: Vec<NodeRef>, include_empty: bool) -> bool {
         if !self.is_connected {
             return gateways.is_empty();
         }
         for gateway in gateways {
-            let sections = self.routing.take(now, &gateway, heartbeat);
+            let sections = self.routing.take(now, &gateway, include_empty);
             if !sections.is_empty() {
                 self.outputs.push(EngineOutput::Send { gateway, epoch: self.epoch, sections });
             }

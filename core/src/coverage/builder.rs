@@ -203,9 +203,9 @@ impl<E> SectionBuilder<E> {
         self.due.iter()
     }
 
-    /// Takes the sections to send to `gateway`: those with events. `heartbeat` adds partitions with progress, a pending
-    /// announcement adds all partitions. Sections of one partition are in order.
-    pub fn take(&mut self, gateway: &NodeRef, heartbeat: bool) -> Vec<Section<E>> {
+    /// Takes the sections to send to `gateway`: those with events. `include_empty` adds partitions with progress, a
+    /// pending announcement adds all partitions. Sections of one partition are in order.
+    pub fn take(&mut self, gateway: &NodeRef, include_empty: bool) -> Vec<Section<E>> {
         let Some(pending) = self.gateways.get_mut(gateway) else {
             return Vec::new();
         };
@@ -215,7 +215,7 @@ impl<E> SectionBuilder<E> {
         let mut sections = std::mem::take(&mut pending.closed);
         for (partition, open) in &mut pending.open {
             let Some(through) = self.read.get(partition) else { continue };
-            if announce || !open.events.is_empty() || (heartbeat && *through > open.prev) {
+            if announce || !open.events.is_empty() || (include_empty && *through > open.prev) {
                 sections.push(open.close(*partition, pending.revision, *through));
             }
         }

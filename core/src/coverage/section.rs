@@ -6,7 +6,7 @@ use crate::ids::{Epoch, EpochId, NodeRef, Partition, Revision, Seq};
 
 /// All events in `(prev, through]` of a partition that match the gateway's interest at a revision.
 ///
-/// Without events it is a heartbeat. With `prev == through` it only announces the revision.
+/// Without events it only reports that the range was read. With `prev == through` it only announces the revision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Section<E> {
     /// The partition.

@@ -266,10 +266,10 @@ impl Routing {
         self.builder.gateways().cloned().collect()
     }
 
-    /// Takes the sections for `gateway`; with `heartbeat`, also how far partitions without events were read.
-    pub(crate) fn take(&mut self, now: Millis, gateway: &NodeRef, heartbeat: bool) -> Vec<Section<RoutedEvent>> {
+    /// Takes the sections for `gateway`; with `include_empty`, also how far partitions without events were read.
+    pub(crate) fn take(&mut self, now: Millis, gateway: &NodeRef, include_empty: bool) -> Vec<Section<RoutedEvent>> {
         self.flush.sent(gateway, now);
-        self.builder.take(gateway, heartbeat)
+        self.builder.take(gateway, include_empty)
     }
 
     /// How far everything was read. Once that is published and flushed, these are the checkpoints.
