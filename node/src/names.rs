@@ -12,7 +12,7 @@
 //! | `tw.storage` | problems with the storage of NATS, routers to all nodes |
 //! | `tw.name.<node>` | announcements of a node's name, to other nodes of the same name |
 //! | `tw.interest` | interest deltas, gateways to routers |
-//! | `tw.gwbeat` | gateway beats, gateways to routers |
+//! | `tw.gwbeat` | interest beats, gateways to routers |
 //! | `tw.snapshot.<gateway>.<nonce>` | requests for a gateway's whole interest |
 //! | `gw.<gateway>.<nonce>` | batches, routers to one start of one gateway |
 //! | `tw.replay` | requests for replays, gateways to one of the routers |
@@ -65,8 +65,8 @@ pub const STORAGE: &str = "tw.storage";
 /// Interest deltas.
 pub const INTEREST: &str = "tw.interest";
 
-/// Gateway beats.
-pub const GATEWAY_BEAT: &str = "tw.gwbeat";
+/// Interest beats.
+pub const INTEREST_BEAT: &str = "tw.gwbeat";
 
 /// Requests for replays, to any router.
 pub const REPLAY: &str = "tw.replay";

@@ -75,7 +75,7 @@ impl InterestSubscription {
         };
         Ok(Self {
             deltas: subscribe("interest_deltas", names::INTEREST, DELTA_BYTES)?,
-            beats: subscribe("gateway_beats", names::GATEWAY_BEAT, BEAT_BYTES)?,
+            beats: subscribe("interest_beats", names::INTEREST_BEAT, BEAT_BYTES)?,
         })
     }
 

@@ -21,7 +21,7 @@ struct RoleNeeds {
 fn needs(role: Role, stream: &str) -> RoleNeeds {
     let batches = names::gateway(NOBODY, "0");
     let snapshots = names::snapshot(NOBODY, "0");
-    let interest = [names::INTEREST, names::GATEWAY_BEAT].map(str::to_owned);
+    let interest = [names::INTEREST, names::INTEREST_BEAT].map(str::to_owned);
     let common = [
         names::beat(role.as_str()),
         names::name(NOBODY),

@@ -257,7 +257,7 @@ async fn strange_message_between_nodes_stops_no_node() {
     cluster.client.flush().await.unwrap();
     let mut subjects = vec![
         names::INTEREST.to_owned(),
-        names::GATEWAY_BEAT.to_owned(),
+        names::INTEREST_BEAT.to_owned(),
         names::VIEW.to_owned(),
         names::REPLAY.to_owned(),
         names::beat("router"),

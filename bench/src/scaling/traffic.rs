@@ -91,7 +91,7 @@ impl TrafficKind {
             [names::LEASES_BUCKET, names::VIEW_BUCKET].contains(&bucket).then_some(())
         };
         match subject {
-            names::GATEWAY_BEAT => Some(Self::InterestBeats),
+            names::INTEREST_BEAT => Some(Self::InterestBeats),
             names::INTEREST => Some(Self::Interest),
             names::VIEW => Some(Self::Announcements),
             _ if names::parse_gateway(subject).is_some() => Some(Self::Batches),

@@ -63,7 +63,7 @@ impl Edge {
         self.beat_at = now.plus(if lags { LAG.min(self.beat_interval) } else { self.beat_interval });
         let reached = (self.reached != GatewayCoverage::default()).then_some(self.reached);
         let beat = InterestBeat { gateway: self.gateway.clone(), revision: self.log.revision(), reached };
-        self.publish(Cow::Borrowed(names::GATEWAY_BEAT), &beat);
+        self.publish(Cow::Borrowed(names::INTEREST_BEAT), &beat);
         let outage = self.outage(now);
         metrics::SILENT_PARTITIONS.set(outage.map_or(0, |outage| outage.silent()) as f64);
         match (self.too_large, outage) {

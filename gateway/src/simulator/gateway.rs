@@ -248,7 +248,7 @@ impl SimCluster {
         }
         let mut message = match &*subject {
             names::INTEREST => SimMessage::Delta(0, wire::decode::<Delta>(&payload).unwrap()),
-            names::GATEWAY_BEAT => SimMessage::Beat(0, wire::decode::<InterestBeat>(&payload).unwrap()),
+            names::INTEREST_BEAT => SimMessage::Beat(0, wire::decode::<InterestBeat>(&payload).unwrap()),
             other => panic!("{other}"),
         };
         for router in 0..NODES {

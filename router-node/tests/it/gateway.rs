@@ -265,7 +265,7 @@ impl EdgeDriver {
             if subject == names::INTEREST && state.drops_deltas {
                 return;
             }
-            if subject == names::GATEWAY_BEAT && state.hides_coverage {
+            if subject == names::INTEREST_BEAT && state.hides_coverage {
                 let beat: InterestBeat = wire::decode(&payload).unwrap();
                 payload = wire::encode(&InterestBeat { reached: None, ..beat }).unwrap();
             }
