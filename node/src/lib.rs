@@ -9,7 +9,7 @@
 //!   our own connection, for messages that other programs can shape;
 //! * `direct` reads answers to direct gets, and `stored` single messages of a stream from its leader;
 //! * `epoch` names the epoch of the stream of events, and `writes` records whether NATS stores what is published;
-//! * `provision` sets up streams and buckets, and `storage` watches and repairs them;
+//! * `provision` sets up streams and buckets, and `storage` watches and restores them;
 //! * `lease` lets nodes agree which of them does something;
 //! * `view` turns beats into views, `membership` sends beats and distributes views, and `namesake` detects another node
 //!   of the same name;

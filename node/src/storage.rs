@@ -1,10 +1,10 @@
 //! Whether NATS keeps what tickwire needs, and stores new messages. Routers detect problems, report them to all nodes,
-//! and repair settings where that is safe.
+//! and restore settings where that is safe.
 //!
 //! ```text
 //! expected  the expected streams, and how one is read and compared
 //! health    from stream settings and write results to a problem    (pure)
-//! watch     a router reads the streams, reports problems to all nodes, and repairs what it may
+//! watch     a router reads the streams, reports problems to all nodes, and restores what it may
 //! reports   every node collects the reports: readiness, metric, log, and for a gateway's clients
 //! ```
 //!

@@ -1,4 +1,4 @@
-//! The streams that tickwire keeps in JetStream, and how one is read, compared and repaired.
+//! The streams that tickwire keeps in JetStream, and how one is read, compared and restored.
 
 use crate::config::StreamConfig;
 use crate::names;
@@ -121,16 +121,16 @@ impl ExpectedStream {
 
     /// Creates the stream, or restores its edited settings. It reads the stream first: an older read would undo what
     /// operators have changed since. `None` if there is nothing to do, because another router was first.
-    pub(super) async fn repair(
+    pub(super) async fn restore(
         &self,
         context: &Context,
         remedy: Remedy,
-    ) -> Result<Option<RepairedStream>, RepairError> {
+    ) -> Result<Option<RestoredStream>, RestoreError> {
         let found = look(context, self.name()).await?;
         Ok(match (remedy, found) {
             (Remedy::Create, None) => {
                 context.create_stream(self.wanted.clone()).await?;
-                Some(RepairedStream::Created)
+                Some(RestoredStream::Created)
             }
             (Remedy::Restore, Some(found)) => {
                 let (config, edits) = self.restore_settings(&found.config);
@@ -138,28 +138,28 @@ impl ExpectedStream {
                     return Ok(None);
                 }
                 let info = context.update_stream(config).await?;
-                Some(RepairedStream::Restored { through: info.state.last_sequence })
+                Some(RestoredStream::Settings { through: info.state.last_sequence })
             }
             _ => None,
         })
     }
 }
 
-/// A repair that was made.
+/// What was restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum RepairedStream {
-    /// The stream was created.
+pub(super) enum RestoredStream {
+    /// The missing stream was created again.
     Created,
-    /// The settings were restored.
-    Restored {
+    /// The edited settings were restored.
+    Settings {
         /// The last sequence that was stored before that.
         through: u64,
     },
 }
 
-/// Why a repair failed.
+/// Why a stream was not restored.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum RepairError {
+pub(super) enum RestoreError {
     #[error("{0}")]
     Look(#[from] RequestError),
     #[error("{0}")]
@@ -248,18 +248,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn repair_reads_the_stream_first_and_only_one_router_makes_it() {
+    async fn stream_is_read_before_it_is_restored_and_only_one_router_restores_it() {
         let server = NatsServer::start();
         let context = jetstream::new(async_nats::connect(server.url()).await.unwrap());
         let [events, ..] = kept(&config());
-        let repair = async |repair| events.repair(&context, repair).await.unwrap();
-        assert_eq!(repair(Remedy::Restore).await, None, "a missing stream is not restored");
-        assert_eq!(repair(Remedy::Create).await, Some(RepairedStream::Created));
-        assert_eq!(repair(Remedy::Create).await, None, "another router was first");
+        let restore = async |remedy| events.restore(&context, remedy).await.unwrap();
+        assert_eq!(restore(Remedy::Restore).await, None, "a missing stream is not restored");
+        assert_eq!(restore(Remedy::Create).await, Some(RestoredStream::Created));
+        assert_eq!(restore(Remedy::Create).await, None, "another router was first");
         let raised = Config { max_bytes: 2 << 30, ..events.wanted.clone() };
         context.update_stream(Config { allow_direct: false, ..raised.clone() }).await.unwrap();
-        assert_eq!(repair(Remedy::Restore).await, Some(RepairedStream::Restored { through: 0 }));
-        assert_eq!(repair(Remedy::Restore).await, None, "another router was first");
+        assert_eq!(restore(Remedy::Restore).await, Some(RestoredStream::Settings { through: 0 }));
+        assert_eq!(restore(Remedy::Restore).await, None, "another router was first");
         let found = look(&context, events.name()).await.unwrap().unwrap().config;
         assert_eq!((found.max_bytes, found.allow_direct), (raised.max_bytes, true), "limits are the operator's");
     }

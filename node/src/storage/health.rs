@@ -5,8 +5,8 @@
 //!   change of the stream's leader, which is over in seconds; reads of the stream are not answered either meanwhile. So
 //!   such writes count only when a read of the stream is answered although writes have failed for a while, and all
 //!   reads were answered since before the last of these writes began.
-//! * Clients get events whatever the state of buckets and dead letters is. These are created again or repaired before
-//!   their problem is reported, so they have more time.
+//! * Clients get events whatever the state of buckets and dead letters is. These are restored before their problem is
+//!   reported, so they have more time.
 //! * A missing stream is created again, and edited settings are restored, as every starting node does it. The stream of
 //!   events must be missing for a while before: a server that does not know it yet may have answered, and clients that
 //!   wait for events must be notified of what has happened.
@@ -41,7 +41,7 @@ const MISSING: u64 = 1_000;
 /// learn of it.
 const EDITED: u64 = 2_000;
 
-/// The repair by a router.
+/// How a router restores a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Remedy {
     /// Create the stream.
@@ -123,7 +123,7 @@ impl StreamHealth {
         })
     }
 
-    /// The repair to make now, if any.
+    /// How to restore the stream now, if that is due.
     pub fn remedy(&self, now: Millis) -> Option<Remedy> {
         match self.settings.as_ref().map(fault_in)? {
             Some(StorageFault::Missing) => {

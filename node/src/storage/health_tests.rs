@@ -183,7 +183,7 @@ fn edited_settings_are_restored_at_once_but_a_seal_is_not() {
 }
 
 #[test]
-fn bucket_that_is_repaired_soon_is_not_reported() {
+fn bucket_that_is_restored_soon_is_not_reported() {
     let mut health = health(LEASES);
     health.record(Millis(0), Some(there()));
     health.record(Millis(1_000), Some(StreamSettings::Missing));

@@ -1,14 +1,14 @@
-//! The router's part: it reads each stream once a second, reports problems to all nodes, and repairs what it may.
+//! The router's part: it reads each stream once a second, reports problems to all nodes, and restores what it may.
 //!
-//! Every router does this, because any of them may be the only one. Each reads the stream again before a repair, so
-//! that mostly one of them makes it; a repair that two make at once has no effect the second time.
+//! Every router does this, because any of them may be the only one. Each reads the stream again before it
+//! restores it, so that mostly one of them does so; if two do at once, the second time has no effect.
 
 use crate::config::StreamConfig;
 use crate::metrics;
 use crate::names;
 use crate::nats::Nats;
 use crate::storage::expected;
-use crate::storage::expected::{ExpectedStream, RepairError, RepairedStream, StreamSettings};
+use crate::storage::expected::{ExpectedStream, RestoreError, RestoredStream, StreamSettings};
 use crate::storage::health::StreamHealth;
 use async_nats::jetstream::stream::Info;
 use futures_util::StreamExt;
@@ -25,7 +25,7 @@ use tracing::{debug, info, warn};
 /// The pace of this task.
 const ROUND: Duration = Duration::from_millis(250);
 
-/// The pause between two reads of a stream, and between two attempts to repair it, in milliseconds.
+/// The pause between two reads of a stream, and between two attempts to restore it, in milliseconds.
 const PAUSE: u64 = 1_000;
 
 /// How often problems are reported again, in milliseconds.
@@ -37,15 +37,15 @@ struct Watched {
     /// The last sequence that was seen without edits.
     sound_until: u64,
     is_reading: bool,
-    is_repairing: bool,
+    is_restoring: bool,
     read_at: Millis,
-    repair_at: Millis,
+    restore_at: Millis,
 }
 
 /// A finished operation on the stream with this number.
 enum WatchResult {
     Read(usize, Option<Option<Box<Info>>>),
-    Repaired(usize, Result<Option<RepairedStream>, RepairError>),
+    Restored(usize, Result<Option<RestoredStream>, RestoreError>),
 }
 
 /// Watches until `stop` is cancelled.
@@ -67,7 +67,7 @@ struct StorageWatcher {
     nats: Nats,
     me: NodeRef,
     streams: Vec<Watched>,
-    /// At most one read and one repair for each stream.
+    /// At most one read and one attempt to restore it for each stream.
     under_way: FuturesUnordered<BoxFuture<'static, WatchResult>>,
     /// The last report, and when it was sent.
     reported: Vec<(String, StorageFault)>,
@@ -81,9 +81,9 @@ impl StorageWatcher {
             health: StreamHealth::new(kept),
             sound_until: 0,
             is_reading: false,
-            is_repairing: false,
+            is_restoring: false,
             read_at: now,
-            repair_at: now,
+            restore_at: now,
         };
         let streams = expected::kept(config).into_iter().map(watched).collect();
         Self { nats, me, streams, under_way: FuturesUnordered::new(), reported: Vec::new(), reported_at: now }
@@ -108,12 +108,12 @@ impl StorageWatcher {
                 continue;
             }
             let Some(remedy) = watched.health.remedy(now) else { continue };
-            if watched.is_repairing || watched.repair_at > now {
+            if watched.is_restoring || watched.restore_at > now {
                 continue;
             }
-            watched.is_repairing = true;
+            watched.is_restoring = true;
             self.under_way
-                .push(Box::pin(async move { WatchResult::Repaired(number, kept.repair(&context, remedy).await) }));
+                .push(Box::pin(async move { WatchResult::Restored(number, kept.restore(&context, remedy).await) }));
         }
     }
 
@@ -131,18 +131,18 @@ impl StorageWatcher {
                 }
                 watched.health.record(now, settings);
             }
-            WatchResult::Repaired(number, done) => {
+            WatchResult::Restored(number, done) => {
                 let Some(watched) = self.streams.get_mut(number) else { return };
-                (watched.is_repairing, watched.repair_at, watched.read_at) = (false, now.plus(PAUSE), now);
+                (watched.is_restoring, watched.restore_at, watched.read_at) = (false, now.plus(PAUSE), now);
                 let stream = watched.health.kept().name();
                 match done {
-                    Err(error) => warn!(stream, %error, "stream repair failed"),
+                    Err(error) => warn!(stream, %error, "stream not restored"),
                     Ok(None) => {}
-                    Ok(Some(RepairedStream::Created)) => {
+                    Ok(Some(RestoredStream::Created)) => {
                         metrics::STREAMS_RESTORED.increment(1);
                         warn!(stream, "missing stream created again, empty");
                     }
-                    Ok(Some(RepairedStream::Restored { through })) => {
+                    Ok(Some(RestoredStream::Settings { through })) => {
                         metrics::STREAMS_RESTORED.increment(1);
                         let after = watched.sound_until;
                         // Messages in between may be stored under other subjects.
