@@ -118,7 +118,7 @@ pub struct Outgoing {
     pub ask: Option<u64>,
 }
 
-/// A session as the edge sees it.
+/// What the edge knows of a session.
 #[derive(Debug)]
 struct Registration {
     user: UserId,
@@ -173,7 +173,7 @@ impl Edge {
 
     /// The members of the cluster have changed.
     pub fn take_view(&mut self, now: Millis, view: &View) {
-        self.rebalance.see(now, &self.gateway, self.log.view(), view, self.registrations.len());
+        self.rebalance.take_view(now, &self.gateway, self.log.view(), view, self.registrations.len());
         self.log.set_view(view.clone());
         self.interest_changed(now);
     }
@@ -286,7 +286,7 @@ impl Edge {
         for (number, shard) in (0..).zip(&mut self.shards) {
             let mine: Vec<u64> = away.iter().filter(|id| id.shard == number).map(|id| id.number).collect();
             if !mine.is_empty() {
-                shard.say(FromEdge::SendAway(mine));
+                shard.send(FromEdge::SendAway(mine));
             }
         }
     }
@@ -294,14 +294,14 @@ impl Edge {
     /// Notifies clients of an outage of the cluster, or of its end. Each turn calls this.
     pub fn check_upstream(&mut self, now: Millis) {
         let outage = self.outage(now);
-        let Some(code) = self.upstream.see(now, outage) else { return };
+        let Some(code) = self.upstream.update(now, outage) else { return };
         let reason = outage.map(|outage| match (outage, &self.stopped) {
             (Outage::NotStored, Some(stopped)) => stopped.to_string(),
             (outage, _) => outage.to_string(),
         });
         warn!(code = code.as_str(), reason, "upstream notice sent to clients");
         for shard in &mut self.shards {
-            shard.say(FromEdge::Upstream(code, reason.clone()));
+            shard.send(FromEdge::Upstream(code, reason.clone()));
         }
     }
 
@@ -325,11 +325,11 @@ impl Edge {
             }
             self.shards.iter_mut().for_each(|shard| shard.coverage_events(&coverage_events));
         }
-        self.shards.iter_mut().for_each(ShardQueue::look);
+        self.shards.iter_mut().for_each(ShardQueue::check);
         for asked in self.confirmations.take(now, &mut self.coverage) {
             metrics::CONFIRM_SECONDS.record(now.since(asked.at) as f64 / 1000.0);
             if let Some(shard) = self.shards.get_mut(usize::from(asked.session.shard)) {
-                shard.say(FromEdge::Confirmed(asked.session.number));
+                shard.send(FromEdge::Confirmed(asked.session.number));
             }
         }
     }

@@ -151,7 +151,7 @@ impl Index {
             number: self.walks,
             since,
         };
-        self.lists.look(&mut walk);
+        self.lists.search(&mut walk);
         // Subscribers of different filters are far apart in memory. Reading the first of each before they are used lets
         // the cache misses overlap.
         let first =

@@ -138,8 +138,8 @@ mod tests {
 
         let gap = Gap { reason: CompactString::const_new("lost"), p: Partition(1), from: Seq(20), to: Seq(30) };
         assert!(record.gaps(Millis(9), &[gap]));
-        let told = Missed { gaps: 1, range: Some((Seq(21), Seq(30))), ..Missed::default() };
-        assert_eq!(record.unlogged, Some((Millis(9), told)));
+        let noted = Missed { gaps: 1, range: Some((Seq(21), Seq(30))), ..Missed::default() };
+        assert_eq!(record.unlogged, Some((Millis(9), noted)));
         assert_eq!(record.missed, Missed { gaps: 1, range: Some((Seq(4), Seq(30))), ..all });
     }
 }

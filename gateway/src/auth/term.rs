@@ -47,7 +47,7 @@ impl TokenTerm {
     }
 
     /// What is due at `now`. The token is valid for `leeway` after its expiry.
-    pub(crate) fn look(&mut self, now: Duration, leeway: Duration) -> TermDue {
+    pub(crate) fn check(&mut self, now: Duration, leeway: Duration) -> TermDue {
         if self.is_over(now, leeway) {
             return TermDue::End;
         }
@@ -87,52 +87,52 @@ mod tests {
     fn expiry_is_announced_once_before_the_token_ends() {
         let mut term = TokenTerm::new(at(0), at(3_600));
         assert_eq!(term.wait(at(0), LEEWAY), Duration::from_secs(3_540));
-        assert_eq!(term.look(at(3_539), LEEWAY), TermDue::Nothing);
-        assert_eq!(term.look(at(3_540), LEEWAY), TermDue::Notice);
-        assert_eq!((term.look(at(3_541), LEEWAY), term.left(at(3_541))), (TermDue::Nothing, Duration::from_secs(59)));
+        assert_eq!(term.check(at(3_539), LEEWAY), TermDue::Nothing);
+        assert_eq!(term.check(at(3_540), LEEWAY), TermDue::Notice);
+        assert_eq!((term.check(at(3_541), LEEWAY), term.left(at(3_541))), (TermDue::Nothing, Duration::from_secs(59)));
         assert_eq!(term.wait(at(3_600), LEEWAY), LEEWAY);
-        assert_eq!(term.look(at(3_604), LEEWAY), TermDue::Nothing);
-        assert_eq!(term.look(at(3_605), LEEWAY), TermDue::End);
+        assert_eq!(term.check(at(3_604), LEEWAY), TermDue::Nothing);
+        assert_eq!(term.check(at(3_605), LEEWAY), TermDue::End);
     }
 
     #[test]
     fn expiry_of_a_short_token_is_announced_when_a_quarter_is_left() {
         let mut term = TokenTerm::new(at(0), at(8));
-        assert_eq!((term.look(at(5), LEEWAY), term.look(at(6), LEEWAY)), (TermDue::Nothing, TermDue::Notice));
+        assert_eq!((term.check(at(5), LEEWAY), term.check(at(6), LEEWAY)), (TermDue::Nothing, TermDue::Notice));
         // A token that was accepted after its expiry, within the leeway.
         let mut term = TokenTerm::new(at(2), at(0));
-        assert_eq!((term.wait(at(2), LEEWAY), term.look(at(2), LEEWAY)), (Duration::ZERO, TermDue::Notice));
+        assert_eq!((term.wait(at(2), LEEWAY), term.check(at(2), LEEWAY)), (Duration::ZERO, TermDue::Notice));
         assert_eq!((term.wait(at(2), LEEWAY), term.left(at(2))), (Duration::from_secs(3), Duration::ZERO));
     }
 
     #[test]
     fn new_token_is_announced_again_but_not_one_with_the_same_expiry() {
         let mut term = TokenTerm::new(at(0), at(100));
-        assert_eq!(term.look(at(80), LEEWAY), TermDue::Notice);
+        assert_eq!(term.check(at(80), LEEWAY), TermDue::Notice);
         term.renew(at(80), at(100));
-        assert_eq!(term.look(at(81), LEEWAY), TermDue::Nothing);
+        assert_eq!(term.check(at(81), LEEWAY), TermDue::Nothing);
         term.renew(at(81), at(1_000));
-        assert_eq!(term.look(at(200), LEEWAY), TermDue::Nothing);
-        assert_eq!(term.look(at(940), LEEWAY), TermDue::Notice);
+        assert_eq!(term.check(at(200), LEEWAY), TermDue::Nothing);
+        assert_eq!(term.check(at(940), LEEWAY), TermDue::Notice);
         // A token that expires sooner replaces it as well.
         term.renew(at(940), at(950));
-        assert_eq!(term.look(at(955), LEEWAY), TermDue::End);
+        assert_eq!(term.check(at(955), LEEWAY), TermDue::End);
     }
 
     #[test]
     fn clock_set_forward_or_back_is_followed() {
         let mut term = TokenTerm::new(at(0), at(3_600));
-        assert_eq!(term.look(at(10_000), LEEWAY), TermDue::End);
-        assert_eq!(term.look(at(1), LEEWAY), TermDue::Nothing);
-        assert_eq!(term.look(at(3_550), LEEWAY), TermDue::Notice);
+        assert_eq!(term.check(at(10_000), LEEWAY), TermDue::End);
+        assert_eq!(term.check(at(1), LEEWAY), TermDue::Nothing);
+        assert_eq!(term.check(at(3_550), LEEWAY), TermDue::Notice);
         assert_eq!(term.wait(Duration::ZERO, LEEWAY), at(3_605));
-        assert_eq!(term.look(Duration::ZERO, LEEWAY), TermDue::Nothing);
+        assert_eq!(term.check(Duration::ZERO, LEEWAY), TermDue::Nothing);
     }
 
     #[test]
     fn token_with_the_largest_expiry_never_ends() {
         let mut term = TokenTerm::new(at(0), Duration::MAX);
-        assert_eq!(term.look(at(u64::from(u32::MAX)), LEEWAY), TermDue::Nothing);
+        assert_eq!(term.check(at(u64::from(u32::MAX)), LEEWAY), TermDue::Nothing);
         assert!(term.wait(at(0), LEEWAY) > Duration::from_secs(1 << 62));
     }
 }

@@ -31,8 +31,8 @@ const COHORT_MS: u64 = 50;
 pub(crate) const ASK_BITS: u32 = 32;
 
 /// While shards have this many unprocessed chunks, or this many bytes of them, the cohort asks for nothing more.
-const UNDIGESTED: usize = 8;
-const UNDIGESTED_BYTES: usize = 2 * 1024 * 1024;
+const UNPROCESSED: usize = 8;
+const UNPROCESSED_BYTES: usize = 2 * 1024 * 1024;
 
 /// How many cohorts may run. There is one of each key, and further ones if clients read slowly.
 const RUNNING: usize = 32;
@@ -308,7 +308,7 @@ impl Cohorts {
 impl RunningCohort {
     /// Whether it must wait for its clients to read.
     fn is_blocked(&self) -> bool {
-        self.unprocessed >= UNDIGESTED || self.unprocessed_bytes >= UNDIGESTED_BYTES
+        self.unprocessed >= UNPROCESSED || self.unprocessed_bytes >= UNPROCESSED_BYTES
     }
 }
 

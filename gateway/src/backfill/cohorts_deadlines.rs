@@ -26,7 +26,7 @@ enum CohortInput {
     Busy(usize),
     Refused(usize),
     Unsent(usize),
-    Digested(u64),
+    Processed(u64),
     GiveWay(bool),
     ForgetAll,
 }
@@ -43,7 +43,7 @@ fn input() -> impl Strategy<Value = CohortInput> {
         1 => (0..4usize).prop_map(CohortInput::Busy),
         1 => (0..4usize).prop_map(CohortInput::Refused),
         1 => (0..4usize).prop_map(CohortInput::Unsent),
-        3 => (1..20u64).prop_map(CohortInput::Digested),
+        3 => (1..20u64).prop_map(CohortInput::Processed),
         1 => any::<bool>().prop_map(CohortInput::GiveWay),
         1 => Just(CohortInput::ForgetAll),
     ]
@@ -94,17 +94,17 @@ proptest! {
                         events: Vec::new(),
                     };
                     let part = ReplayPart::Events(section);
-                    let answer = ReplayAnswer { router: node("r"), epoch_id: LIFE, part, last };
+                    let answer = ReplayAnswer { router: node("r"), epoch_id: EPOCH, part, last };
                     cohorts.answer(Millis(now), ask, answer);
                 }
                 CohortInput::Busy(back) => {
                     let part = ReplayPart::Refused(ReplayRefusal::Busy);
-                    let answer = ReplayAnswer { router: node("r"), epoch_id: LIFE, part, last: true };
+                    let answer = ReplayAnswer { router: node("r"), epoch_id: EPOCH, part, last: true };
                     cohorts.answer(Millis(now), at(back).0, answer);
                 }
                 CohortInput::Refused(back) => cohorts.refused(Millis(now), at(back).0),
                 CohortInput::Unsent(back) => cohorts.unsent(Millis(now), at(back).0),
-                CohortInput::Digested(cohort) => cohorts.processed(cohort, usize::MAX),
+                CohortInput::Processed(cohort) => cohorts.processed(cohort, usize::MAX),
                 CohortInput::GiveWay(gives_way) => cohorts.pause(gives_way),
                 CohortInput::ForgetAll => cohorts.clear(),
             }

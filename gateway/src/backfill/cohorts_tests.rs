@@ -11,7 +11,7 @@ use super::*;
 #[path = "cohorts_deadlines.rs"]
 mod deadlines;
 
-const LIFE: EpochId = EpochId(7);
+const EPOCH: EpochId = EpochId(7);
 const TIMEOUT: u64 = 200;
 /// The time of three asks that are not answered.
 const GIVE_UP: u64 = 3 * TIMEOUT;
@@ -48,7 +48,7 @@ fn of_symbols(symbols: Option<BTreeSet<u8>>) -> Arc<Filter> {
 /// `(from, to]` of a single partition, and everything in it.
 fn ranges(from: u64, to: u64) -> BackfillRanges {
     let (from, to) = (vec![Seq(from)], vec![Seq(to)]);
-    BackfillRanges { epoch_id: LIFE, from, to, user: user(0), filters: vec![of_symbols(None)] }
+    BackfillRanges { epoch_id: EPOCH, from, to, user: user(0), filters: vec![of_symbols(None)] }
 }
 
 fn add(cohorts: &mut Cohorts, now: u64, session: u64, ranges: BackfillRanges) {
@@ -77,7 +77,7 @@ fn cover(cohorts: &mut Cohorts, now: u64, ask: u64, (prev, through): (u64, u64))
         events: Vec::new(),
     };
     let part = ReplayPart::Events(section);
-    cohorts.answer(Millis(now), ask, ReplayAnswer { router: node("r"), epoch_id: LIFE, part, last: true })
+    cohorts.answer(Millis(now), ask, ReplayAnswer { router: node("r"), epoch_id: EPOCH, part, last: true })
 }
 
 /// Answers with chunks that no shard processes, until nothing more is asked for. Returns how far the answers reached.
@@ -163,14 +163,14 @@ fn clogged_cohort_asks_for_nothing_and_lets_others_of_its_key_begin() {
     begin(&mut cohorts, 50);
     add(&mut cohorts, 50, 2, ranges(0, 100));
     assert!(begin(&mut cohorts, 100).is_empty(), "one of a key at a time");
-    assert_eq!(clog(&mut cohorts, 100, 0), UNDIGESTED as u64);
+    assert_eq!(clog(&mut cohorts, 100, 0), UNPROCESSED as u64);
     assert_eq!(cohorts.next_turn(), Some(Millis(100)), "the other one may begin");
     assert_eq!(begin(&mut cohorts, 100), [[2]]);
     let [(ask, 0, 100)] = asks(&mut cohorts, 100)[..] else { panic!("only the other one asks") };
     assert_eq!(ask >> ASK_BITS, 2);
     cohorts.processed(1, usize::MAX);
     let [(ask, from, 100)] = asks(&mut cohorts, 101)[..] else { panic!("it continues") };
-    assert_eq!((ask >> ASK_BITS, from), (1, UNDIGESTED as u64));
+    assert_eq!((ask >> ASK_BITS, from), (1, UNPROCESSED as u64));
 }
 
 #[test]
@@ -180,9 +180,9 @@ fn chunk_counts_until_every_shard_has_processed_it() {
     begin(&mut cohorts, 50);
     let (ask, ..) = asks(&mut cohorts, 50)[0];
     cover(&mut cohorts, 50, ask, (0, 1));
-    assert_eq!(cohorts.take(UNDIGESTED).len(), 1);
+    assert_eq!(cohorts.take(UNPROCESSED).len(), 1);
     assert!(asks(&mut cohorts, 50).is_empty());
-    assert!(cohorts.take(UNDIGESTED).is_empty(), "nothing was received, so there is nothing to process");
+    assert!(cohorts.take(UNPROCESSED).is_empty(), "nothing was received, so there is nothing to process");
     cohorts.processed(1, usize::MAX);
     assert_eq!(asks(&mut cohorts, 50).len(), 1);
 }
@@ -256,7 +256,7 @@ fn ask_numbers_distinguish_cohorts_from_live_coverage() {
         let (prev, through) = (Seq(prev), Seq(through));
         let section =
             tickwire_core::coverage::section::Section { partition, revision: Revision(1), prev, through, events };
-        live.offer(Millis(0), Epoch { epoch_id: LIFE, before: Seq(0) }, section, &mut coverage_events);
+        live.offer(Millis(0), Epoch { epoch_id: EPOCH, before: Seq(0) }, section, &mut coverage_events);
     }
     let asked = live.asks(Millis(0), Revision(1), &mut coverage_events);
     assert!(!asked.is_empty() && asked.iter().all(|ask| !Cohorts::is_cohort_ask(ask.number)));

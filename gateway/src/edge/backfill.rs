@@ -34,7 +34,7 @@ impl Edge {
         };
         for session in sessions {
             if let Some(shard) = self.shards.get_mut(usize::from(session.shard)) {
-                shard.say(FromEdge::Found(session.number, time, seq));
+                shard.send(FromEdge::Found(session.number, time, seq));
             }
         }
     }
@@ -45,7 +45,7 @@ impl Edge {
             metrics::COHORTS.increment(1);
             for (number, shard) in (0..).zip(&mut self.shards) {
                 let mine = sessions.iter().filter(|session| session.shard == number).map(|session| session.number);
-                shard.say(FromEdge::CohortFormed(cohort, mine.collect()));
+                shard.send(FromEdge::CohortFormed(cohort, mine.collect()));
             }
         }
         self.cohorts.pause(self.coverage.routers_busy());
@@ -73,10 +73,10 @@ impl Edge {
                 .then(|| Arc::new(BackfillChunk { cohort, events: coverage_events }));
             for shard in &mut self.shards {
                 if let Some(chunk) = &chunk {
-                    shard.say(FromEdge::Chunk(Arc::clone(chunk)));
+                    shard.send(FromEdge::Chunk(Arc::clone(chunk)));
                 }
                 if ends {
-                    shard.say(FromEdge::CohortEnded(cohort));
+                    shard.send(FromEdge::CohortEnded(cohort));
                 }
             }
         }

@@ -45,7 +45,7 @@ impl Rebalance {
     }
 
     /// The view has changed, with `count` sessions here. A gateway that is new in the view itself sends nobody away.
-    pub(super) fn see(&mut self, now: Millis, me: &NodeRef, before: &View, after: &View, count: usize) {
+    pub(super) fn take_view(&mut self, now: Millis, me: &NodeRef, before: &View, after: &View, count: usize) {
         let (before, after) = (gateways(before), gateways(after));
         if self.rate == 0 || before == after || !before.contains(me) {
             return;
@@ -141,14 +141,14 @@ mod tests {
     fn sessions_whose_home_moved_leave_at_the_rate_until_the_share_is_near() {
         let (two, three) = (view(&["gw-1", "gw-2"]), view(&["gw-1", "gw-2", "gw-3"]));
         let mut rebalance = Rebalance::new(2, 10_000);
-        rebalance.see(Millis(5), &node("gw-1"), &two, &three, 3_000);
+        rebalance.take_view(Millis(5), &node("gw-1"), &two, &three, 3_000);
         assert_eq!(rebalance.next_turn(), Some(Millis(10_005)));
         let mut all = registrations(3_000);
         let turns = run(&mut rebalance, &three, &mut all);
         assert_eq!(all.len(), 2_400, "a fifth above two thirds");
         assert!(turns.iter().all(|away| *away <= 60) && turns.len() > 10, "{turns:?}");
         let mut few = registrations(60);
-        rebalance.see(Millis(0), &node("gw-1"), &two, &three, 60);
+        rebalance.take_view(Millis(0), &node("gw-1"), &two, &three, 60);
         assert_eq!(run(&mut rebalance, &three, &mut few).iter().max(), Some(&10));
     }
 
@@ -157,7 +157,7 @@ mod tests {
         let (two, three) = (view(&["gw-1", "gw-2"]), view(&["gw-1", "gw-2", "gw-3"]));
         for (before, arrived, left) in [(0, 300, 300), (300, 0, 240), (300, 100, 340), (300, -100, 159)] {
             let mut rebalance = Rebalance::new(2, 10_000);
-            rebalance.see(Millis(0), &node("gw-1"), &two, &three, before);
+            rebalance.take_view(Millis(0), &node("gw-1"), &two, &three, before);
             let mut all = registrations((before as i64 + arrived) as u64);
             run(&mut rebalance, &three, &mut all);
             assert_eq!(all.len(), left, "{before} when it joined, and {arrived} since");
@@ -168,15 +168,15 @@ mod tests {
     fn member_that_joins_and_leaves_moves_nobody_and_a_new_gateway_sends_nobody_away() {
         let (one, two) = (view(&["gw-1"]), view(&["gw-1", "gw-3"]));
         let mut rebalance = Rebalance::new(2, 10_000);
-        rebalance.see(Millis(0), &node("gw-1"), &one, &two, 60);
-        rebalance.see(Millis(4_000), &node("gw-1"), &two, &one, 60);
+        rebalance.take_view(Millis(0), &node("gw-1"), &one, &two, 60);
+        rebalance.take_view(Millis(4_000), &node("gw-1"), &two, &one, 60);
         assert_eq!(rebalance.next_turn(), None);
-        rebalance.see(Millis(8_000), &node("gw-1"), &one, &two, 60);
+        rebalance.take_view(Millis(8_000), &node("gw-1"), &one, &two, 60);
         assert_eq!(rebalance.next_turn(), Some(Millis(18_000)));
         let mut newcomer = Rebalance::new(2, 10_000);
-        newcomer.see(Millis(0), &node("gw-3"), &one, &two, 60);
+        newcomer.take_view(Millis(0), &node("gw-3"), &one, &two, 60);
         let mut off = Rebalance::new(0, 10_000);
-        off.see(Millis(0), &node("gw-1"), &one, &two, 60);
+        off.take_view(Millis(0), &node("gw-1"), &one, &two, 60);
         assert_eq!((newcomer.next_turn(), off.next_turn()), (None, None));
     }
 }

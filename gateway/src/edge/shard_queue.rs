@@ -30,7 +30,7 @@ impl ShardQueue {
 
     /// Sends coverage events, unless too much waits for the shard.
     pub(super) fn coverage_events(&mut self, coverage_events: &Arc<SharedCoverageEvents>) {
-        self.look();
+        self.check();
         let waiting = self.shard.waiting();
         // `Adopt` and `Reset` begin a partition or an epoch. They are rare, and never skipped.
         let may_skip = coverage_events
@@ -45,18 +45,18 @@ impl ShardQueue {
             let events = self.skipped.add(&coverage_events.events);
             metrics::SHARD_SKIPPED_EVENTS.increment(events);
         } else {
-            self.say(FromEdge::CoverageEvents(Arc::clone(coverage_events)));
+            self.send(FromEdge::CoverageEvents(Arc::clone(coverage_events)));
         }
     }
 
     /// Sends any other message, after the ranges that were skipped before it.
-    pub(super) fn say(&mut self, message: FromEdge) {
+    pub(super) fn send(&mut self, message: FromEdge) {
         self.send_skipped();
-        self.send(message);
+        self.enqueue(message);
     }
 
     /// Checks whether the shard has caught up. If so, sends the skipped ranges.
-    pub(super) fn look(&mut self) {
+    pub(super) fn check(&mut self) {
         if self.is_behind && self.shard.waiting() <= self.most / 2 {
             self.is_behind = false;
             info!(shard = self.number, "shard has caught up");
@@ -67,12 +67,13 @@ impl ShardQueue {
     fn send_skipped(&mut self) {
         let ranges = self.skipped.take();
         if !ranges.is_empty() {
-            self.send(FromEdge::Skipped(ranges));
+            self.enqueue(FromEdge::Skipped(ranges));
         }
     }
 
-    /// Sends a message. An ended shard has no sessions left, and the code that started it handles the reason.
-    fn send(&self, message: FromEdge) {
+    /// Puts a message into the queue. An ended shard has no sessions left, and the code that started it handles the
+    /// reason.
+    fn enqueue(&self, message: FromEdge) {
         if !self.shard.send(ToShard::Edge(message)) {
             debug!(shard = self.number, "message to an ended shard dropped");
         }
@@ -165,14 +166,14 @@ mod tests {
             queue.coverage_events(&large(seq));
         }
         // A confirmation keeps its place between the events before and after it, also if these are skipped.
-        queue.say(FromEdge::Confirmed(7));
+        queue.send(FromEdge::Confirmed(7));
         queue.coverage_events(&large(10));
         let left_out = |from, through| format!("left out {:?}", [skipped(0, from, through, true)]);
         let first = ["coverage events 1".to_owned(), "coverage events 1".to_owned()].into_iter();
         let expected: Vec<String> = first.chain([left_out(2, 9), "confirmed 7".to_owned()]).collect();
         assert_eq!(taken(&mut inbox).await, expected);
         // What the shard has taken counts until it asks for more.
-        queue.look();
+        queue.check();
         assert!(queue.is_behind);
         queue.shard.send(ToShard::Edge(FromEdge::Confirmed(8)));
         assert_eq!(taken(&mut inbox).await, ["confirmed 8"]);

@@ -84,7 +84,7 @@ impl Outage {
         Partitions::of(coverage.stuck(before(STUCK_MS)?)).map(Self::Stuck)
     }
 
-    /// The number of partitions that no router reports anything of.
+    /// The number of partitions of which no router reports anything.
     pub(super) fn silent(&self) -> usize {
         match self {
             Self::NeverReported(partitions) | Self::Silent(partitions, _) => partitions.count(),
@@ -151,7 +151,7 @@ impl Upstream {
     }
 
     /// Takes the outage of now, and returns the notice for clients, if one is due.
-    pub(super) fn see(&mut self, now: Millis, outage: Option<Outage>) -> Option<NoticeCode> {
+    pub(super) fn update(&mut self, now: Millis, outage: Option<Outage>) -> Option<NoticeCode> {
         let Some(outage) = outage else {
             self.outage = None;
             return std::mem::take(&mut self.notified).then_some(NoticeCode::UpstreamRestored);

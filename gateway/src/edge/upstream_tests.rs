@@ -21,13 +21,13 @@ const LIMITS: RepairLimits = RepairLimits {
 #[test]
 fn only_a_long_break_is_notified_and_only_once() {
     let mut upstream = Upstream::default();
-    let mut see = |at, connected: bool| upstream.see(Millis(at), (!connected).then_some(Outage::Disconnected));
-    assert_eq!([see(0, true), see(100, false), see(1_000, false), see(1_050, true)], [None; 4]);
-    assert_eq!([see(2_000, false), see(2_999, false)], [None; 2]);
-    assert_eq!(see(3_000, false), Some(NoticeCode::UpstreamLost));
-    assert_eq!([see(3_001, false), see(9_000, false)], [None; 2]);
-    assert_eq!(see(9_500, true), Some(NoticeCode::UpstreamRestored));
-    assert_eq!([see(9_501, true), see(10_000, false)], [None; 2]);
+    let mut update = |at, connected: bool| upstream.update(Millis(at), (!connected).then_some(Outage::Disconnected));
+    assert_eq!([update(0, true), update(100, false), update(1_000, false), update(1_050, true)], [None; 4]);
+    assert_eq!([update(2_000, false), update(2_999, false)], [None; 2]);
+    assert_eq!(update(3_000, false), Some(NoticeCode::UpstreamLost));
+    assert_eq!([update(3_001, false), update(9_000, false)], [None; 2]);
+    assert_eq!(update(9_500, true), Some(NoticeCode::UpstreamRestored));
+    assert_eq!([update(9_501, true), update(10_000, false)], [None; 2]);
     assert_eq!(upstream.next_check(), Some(Millis(11_000)));
 }
 
@@ -35,7 +35,7 @@ fn only_a_long_break_is_notified_and_only_once() {
 fn storage_failure_reported_by_routers_is_notified_at_once() {
     let mut upstream = Upstream::default();
     let notified =
-        [Some(Outage::NotStored), Some(Outage::NotStored), None].map(|outage| upstream.see(Millis(7), outage));
+        [Some(Outage::NotStored), Some(Outage::NotStored), None].map(|outage| upstream.update(Millis(7), outage));
     assert_eq!(notified, [Some(NoticeCode::UpstreamLost), None, Some(NoticeCode::UpstreamRestored)]);
 }
 
@@ -46,7 +46,7 @@ fn next_look_is_in_the_future_after_each_look() {
     let never_reported = Outage::NeverReported(Partitions { first: Partition(0), others: 1 });
     // The connection comes and goes, and no router ever reports anything.
     for outage in [Outage::Disconnected, never_reported, Outage::Disconnected, never_reported, never_reported] {
-        upstream.see(now, Some(outage));
+        upstream.update(now, Some(outage));
         assert!(upstream.next_check().is_none_or(|at| at > now), "{outage:?} at {now:?}");
         now = now.plus(900);
     }
@@ -95,13 +95,13 @@ fn every_kind_of_outage_is_detected_within_seconds() {
 #[test]
 fn silence_while_nats_was_disconnected_does_not_count() {
     let (mut coverage, mut upstream) = (Coverage::new(2, LIMITS), Upstream::default());
-    let see = |coverage: &Coverage<&'static str>, upstream: &mut Upstream, now: u64, connected: bool| {
+    let update = |coverage: &Coverage<&'static str>, upstream: &mut Upstream, now: u64, connected: bool| {
         let standing = (connected, true);
         let since = upstream.silence_since(Millis(now), standing);
-        upstream.see(Millis(now), Outage::of(Millis(now), standing, coverage, HEARTBEAT, since))
+        upstream.update(Millis(now), Outage::of(Millis(now), standing, coverage, HEARTBEAT, since))
     };
     let mut see_all = |coverage: &Coverage<&'static str>, looks: &[(u64, bool)]| -> Vec<Option<NoticeCode>> {
-        looks.iter().map(|(now, connected)| see(coverage, &mut upstream, *now, *connected)).collect()
+        looks.iter().map(|(now, connected)| update(coverage, &mut upstream, *now, *connected)).collect()
     };
     cover(&mut coverage, 0, 0, (0, 1));
     cover(&mut coverage, 0, 1, (0, 1));
@@ -133,12 +133,12 @@ proptest! {
 
     #[test]
     fn next_look_is_never_in_the_past_and_a_lasting_outage_is_notified(
-        seen in prop::collection::vec((0..4_000u64, outage()), 1..40),
+        outages in prop::collection::vec((0..4_000u64, outage()), 1..40),
     ) {
         let (mut upstream, mut now, mut since) = (Upstream::default(), Millis(0), None);
-        for (ms, outage) in seen {
+        for (ms, outage) in outages {
             now = now.plus(ms);
-            let notified = upstream.see(now, outage);
+            let notified = upstream.update(now, outage);
             prop_assert!(upstream.next_check().is_none_or(|at| at > now));
             since = outage.and(since.or(Some(now)));
             // BEGIN_MS is the longest time that any outage may last before clients are notified.

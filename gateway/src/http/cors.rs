@@ -26,7 +26,7 @@ pub(super) async fn preflight(State(front): State<Arc<HttpState>>, headers: Head
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err(refused) => refused.into_response(),
     };
-    tell(&front, &headers, &mut response);
+    add_headers(&front, &headers, &mut response);
     let is_allowed = response.status() == StatusCode::NO_CONTENT;
     let response_headers = response.headers_mut();
     response_headers.insert(header::ALLOW, HeaderValue::from_static(METHODS));
@@ -41,12 +41,12 @@ pub(super) async fn preflight(State(front): State<Arc<HttpState>>, headers: Head
 /// Answers a method that `/v1/connect` does not have.
 pub(super) async fn wrong_method(State(front): State<Arc<HttpState>>, headers: HeaderMap) -> Response {
     let mut response = (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, METHODS)]).into_response();
-    tell(&front, &headers, &mut response);
+    add_headers(&front, &headers, &mut response);
     response
 }
 
 /// Adds the headers that let the page read the answer, also an error, if its origin may connect.
-pub(crate) fn tell(front: &HttpState, headers: &HeaderMap, response: &mut Response) {
+pub(crate) fn add_headers(front: &HttpState, headers: &HeaderMap, response: &mut Response) {
     let response_headers = response.headers_mut();
     response_headers.append(header::VARY, HeaderValue::from_static("origin"));
     if let Some(origin) = headers.get(header::ORIGIN)

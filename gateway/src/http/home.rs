@@ -38,7 +38,7 @@ pub(crate) async fn connect(
     let mut response = found.map_or_else(HttpRefusal::into_response, |home| Json(home).into_response());
     let status = response.status();
     metrics::HOME_REQUESTS.with(status.as_u16().to_string()).increment(1);
-    cors::tell(&front, &headers, &mut response);
+    cors::add_headers(&front, &headers, &mut response);
     response
 }
 

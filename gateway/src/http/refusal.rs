@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn refused_client_is_told_when_to_retry() {
+    fn refused_client_gets_a_time_to_retry() {
         let response = HttpRefusal::later("full", 5).into_response();
         assert_eq!(
             (response.status().as_u16(), &response.headers()[header::RETRY_AFTER]),

@@ -83,38 +83,38 @@ impl Lists {
     }
 
     /// Reads every list that may have a filter that the event of `walk` matches.
-    pub(super) fn look(&self, walk: &mut MatchWalk<'_>) {
+    pub(super) fn search(&self, walk: &mut MatchWalk<'_>) {
         let event = walk.event;
         let Some(of_kind) = self.kinds.get(&event.kind) else { return };
         if let Some(symbol) = event.symbol.as_ref().filter(|_| !self.symbols.is_empty()) {
-            walk.look(Dimension::Symbol, self.symbols.get(symbol));
+            walk.collect(Dimension::Symbol, self.symbols.get(symbol));
         }
         walk.lap(Dimension::Symbol);
         if !self.rooms.is_empty() {
             for room in &event.rooms {
-                walk.look(Dimension::Room, self.rooms.get(room));
+                walk.collect(Dimension::Room, self.rooms.get(room));
             }
         }
         walk.lap(Dimension::Room);
         if let Some(pattern) = event.pattern.as_ref().filter(|_| !self.patterns.is_empty()) {
-            walk.look(Dimension::Pattern, self.patterns.get(pattern));
+            walk.collect(Dimension::Pattern, self.patterns.get(pattern));
         }
         walk.lap(Dimension::Pattern);
         if !self.tags.is_empty() {
             for tag in &event.tags {
-                walk.look(Dimension::Tag, self.tags.get(tag));
+                walk.collect(Dimension::Tag, self.tags.get(tag));
             }
         }
         walk.lap(Dimension::Tag);
         if let Some(regime) = event.regime {
-            walk.look(Dimension::Regime, Some(&of_kind.regimes[regime as usize]));
+            walk.collect(Dimension::Regime, Some(&of_kind.regimes[regime as usize]));
         }
         walk.lap(Dimension::Regime);
         if let Some(tier) = event.tier {
-            walk.look(Dimension::Tier, Some(&of_kind.tiers[tier as usize]));
+            walk.collect(Dimension::Tier, Some(&of_kind.tiers[tier as usize]));
         }
         walk.lap(Dimension::Tier);
-        walk.look(Dimension::Any, Some(&of_kind.any));
+        walk.collect(Dimension::Any, Some(&of_kind.any));
         walk.lap(Dimension::Any);
     }
 

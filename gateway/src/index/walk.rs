@@ -26,7 +26,7 @@ pub(super) struct MatchWalk<'a> {
 
 impl MatchWalk<'_> {
     /// Collects the matches in the list of one value of the event, if there is such a list.
-    pub(super) fn look(&mut self, dimension: Dimension, list: Option<&List>) {
+    pub(super) fn collect(&mut self, dimension: Dimension, list: Option<&List>) {
         let tally = self.statistics.of_mut(dimension);
         tally.lookups += 1;
         let Some(list) = list else { return };

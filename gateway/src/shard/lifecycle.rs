@@ -162,9 +162,9 @@ impl<S: Socket> Shard<S> {
             session.beat_at = now.plus(pause);
             // Unread bytes are a sign of life, whatever the reason that they are not read yet.
             if session.reading != SocketReading::Awaited {
-                session.pulse.heard(now);
+                session.pulse.received(now);
             }
-            match session.pulse.look(now, heartbeat, patience, session.socket.unsent() > 0) {
+            match session.pulse.check(now, heartbeat, patience, session.socket.unsent() > 0) {
                 PulseVerdict::Alive => self.heartbeat(now, number),
                 PulseVerdict::CheckAgain => session.beat_at = now.plus(SECOND_LOOK_MS.min(heartbeat)),
                 PulseVerdict::Stalled => return self.close(now, number, CloseCode::SlowConsumer),
@@ -329,9 +329,9 @@ impl<S: Socket> Shard<S> {
         }
         let Some(session) = self.sessions.get_mut(number) else { return };
         session.stage = SessionStage::Closing;
-        let said = session.socket.close(code);
+        let closing = session.socket.close(code);
         self.watch(number);
-        if said.is_err() {
+        if closing.is_err() {
             self.remove(now, number);
         } else {
             self.set_timer(number, now.plus(CLOSE_GRACE_MS));

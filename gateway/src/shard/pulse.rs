@@ -57,12 +57,12 @@ impl Pulse {
     }
 
     /// The client sent something.
-    pub(crate) fn heard(&mut self, now: Millis) {
+    pub(crate) fn received(&mut self, now: Millis) {
         (self.alive, self.pinged, self.slack, self.was_silent) = (now, None, 0, false);
     }
 
     /// The kernel accepted `bytes` of those that waited for it.
-    pub(crate) fn took(&mut self, now: Millis, bytes: usize) {
+    pub(crate) fn accepted(&mut self, now: Millis, bytes: usize) {
         if bytes == 0 {
             return;
         }
@@ -77,7 +77,7 @@ impl Pulse {
 
     /// Checks the client. Must be called once in a heartbeat, and again after [`PulseVerdict::CheckAgain`]. `waits`:
     /// bytes wait for the kernel. `patience` is how long a client may read nothing at least, in milliseconds.
-    pub(crate) fn look(&mut self, now: Millis, heartbeat: u64, patience: u64, waits: bool) -> PulseVerdict {
+    pub(crate) fn check(&mut self, now: Millis, heartbeat: u64, patience: u64, waits: bool) -> PulseVerdict {
         let silence = heartbeat * SILENT_HEARTBEATS;
         let verdict = if waits {
             if now.since(self.moved) >= silence.max(patience) { PulseVerdict::Stalled } else { PulseVerdict::Alive }
@@ -101,9 +101,9 @@ mod tests {
     const PATIENCE: u64 = 10_000;
 
     /// The result of a check, or of a second one if the first is doubtful.
-    fn look(pulse: &mut Pulse, at: u64, waits: bool) -> PulseVerdict {
-        match pulse.look(Millis(at), HEARTBEAT, PATIENCE, waits) {
-            PulseVerdict::CheckAgain => pulse.look(Millis(at + 1), HEARTBEAT, PATIENCE, waits),
+    fn check(pulse: &mut Pulse, at: u64, waits: bool) -> PulseVerdict {
+        match pulse.check(Millis(at), HEARTBEAT, PATIENCE, waits) {
+            PulseVerdict::CheckAgain => pulse.check(Millis(at + 1), HEARTBEAT, PATIENCE, waits),
             verdict => verdict,
         }
     }
@@ -112,14 +112,14 @@ mod tests {
     fn client_is_silent_three_heartbeats_after_an_unanswered_ping() {
         let mut pulse = Pulse::new(Millis(0));
         // Without a ping silence means nothing.
-        assert_eq!(look(&mut pulse, 10 * HEARTBEAT, false), PulseVerdict::Alive);
+        assert_eq!(check(&mut pulse, 10 * HEARTBEAT, false), PulseVerdict::Alive);
         for beat in 10..13 {
             pulse.pinged(Millis(beat * HEARTBEAT));
-            assert_eq!(look(&mut pulse, (beat + 1) * HEARTBEAT - 1, false), PulseVerdict::Alive);
+            assert_eq!(check(&mut pulse, (beat + 1) * HEARTBEAT - 1, false), PulseVerdict::Alive);
         }
-        assert_eq!(look(&mut pulse, 13 * HEARTBEAT, false), PulseVerdict::Silent);
-        pulse.heard(Millis(13 * HEARTBEAT));
-        assert_eq!(look(&mut pulse, 20 * HEARTBEAT, false), PulseVerdict::Alive);
+        assert_eq!(check(&mut pulse, 13 * HEARTBEAT, false), PulseVerdict::Silent);
+        pulse.received(Millis(13 * HEARTBEAT));
+        assert_eq!(check(&mut pulse, 20 * HEARTBEAT, false), PulseVerdict::Alive);
     }
 
     #[test]
@@ -127,29 +127,29 @@ mod tests {
         let mut pulse = Pulse::new(Millis(0));
         pulse.pinged(Millis(0));
         for second in 1..600 {
-            pulse.took(Millis(second * 1_000), 8_192);
-            assert_eq!(look(&mut pulse, second * 1_000, true), PulseVerdict::Alive, "after {second} s");
+            pulse.accepted(Millis(second * 1_000), 8_192);
+            assert_eq!(check(&mut pulse, second * 1_000, true), PulseVerdict::Alive, "after {second} s");
         }
         // Everything is sent, and the ping is behind what the kernels hold: 256 KiB at 8 KiB a second take 32 seconds.
         let end = 599_000;
-        assert_eq!(look(&mut pulse, end + 3 * HEARTBEAT + 7_000, false), PulseVerdict::Alive);
-        assert_eq!(look(&mut pulse, end + 3 * HEARTBEAT + 8_000, false), PulseVerdict::Silent);
+        assert_eq!(check(&mut pulse, end + 3 * HEARTBEAT + 7_000, false), PulseVerdict::Alive);
+        assert_eq!(check(&mut pulse, end + 3 * HEARTBEAT + 8_000, false), PulseVerdict::Silent);
     }
 
     #[test]
     fn client_that_reads_nothing_is_stalled_even_if_it_sends() {
         let mut pulse = Pulse::new(Millis(0));
-        assert_eq!(look(&mut pulse, 1_000, false), PulseVerdict::Alive);
+        assert_eq!(check(&mut pulse, 1_000, false), PulseVerdict::Alive);
         for second in 2..46 {
-            pulse.heard(Millis(second * 1_000));
-            assert_eq!(look(&mut pulse, second * 1_000, true), PulseVerdict::Alive, "after {second} s");
+            pulse.received(Millis(second * 1_000));
+            assert_eq!(check(&mut pulse, second * 1_000, true), PulseVerdict::Alive, "after {second} s");
         }
-        assert_eq!(look(&mut pulse, 46_000, true), PulseVerdict::Stalled);
+        assert_eq!(check(&mut pulse, 46_000, true), PulseVerdict::Stalled);
         // With a short heartbeat interval `patience` still holds.
         let mut pulse = Pulse::new(Millis(0));
-        assert_eq!(pulse.look(Millis(9_999), 100, PATIENCE, true), PulseVerdict::Alive);
-        assert_eq!(pulse.look(Millis(10_000), 100, PATIENCE, true), PulseVerdict::CheckAgain);
-        assert_eq!(pulse.look(Millis(10_100), 100, PATIENCE, true), PulseVerdict::Stalled);
+        assert_eq!(pulse.check(Millis(9_999), 100, PATIENCE, true), PulseVerdict::Alive);
+        assert_eq!(pulse.check(Millis(10_000), 100, PATIENCE, true), PulseVerdict::CheckAgain);
+        assert_eq!(pulse.check(Millis(10_100), 100, PATIENCE, true), PulseVerdict::Stalled);
     }
 
     #[test]
@@ -159,31 +159,31 @@ mod tests {
             pulse.pinged(Millis(0));
             // The process was suspended for an hour.
             let late = 3_600_000;
-            assert_eq!(pulse.look(Millis(late), HEARTBEAT, PATIENCE, waits), PulseVerdict::CheckAgain);
+            assert_eq!(pulse.check(Millis(late), HEARTBEAT, PATIENCE, waits), PulseVerdict::CheckAgain);
             if waits {
-                pulse.took(Millis(late + 1), 100)
+                pulse.accepted(Millis(late + 1), 100)
             } else {
-                pulse.heard(Millis(late + 1))
+                pulse.received(Millis(late + 1))
             }
-            assert_eq!(pulse.look(Millis(late + 1_000), HEARTBEAT, PATIENCE, waits), PulseVerdict::Alive);
+            assert_eq!(pulse.check(Millis(late + 1_000), HEARTBEAT, PATIENCE, waits), PulseVerdict::Alive);
             // The next silence is doubtful again.
             pulse.pinged(Millis(late + 2_000));
             let later = Millis(2 * late);
-            assert_eq!(pulse.look(later, HEARTBEAT, PATIENCE, waits), PulseVerdict::CheckAgain);
+            assert_eq!(pulse.check(later, HEARTBEAT, PATIENCE, waits), PulseVerdict::CheckAgain);
         }
     }
 
     #[test]
     fn extra_time_for_a_slow_pace_ends_with_the_next_answer() {
         let mut pulse = Pulse::new(Millis(0));
-        pulse.took(Millis(10_000), 10);
-        pulse.heard(Millis(11_000));
+        pulse.accepted(Millis(10_000), 10);
+        pulse.received(Millis(11_000));
         pulse.pinged(Millis(12_000));
-        assert_eq!(look(&mut pulse, 12_000 + 3 * HEARTBEAT, false), PulseVerdict::Silent);
+        assert_eq!(check(&mut pulse, 12_000 + 3 * HEARTBEAT, false), PulseVerdict::Silent);
         // The extra time is five minutes at most.
         let mut pulse = Pulse::new(Millis(0));
-        pulse.took(Millis(10_000_000), 10);
+        pulse.accepted(Millis(10_000_000), 10);
         pulse.pinged(Millis(10_000_000));
-        assert_eq!(look(&mut pulse, 10_000_000 + 3 * HEARTBEAT + MOST_SLACK, false), PulseVerdict::Silent);
+        assert_eq!(check(&mut pulse, 10_000_000 + 3 * HEARTBEAT + MOST_SLACK, false), PulseVerdict::Silent);
     }
 }

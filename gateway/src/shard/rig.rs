@@ -157,7 +157,7 @@ impl Rig {
     }
 
     /// A client sends a frame.
-    pub(super) fn say(&mut self, number: u64, content: &Value) {
+    pub(super) fn send_frame(&mut self, number: u64, content: &Value) {
         self.send(number, &frame(TEXT, content.to_string().as_bytes()));
     }
 

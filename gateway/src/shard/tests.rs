@@ -129,7 +129,7 @@ async fn run(inputs: Vec<TurnInput>) -> Result<(), TestCaseError> {
             TurnInput::Say(which, frame) => {
                 let count = if matches!(frame, SentFrame::Flood) { 300 } else { 1 };
                 for number in pick(which).into_iter().flat_map(|number| vec![number; count]) {
-                    rig.say(number, &to_json(frame));
+                    rig.send_frame(number, &to_json(frame));
                 }
             }
             TurnInput::Leave(which) => {
@@ -231,7 +231,7 @@ async fn client_that_has_just_arrived_is_notified_of_an_outage() {
     rig.settle().await;
     rig.read_until(number, "\"upstream_lost\"");
     rig.take(FromEdge::Confirmed(number));
-    rig.say(number, &json!({ "action": "ping" }));
+    rig.send_frame(number, &json!({ "action": "ping" }));
     rig.settle().await;
     rig.read_until(number, "\"pong\"");
 }
@@ -278,7 +278,10 @@ async fn resume(rig: &mut Rig, number: u64, seq: u64) -> Position {
 async fn ask_to_resume(rig: &mut Rig, number: u64, seq: u64) -> Position {
     let position = Position { epoch_id: EpochId(1), seqs: vec![Seq(seq); usize::from(PARTITIONS)] };
     let subscriptions = json!({ "mine": { "filter": {} } });
-    rig.say(number, &json!({ "action": "resume", "position": position.to_string(), "subscriptions": subscriptions }));
+    rig.send_frame(
+        number,
+        &json!({ "action": "resume", "position": position.to_string(), "subscriptions": subscriptions }),
+    );
     rig.settle().await;
     position
 }
@@ -329,16 +332,16 @@ async fn resume_far_ahead_of_a_gateway_with_an_outage_is_refused_with_retry_late
     let later = json!({ "action": "resume", "position": later.to_string(), "subscriptions": subscriptions });
     for (notice, code) in [(NoticeCode::UpstreamLost, "503"), (NoticeCode::UpstreamRestored, "415")] {
         rig.take(FromEdge::Upstream(notice, None));
-        rig.say(number, &resume);
+        rig.send_frame(number, &resume);
         rig.settle().await;
         rig.read_until(number, &format!("\"error\",\"code\":{code}"));
         if code == "503" {
-            rig.say(number, &later);
+            rig.send_frame(number, &later);
             rig.settle().await;
             rig.read_until(number, "\"error\",\"code\":503");
         }
     }
-    rig.say(number, &later);
+    rig.send_frame(number, &later);
     rig.settle().await;
     rig.take(FromEdge::Confirmed(number));
     rig.read_until(number, "\"reason\":\"reset\"");
@@ -351,7 +354,7 @@ async fn session_with_a_backfill_is_notified_of_a_new_epoch_even_without_subscri
     let number = rig.welcome().await;
     rig.events(0, 5);
     resume(&mut rig, number, 10).await;
-    rig.say(number, &json!({ "action": "unsubscribe", "name": "*" }));
+    rig.send_frame(number, &json!({ "action": "unsubscribe", "name": "*" }));
     rig.settle().await;
     rig.read_until(number, "\"subscriptions\":{}");
     let epoch = Epoch { epoch_id: EpochId(2), before: Seq(0) };
@@ -364,7 +367,7 @@ async fn session_with_a_backfill_is_notified_of_a_new_epoch_even_without_subscri
 async fn client_that_leaves_before_its_welcome_frees_its_place() {
     let mut rig = Rig::new();
     let [stays, closes] = [rig.arrive(None), rig.arrive(None)];
-    rig.say(closes, &json!({ "action": "ping" }));
+    rig.send_frame(closes, &json!({ "action": "ping" }));
     rig.clients.retain(|(number, _)| *number == stays);
     for _ in 0..5 {
         sleep(Duration::from_millis(20)).await;
@@ -396,7 +399,7 @@ async fn backfill_of_a_new_subscription_reaches_to_the_resume_position_of_its_se
     let position = resume(&mut rig, number, 15).await;
     rig.read_until(number, "\"caught_up\"");
     let since = Position { seqs: vec![Seq(3); usize::from(PARTITIONS)], ..position }.to_string();
-    rig.say(number, &json!({ "action": "subscribe", "name": "other", "filter": {}, "since": since }));
+    rig.send_frame(number, &json!({ "action": "subscribe", "name": "other", "filter": {}, "since": since }));
     rig.settle().await;
     rig.take(FromEdge::Confirmed(number));
     let (_, from, to) = rig.shard.sessions.get(number).unwrap().backfill.as_ref().unwrap().ranges();

@@ -22,7 +22,7 @@ impl<S: Socket> Shard<S> {
         let Some(session) = self.sessions.get_mut(number) else { return false };
         let Some(term) = &mut session.term else { return true };
         let wall = (self.settings.clocks.wall)();
-        match term.look(wall, leeway) {
+        match term.check(wall, leeway) {
             TermDue::Nothing => true,
             TermDue::Notice => {
                 let left = millis(term.left(wall));
