@@ -1,4 +1,4 @@
-//! Who a client is: a signed token proves it or, in development only, the client names itself.
+//! Authenticates clients: a signed token proves who a client is. In development only, a client may use a bare name.
 //!
 //! The library checks that a token was signed with the secret. [`claims`] checks its claims against a time that is
 //! passed in, so that a refusal can name what is wrong. `term` tracks when the token of a session expires.
@@ -69,7 +69,8 @@ pub(crate) enum AuthError {
 }
 
 impl AuthError {
-    /// The code with which the connection is closed. What time or a new token mends is not final.
+    /// The code with which the connection is closed. It is not final if the client can succeed later, or with a new
+    /// token.
     pub(crate) fn close_code(&self) -> CloseCode {
         match self {
             Self::Expired(_) => CloseCode::TokenExpired,
@@ -126,7 +127,8 @@ impl Authenticator {
             return Err(AuthError::Malformed(problem));
         };
         check_header(header)?;
-        // A signature that is not base64 is an error of `verify`, and as wrong as any other.
+        // `verify` returns an error for a signature that is not base64. Such a token is refused like any other with a
+        // wrong signature.
         if !crypto::verify(signature, signed.as_bytes(), key, Algorithm::HS256).unwrap_or_default() {
             return Err(AuthError::Signature);
         }

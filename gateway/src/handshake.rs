@@ -166,13 +166,13 @@ impl Handshake {
         let socket = match socket.detach() {
             Ok(socket) => socket,
             Err(error) => {
-                debug!(%error, "a connection broke on its way to its shard");
+                debug!(%error, "connection broke before it reached its shard");
                 return;
             }
         };
         let new_session = ToShard::Arrive(Box::new(NewSession { socket, identity, peer, place }));
         if !shard.send(new_session) {
-            debug!("a connection came while its shard was ending");
+            debug!("shard has ended, connection dropped");
         }
     }
 }
@@ -220,5 +220,5 @@ async fn refuse(mut socket: TcpSocket, refusal: HandshakeRefusal, hurried: impl 
         ended = timeout(GOODBYE, goodbye) => ended,
         () = hurried => return,
     };
-    debug!(?ended, "a refused connection has ended");
+    debug!(?ended, "refused connection ended");
 }

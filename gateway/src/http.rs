@@ -259,10 +259,10 @@ async fn greet(
     let (tcp, read) = match timeout(UPGRADE_TIMEOUT, upgrade).await {
         Ok(Ok(upgraded)) => match into_tcp(upgraded) {
             Some(parts) => parts,
-            None => return warn!("an upgraded connection is not a TCP socket"),
+            None => return warn!("upgraded connection is not a TCP socket"),
         },
-        Ok(Err(error)) => return debug!(%error, "an upgrade failed"),
-        Err(_) => return debug!("an upgrade took too long"),
+        Ok(Err(error)) => return debug!(%error, "upgrade failed"),
+        Err(_) => return debug!("upgrade timed out"),
     };
     let max_frame_bytes = front.max_frame_bytes.min(MAX_UNNAMED_BYTES);
     let reader = MessageReader::new(&read, max_frame_bytes);

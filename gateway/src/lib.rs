@@ -9,8 +9,8 @@
 //! * `backfill` plans the replays for sessions that resume or ask for the past with `since`;
 //! * `http` upgrades a connection, and `handshake` authenticates it by `auth` and passes it to its shard as a
 //!   `new_session`. `shard/commands.rs` answers the client's requests;
-//! * `metrics` declares the metrics, `stats` adds up what shards count, and `record` counts what the log says of a
-//!   session.
+//! * `metrics` declares the metrics, `stats` adds up what shards count, and `record` counts what the log reports
+//!   of a session.
 //!
 //! Code that decides is pure and public, so that benches can measure it, and tests of routers have an edge
 //! ([`decisions`]). The clock is passed in.
@@ -155,7 +155,7 @@ fn capacity(config: &Config, descriptors: Option<u64>) -> Result<Capacity, Start
             needed,
             sessions = capacity.sessions,
             connections = capacity.connections,
-            "too few file descriptors: fewer than gateway.max_sessions or max_connections accepted; raise ulimit -n"
+            "too few file descriptors, fewer clients accepted than configured; raise ulimit -n"
         );
     }
     Ok(capacity)

@@ -1,6 +1,6 @@
-//! What the log says of a session: when it begins and ends, from where on it resumes, and what it misses meanwhile.
-//! Here are the counts; `shard/log` writes the lines. What is delivered is counted by two plain numbers of the session,
-//! all else only when something is missed.
+//! What the log reports of a session: when it begins and ends, where it resumes, and what it misses. This module has
+//! the counts; `shard/log` writes the lines. Two plain numbers of the session count what is delivered. Everything else
+//! is counted only when the session misses something.
 
 use std::net::IpAddr;
 
@@ -11,7 +11,7 @@ use tickwire_core::protocol::{Gap, Notice};
 /// What a session was sent.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Sent {
-    /// Events that its socket took whole.
+    /// Events that its socket has completely accepted.
     pub(crate) events: u64,
     /// Bytes of all frames.
     pub(crate) bytes: u64,
@@ -32,7 +32,7 @@ pub(crate) struct Missed {
     pub(crate) delayed: u64,
     /// Gaps.
     pub(crate) gaps: u64,
-    /// The lowest and the highest sequence concerned.
+    /// The lowest and the highest sequence of what is missed.
     pub(crate) range: Option<(Seq, Seq)>,
 }
 

@@ -6,7 +6,7 @@
 //!   whether the client is alive;
 //! * events arrive as coverage events, find their sessions by the index, and wait in outboxes; `flush` writes them as
 //!   frames, and `gaps` notifies of gaps;
-//! * `backfill` begins and ends the backfill of a session, and `cohorts` delivers what comes for it;
+//! * `backfill` begins and ends the backfill of a session, and `cohorts` delivers its events;
 //! * `turns` decides which socket is read next, `commands` answers what clients request, and [`mistakes`] counts their
 //!   malformed frames;
 //! * `outage` notifies of outages, `reset` begins a new epoch, and `maintenance` cleans up once a second;
@@ -285,7 +285,7 @@ impl<S: Socket> Shard<S> {
     /// Sends a request to the edge. The edge outlives its shards; if it is gone, the process is ending.
     fn ask(&self, request: ToEdge) {
         if !self.edge.send(request) {
-            tracing::debug!("the edge has ended");
+            tracing::debug!("request to the ended edge dropped");
         }
     }
 

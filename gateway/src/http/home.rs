@@ -1,5 +1,5 @@
-//! `GET /v1/connect`: which gateway is a user's home. A client that connects to it saves the cluster an announcement,
-//! and every alert a detour. A client that connects elsewhere is served as well.
+//! `GET /v1/connect`: names the home gateway of a user. For a client that connects there, no gateway has to announce
+//! its user as a stray to the routers. A client that connects elsewhere is served as well.
 
 use std::sync::Arc;
 

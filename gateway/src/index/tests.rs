@@ -40,15 +40,15 @@ enum Change {
         subscription: u32,
         filter: Filter,
     },
-    Come {
+    Register {
         session: u64,
     },
     /// A session is removed with all its subscriptions.
-    Go {
+    Unregister {
         session: u64,
     },
-    /// A session dies without a removal from the index.
-    Die {
+    /// A session ends, and is not removed from the index.
+    Leak {
         session: u64,
     },
     Sweep,
@@ -73,9 +73,9 @@ fn change() -> impl Strategy<Value = Change> {
         2 => (0..SESSIONS, 0..3u32).prop_map(|(session, subscription)| Change::Remove { session, subscription }),
         1 => (0..SESSIONS, 0..3u32, filter())
             .prop_map(|(session, subscription, filter)| Change::RemoveOther { session, subscription, filter }),
-        2 => (0..SESSIONS).prop_map(|session| Change::Come { session }),
-        1 => (0..SESSIONS).prop_map(|session| Change::Go { session }),
-        1 => (0..SESSIONS).prop_map(|session| Change::Die { session }),
+        2 => (0..SESSIONS).prop_map(|session| Change::Register { session }),
+        1 => (0..SESSIONS).prop_map(|session| Change::Unregister { session }),
+        1 => (0..SESSIONS).prop_map(|session| Change::Leak { session }),
         1 => Just(Change::Sweep),
         8 => event().prop_map(Change::Match),
     ]
@@ -86,8 +86,8 @@ fn change() -> impl Strategy<Value = Change> {
 struct Pair {
     index: Index,
     alive: BTreeSet<u64>,
-    /// Dead sessions that are still in the index.
-    dead: BTreeSet<u64>,
+    /// Ended sessions that are still in the index.
+    stale: BTreeSet<u64>,
     subscriptions: BTreeMap<(u64, u32), (Arc<Filter>, u16)>,
 }
 
@@ -111,21 +111,21 @@ impl Pair {
                     self.index.remove(session, subscription, &Arc::new(filter));
                 }
             }
-            Change::Come { session } => {
-                if !self.dead.contains(&session) {
+            Change::Register { session } => {
+                if !self.stale.contains(&session) {
                     self.alive.insert(session);
                     self.index.register(&user(session), session);
                 }
             }
-            Change::Go { session } => {
+            Change::Unregister { session } => {
                 if self.alive.remove(&session) {
                     self.subscriptions.retain(|(of, _), _| *of != session);
                     self.index.unregister(&user(session), session);
                 }
             }
-            Change::Die { session } => {
+            Change::Leak { session } => {
                 if self.alive.remove(&session) {
-                    self.dead.insert(session);
+                    self.stale.insert(session);
                 }
             }
             Change::Sweep => self.sweep()?,
@@ -145,9 +145,9 @@ impl Pair {
     }
 
     fn sweep(&mut self) -> Result<(), TestCaseError> {
-        let before = self.dead.len() + self.subscriptions.len();
+        let before = self.stale.len() + self.subscriptions.len();
         self.subscriptions.retain(|(session, _), _| self.alive.contains(session));
-        self.dead.clear();
+        self.stale.clear();
         // A removal may move a session to a place that was already checked. But a sweep that removes none checked all.
         let mut swept = 0;
         while let entries @ 1.. = self.index.sweep(|session| self.alive.contains(&session)) {
@@ -182,7 +182,7 @@ impl Pair {
             self.subscriptions.values().map(|(filter, _)| json!(filter).to_string()).collect();
         prop_assert_eq!(statistics.subscriptions, self.subscriptions.len() as u64);
         prop_assert_eq!(statistics.filters, filters.len() as u64);
-        prop_assert_eq!(statistics.of(Dimension::User).entries, (self.alive.len() + self.dead.len()) as u64);
+        prop_assert_eq!(statistics.of(Dimension::User).entries, (self.alive.len() + self.stale.len()) as u64);
         Ok(())
     }
 
@@ -207,7 +207,7 @@ impl Pair {
 fn check(changes: Vec<Change>) -> Result<(), TestCaseError> {
     let mut pair = Pair::default();
     for session in 0..SESSIONS {
-        pair.make(Change::Come { session })?;
+        pair.make(Change::Register { session })?;
     }
     for change in changes {
         pair.make(change)?;

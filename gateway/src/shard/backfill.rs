@@ -1,5 +1,5 @@
-//! Backfills of sessions: where one begins, what it asks for, and its end. What comes for it is delivered by the
-//! cohort that it joins.
+//! Backfills of sessions: where one begins, what it asks for, and its end. The cohort that it joins delivers its
+//! events.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,7 +36,8 @@ impl<S: Socket> Shard<S> {
     /// A session resumes after `from`, where an earlier one ended. Returns the gaps that no backfill can close. They
     /// must be sent after the answer.
     pub(super) fn go_on(&mut self, now: Millis, number: u64, id: Option<Id>, from: &Position) -> Vec<Gap> {
-        // What waits belongs to ended subscriptions. The client has everything up to `from`, and gets the rest.
+        // The events that wait belong to ended subscriptions. The client has everything up to `from`, and gets what
+        // comes after it.
         self.flush(now, number);
         let (backfill, gaps) = self.begin_at(now, id, BackfillTarget::Session, from, &self.applied);
         let applied = &self.applied;

@@ -147,7 +147,8 @@ impl<S: Socket> Shard<S> {
             };
             *at = (*at).max(seq);
         }
-        // A gateway may lag, but not by more than `beyond`. A client with a position of the future would wait in vain.
+        // A gateway may lag, and its clients may be ahead of it up to `beyond`. A position further ahead is refused,
+        // because the client would get no events.
         let known = self.applied.seqs.iter().max().map_or(0, |seq| seq.0);
         let beyond = known.saturating_add(self.settings.config.replay_range);
         let is_behind = position.epoch_id > self.applied.epoch_id && self.outage.is_some();

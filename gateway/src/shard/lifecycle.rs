@@ -320,7 +320,7 @@ impl<S: Socket> Shard<S> {
             }
         }
         if let Some(session) = self.sessions.get_mut(number).filter(|_| code == CloseCode::SlowConsumer) {
-            // The last notice names what waited as well, which a resume brings.
+            // The last notice includes the events that waited. A resume delivers them, so they are not missed.
             let missed = &mut session.record.missed;
             missed.slow_consumer = missed.slow_consumer.saturating_sub(waiting);
         }

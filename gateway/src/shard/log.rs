@@ -1,8 +1,9 @@
-//! The lines that the log has of each session, so that it answers why a user missed events. All of them stand in the
-//! span `session`, which names the session, its user, address, gateway and shard. Only clients that have said who they
-//! are become sessions, and how many do so in a second is bounded; lines about what a session misses are few as well.
+//! Writes the log lines of each session, which show why a user missed events. All of them are in the span `session`,
+//! which names the session, its user, address, gateway and shard. The number of lines is bounded: only authenticated
+//! clients become sessions, the gateway admits a limited number of them in a second, and the lines about missed events
+//! have a limit of their own.
 //!
-//! The span is made for each line: one that is kept would cost an idle session a good part of what it costs now.
+//! Each line creates its span. A span that is kept would add much to the memory of an idle session.
 
 use tickwire_core::ids::Millis;
 use tickwire_core::protocol::codes::CloseCode;
@@ -17,10 +18,10 @@ use crate::socket::Socket;
 /// For how long missed events of a session are counted into one line, in milliseconds.
 const LOG_INTERVAL_MS: u64 = 5_000;
 
-/// How many sessions a shard writes such a line of each time that it looks.
+/// For how many sessions a shard writes such a line in one run of its maintenance.
 const MOST_LINES: usize = 50;
 
-/// A line with what a session misses, between the fields that the line alone has.
+/// Writes a line about what a session misses. `before` and `after` are further fields of the line.
 macro_rules! info_missed {
     ($missed:ident, [$($before:tt)*], [$($after:tt)*], $message:literal) => {{
         let (first, last) = $missed.range.unzip();
@@ -59,7 +60,7 @@ impl<S: Socket> Shard<S> {
         self.span(number, session).in_scope(|| info!(waited_ms = now.since(session.record.arrived), "session opened"));
     }
 
-    /// A session goes on after the position of an earlier one.
+    /// A session resumes at the position of an earlier one.
     pub(super) fn log_resume(&mut self, number: u64, from: &Position) {
         let Some(session) = self.sessions.get_mut(number) else { return };
         session.record.resumed = true;
@@ -78,17 +79,17 @@ impl<S: Socket> Shard<S> {
         self.span(number, session).in_scope(|| info!(complete, duration_ms = lasted, "session caught up"));
     }
 
-    /// A subscription is in force.
+    /// A subscription is active.
     pub(super) fn log_subscription(&self, number: u64, subscription: u32) {
         let Some(session) = self.sessions.get(number) else { return };
         let held = session.subscriptions.iter().find(|held| held.number == subscription);
         let Some(held) = held.filter(|_| tracing::enabled!(tracing::Level::DEBUG)) else { return };
         let filter = serde_json::to_string(&held.subscription.filter).unwrap_or_default();
         let span = self.span(number, session);
-        span.in_scope(|| debug!(subscription = held.name.as_str(), filter, "subscription in force"));
+        span.in_scope(|| debug!(subscription = held.name.as_str(), filter, "subscription active"));
     }
 
-    /// Writes what sessions miss, each once in a while.
+    /// Logs what sessions miss: at most one line for a session in [`LOG_INTERVAL_MS`].
     pub(super) fn log_missed(&mut self, now: Millis) {
         let mut lines = 0;
         let mut numbers = std::mem::take(&mut self.missing);

@@ -1,4 +1,4 @@
-//! The regular maintenance of a shard: it removes accounts that limit nobody, stops slow sessions from blocking their
+//! The regular maintenance of a shard: it removes accounts that limit no user, stops slow sessions from blocking their
 //! cohorts, checks a part of the index for entries of ended sessions, and updates the metrics of the index.
 
 use tickwire_core::ids::Millis;

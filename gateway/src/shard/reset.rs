@@ -84,8 +84,8 @@ impl<S: Socket> Shard<S> {
     }
 }
 
-/// Whether a new epoch changes anything for a session: it has subscriptions, or a backfill, of which it waits for the
-/// end, or events of ended subscriptions that must be dropped.
+/// Whether a new epoch changes anything for a session: it has subscriptions, it waits for the end of a backfill, or it
+/// has events of ended subscriptions that must be dropped.
 fn is_concerned<S>(session: &Session<S>) -> bool {
     !session.subscriptions.is_empty() || session.backfill.is_some() || session.outbox.has_output()
 }

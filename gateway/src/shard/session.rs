@@ -140,7 +140,7 @@ pub(crate) struct Session<S> {
     pub(crate) beat_at: Millis,
     /// When its timer fires: for its welcome, a heartbeat, the expiry of its token, or the end of its close.
     pub(crate) attention: Millis,
-    /// What the log says of it.
+    /// What the log reports of it.
     pub(crate) record: Box<Record>,
     /// Its place among the sessions that this gateway accepts.
     pub(crate) _place: OwnedSemaphorePermit,
@@ -172,8 +172,8 @@ impl<S> Session<S> {
         had || self.backfill.as_ref().is_some_and(|backfill| backfill.is_behind())
     }
 
-    /// Whether the client's position is known: it was answered a `subscribe` or a `resume`, and no `resume` waits. The
-    /// position of one that waits to resume is its own: if it took the gateway's instead, it would miss events.
+    /// Whether the gateway knows the client's position: a `subscribe` or a `resume` was answered, and no `resume` waits
+    /// for its answer. While a `resume` waits, the client would miss events if it took the gateway's position.
     pub(crate) fn has_position(&self) -> bool {
         self.last_subscription > 0 && !self.requests.iter().any(|request| matches!(request, Request::Resume { .. }))
     }

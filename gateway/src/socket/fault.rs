@@ -1,4 +1,4 @@
-//! What a client is told about a fault in its WebSocket.
+//! The close code and the reason that a client gets after a fault in its WebSocket.
 
 use tickwire_core::protocol::codes::CloseCode;
 use tungstenite::error::{Error, ProtocolError};
