@@ -277,11 +277,8 @@ async fn resume(rig: &mut Rig, number: u64, seq: u64) -> Position {
 /// A client resumes, and no router has confirmed what it wants yet.
 async fn ask_to_resume(rig: &mut Rig, number: u64, seq: u64) -> Position {
     let position = Position { epoch_id: EpochId(1), seqs: vec![Seq(seq); usize::from(PARTITIONS)] };
-    let subscriptions = json!({ "mine": { "filter": {} } });
-    rig.send_frame(
-        number,
-        &json!({ "action": "resume", "position": position.to_string(), "subscriptions": subscriptions }),
-    );
+    let (from, subscriptions) = (position.to_string(), json!({ "mine": { "filter": {} } }));
+    rig.send_frame(number, &json!({ "action": "resume", "position": from, "subscriptions": subscriptions }));
     rig.settle().await;
     position
 }
