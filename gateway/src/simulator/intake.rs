@@ -179,7 +179,7 @@ impl SimCluster {
             IntakeOutput::Close => reader.consumer = None,
             IntakeOutput::Report(what) => {
                 self.check_told(reader, &what);
-                self.routers[number].engine.read(IntakeReport { tenure, what });
+                self.routers[number].report(IntakeReport { tenure, what });
             }
             IntakeOutput::Post(letters) => {
                 let epoch = reader.epoch_id;

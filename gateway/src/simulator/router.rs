@@ -14,9 +14,9 @@ use tickwire_core::wire;
 use tickwire_node::clock::millis;
 use tickwire_node::lease::LeaseRecord;
 use tickwire_router_node::decisions::{
-    Engine, EngineOutput, EngineReport, Expected, InterestMessage, Order, Ownership, OwnershipTask, PlacementTiming,
-    Queue, ROUND, SNAPSHOT_BACKOFF, SNAPSHOT_DEADLINE, Source, SourceCheckpoints, StreamLook, TOGETHER, Tenure,
-    WriteOutcome, batches, lease_deadline,
+    ENGINE_TURN, Engine, EngineOutput, EngineReport, Expected, IntakeReport, InterestMessage, MessageTurns, Order,
+    Ownership, OwnershipTask, PlacementTiming, Queue, ROUND, SNAPSHOT_BACKOFF, SNAPSHOT_DEADLINE, Source,
+    SourceCheckpoints, StreamLook, TOGETHER, Tenure, WriteOutcome, batches, lease_deadline,
 };
 
 use super::cluster::{AT_ONCE, NODES, PARTITIONS, SimCluster};
@@ -50,7 +50,12 @@ pub(super) struct SimRouter {
     pub(super) view: Arc<View>,
     pub(super) engine: Engine,
     ownership: Ownership,
-    /// Between the two: what the ownership wants, and what the engine has reported and published.
+    /// What waits for the engine, and whose turn it is.
+    inputs: EngineInputs,
+    turns: MessageTurns,
+    /// Whether it has no connection to NATS.
+    pub(super) is_cut: bool,
+    /// Between engine and ownership: what the ownership wants, and what the engine has reported and published.
     orders: VecDeque<Order>,
     report: EngineReport,
     checkpoints: SourceCheckpoints,
@@ -71,6 +76,16 @@ pub(super) struct SimRouter {
     /// The walked parts of the stream, and their epoch.
     pub(super) whole: Completeness,
     pub(super) whole_of: EpochId,
+}
+
+/// What waits for an engine.
+#[derive(Default)]
+struct EngineInputs {
+    view: Option<Arc<View>>,
+    messages: VecDeque<InterestMessage>,
+    /// The answers to requests for snapshots; `None` if there was none in time.
+    snapshots: VecDeque<(NodeRef, Option<Vec<SnapshotPart>>)>,
+    reports: VecDeque<IntakeReport>,
 }
 
 /// An operation on a lease that is not answered yet.
@@ -131,8 +146,13 @@ impl SimRouter {
 
     /// It learns another view, and has a round at once.
     pub(super) fn learn(&mut self, view: Arc<View>) {
-        self.engine.set_view(Arc::clone(&view));
+        self.inputs.view = Some(Arc::clone(&view));
         (self.view, self.round_at) = (view, AT_ONCE);
+    }
+
+    /// Something of an intake has come for the engine.
+    pub(super) fn report(&mut self, report: IntakeReport) {
+        self.inputs.reports.push_back(report);
     }
 
     /// When something is due next.
@@ -151,11 +171,11 @@ impl SimRouter {
         let now = now.plus(self.offset);
         self.due = AT_ONCE;
         match message {
-            SimMessage::Delta(_, delta) => self.engine.handle_interest_message(now, InterestMessage::Delta(delta)),
-            SimMessage::Beat(_, beat) => self.engine.handle_interest_message(now, InterestMessage::Beat(beat)),
+            SimMessage::Delta(_, delta) => self.inputs.messages.push_back(InterestMessage::Delta(delta)),
+            SimMessage::Beat(_, beat) => self.inputs.messages.push_back(InterestMessage::Beat(beat)),
             SimMessage::Snapshot(_, parts) => {
                 let gateway = parts[0].gateway.clone();
-                self.snapshot(now, gateway, Some(parts));
+                self.snapshot(gateway, Some(parts));
             }
             SimMessage::LeaseAnswer(_, number, answer) => {
                 let Some(at) = self.operations.iter().position(|operation| operation.number == number) else { return };
@@ -168,16 +188,49 @@ impl SimRouter {
             }
             other => panic!("{other:?} is nothing for a router"),
         }
-        if let Some(coverage) = self.engine.take_gateway_coverage() {
-            self.ownership.note_gateway_coverage(coverage);
-        }
-        self.engine.settle(now);
     }
 
-    fn snapshot(&mut self, now: Millis, gateway: NodeRef, parts: Option<Vec<SnapshotPart>>) {
+    fn snapshot(&mut self, gateway: NodeRef, parts: Option<Vec<SnapshotPart>>) {
         if self.snapshots.remove(&gateway).is_some() {
-            self.engine.handle_snapshot(now, gateway, parts);
+            self.inputs.snapshots.push_back((gateway, parts));
         }
+    }
+
+    /// Serves one input of the engine, or the clock, in the order of its driver. Returns whether anything was ready.
+    fn serve_engine(&mut self, now: Millis, checkpoint_interval: u64) -> bool {
+        let engine = &mut self.engine;
+        if let Some(order) = self.orders.pop_front() {
+            engine.handle_order(now, order);
+        } else if let Some((gateway, parts)) = self.inputs.snapshots.pop_front() {
+            engine.handle_snapshot(now, gateway, parts);
+        } else if let Some(message) = self.turns.may_take().then(|| self.inputs.messages.pop_front()).flatten() {
+            self.turns.took();
+            engine.handle_interest_message(now, message);
+            if let Some(coverage) = engine.take_gateway_coverage() {
+                self.ownership.note_gateway_coverage(coverage);
+            }
+        } else if let Some(view) = self.inputs.view.take() {
+            engine.set_view(view);
+        } else if self.checkpoint_at <= now {
+            self.checkpoint_at = now.plus(checkpoint_interval);
+            engine.set_connected(!self.is_cut);
+            engine.checkpoint(now);
+        } else if engine.next_turn().is_some_and(|due| due <= now) {
+            // What is due is done below, after each input.
+        } else if !self.inputs.reports.is_empty() {
+            self.turns.restart();
+            let count = self.inputs.reports.len().min(ENGINE_TURN);
+            self.inputs.reports.drain(..count).for_each(|report| engine.read(report));
+        } else if !self.turns.may_take() {
+            self.turns.restart();
+        } else {
+            return false;
+        }
+        engine.set_connected(!self.is_cut);
+        engine.settle(now);
+        let next = engine.next_turn();
+        assert!(next.is_none_or(|next| next > now), "due at {next:?}, and still at {now:?}");
+        true
     }
 }
 
@@ -208,6 +261,9 @@ impl SimCluster {
             offset,
             view,
             engine,
+            inputs: EngineInputs::default(),
+            turns: MessageTurns::default(),
+            is_cut: false,
             orders: VecDeque::new(),
             report: EngineReport::default(),
             checkpoints: SourceCheckpoints::new(),
@@ -258,29 +314,13 @@ impl SimCluster {
 
     fn turn_engine(&mut self, number: usize) -> bool {
         let now = self.now.plus(self.routers[number].offset);
-        let mut is_busy = false;
-        while let Some(order) = self.routers[number].orders.pop_front() {
-            is_busy = true;
-            let router = &mut self.routers[number];
-            router.engine.handle_order(now, order);
-            router.engine.settle(now);
-            self.perform(number, now);
-        }
-        is_busy |= self.turn_snapshots(number, now);
-        let router = &mut self.routers[number];
-        if router.checkpoint_at <= now {
-            is_busy = true;
-            router.checkpoint_at = now.plus(millis(self.config.router.checkpoint_interval));
-            router.engine.checkpoint(now);
-        }
+        let checkpoint_interval = millis(self.config.router.checkpoint_interval);
+        let mut is_busy = self.turn_snapshots(number, now);
         let tenures: Vec<Tenure> = self.routers[number].readers.keys().copied().collect();
         for tenure in tenures {
             is_busy |= self.turn_intake(number, tenure, now);
         }
-        let router = &mut self.routers[number];
-        router.engine.settle(now);
-        let next = router.engine.next_turn();
-        assert!(next.is_none_or(|next| next > now), "due at {next:?}, and still at {now:?}");
+        is_busy |= self.routers[number].serve_engine(now, checkpoint_interval);
         is_busy | self.perform(number, now)
     }
 
@@ -341,7 +381,7 @@ impl SimCluster {
         }
         let is_busy = !late.is_empty();
         for gateway in late {
-            router.snapshot(now, gateway, None);
+            router.snapshot(gateway, None);
         }
         is_busy
     }
