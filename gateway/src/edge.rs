@@ -27,6 +27,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::fast::FixedState;
 use tickwire_core::coverage::confirmations::Confirmations;
 use tickwire_core::coverage::reached::GatewayCoverage;
 use tickwire_core::coverage::{Coverage, CoverageEvent, RepairLimits};
@@ -74,7 +75,7 @@ pub struct Edge {
     coverage: Coverage<Arc<Delivery>>,
     reached: GatewayCoverage,
     confirmations: Confirmations<AwaitedConfirmation>,
-    registrations: HashMap<SessionId, Registration>,
+    registrations: HashMap<SessionId, Registration, FixedState>,
     cohorts: Cohorts,
     searches: Searches,
     rebalance: Rebalance,
@@ -153,7 +154,7 @@ impl Edge {
             coverage: Coverage::new(partitions, limits(&config.gateway)),
             reached: GatewayCoverage::default(),
             confirmations: Confirmations::new(millis(config.gateway.confirm_timeout), CONFIRM_PATIENCE),
-            registrations: HashMap::new(),
+            registrations: HashMap::default(),
             cohorts: Cohorts::new(limits(&config.gateway)),
             searches: Searches::new(millis(config.gateway.give_up_after)),
             rebalance: Rebalance::new(config.gateway.rebalance_rate, millis(config.gateway.rebalance_cooldown)),

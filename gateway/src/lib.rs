@@ -83,6 +83,7 @@ pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, StartE
         partitions,
         authenticator: Arc::clone(&authenticator),
         clocks: Clocks { wall: wall_clock, monotonic },
+        seed: rand::random(),
     };
     let mut shards = Vec::new();
     for number in 0..shard_count(config) {

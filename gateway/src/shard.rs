@@ -44,6 +44,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
 use tickwire_core::coverage::CoverageEvent;
 use tickwire_core::event::Kinds;
 use tickwire_core::ids::{EpochId, Millis, NodeId, Partition, Seq};
@@ -91,6 +93,8 @@ pub(crate) struct ShardConfig {
     pub(crate) partitions: u16,
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) clocks: Clocks,
+    /// The seed of what is random, such as the pauses of clients that are sent away.
+    pub(crate) seed: u64,
 }
 
 /// The clocks that a shard reads itself, besides the time that is passed in: to measure its work, and to compare with
@@ -150,6 +154,7 @@ pub(crate) struct Shard<S> {
     content: Frame,
     frame: Vec<u8>,
     stats: Stats,
+    random: SmallRng,
     draining: bool,
 }
 
@@ -165,6 +170,7 @@ impl<S: Socket> Shard<S> {
         };
         let backfill_rate = Rate::new(config.catch_up_rate, config.replay_range.saturating_mul(BACKFILL_BURST));
         let command_rates = CommandRates::new(config.command_rate, config.command_burst);
+        let random = SmallRng::seed_from_u64(settings.seed.wrapping_add(number.into()));
         Self {
             number,
             settings,
@@ -197,6 +203,7 @@ impl<S: Socket> Shard<S> {
             content: Frame::default(),
             frame: Vec::new(),
             stats: Stats::default(),
+            random,
             draining: false,
         }
     }

@@ -10,7 +10,7 @@
 //! at once, and counts what that costs.
 //!
 //! A failing run prints its seed and its shortest plan, and keeps that in `target/simulator`; `make sim-trace` shows
-//! what happens in it. `TICKWIRE_SIM_RUNS` sets the number of runs.
+//! what happens in it. `make sim` sets the number of runs and the seed.
 
 mod client;
 mod clocks;
@@ -31,6 +31,8 @@ mod stream;
 mod trace;
 
 use proptest::test_runner::{Config, FileFailurePersistence, RngSeed, TestError, TestRunner};
+use tickwire_node::clock::millis;
+use tickwire_testkit::simulation;
 
 use cluster::SimCluster;
 use intake::Fault;
@@ -39,10 +41,8 @@ use plan::{Action, Plan, plan};
 /// The seed of the runs that `make test` makes; `make sim` takes another one each time.
 const SEED: u64 = 26;
 
-/// Runs per test.
-fn runs() -> u32 {
-    std::env::var("TICKWIRE_SIM_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(6_000)
-}
+/// How many runs `make test` makes of each test that has everything go wrong.
+const RUNS: u32 = 6_000;
 
 fn run(plan: &Plan) {
     let mut cluster = SimCluster::new(plan);
@@ -55,11 +55,7 @@ fn run(plan: &Plan) {
 
 /// Runs random plans on all processors, each with seeds of its own.
 fn simulate(chaos: plan::Chaos, runs: u32) {
-    // The same runs each time, unless a seed is given.
-    let seed = match Config::default().rng_seed {
-        RngSeed::Random => SEED,
-        RngSeed::Fixed(seed) => seed,
-    };
+    let seed = simulation::seed(SEED);
     let threads = std::thread::available_parallelism().map_or(1, usize::from) as u32;
     std::thread::scope(|scope| {
         for thread in 0..threads {
@@ -99,6 +95,14 @@ fn trace_of_a_plan() {
     run(&trace::read(path.as_ref()));
 }
 
+/// Numbers that must be known when the simulator is compiled.
+#[test]
+fn intervals_are_those_that_ship() {
+    let membership = gateway::config(|_| {}).membership;
+    assert_eq!(millis(membership.beat_interval), cluster::BEAT);
+    assert_eq!(millis(membership.tick_interval), cluster::HEARTBEAT);
+}
+
 #[test]
 fn stored_plan_is_read_back_unchanged() {
     let actions = vec![
@@ -115,22 +119,22 @@ fn stored_plan_is_read_back_unchanged() {
 #[test]
 fn a_quiet_network_loses_nothing() {
     // What goes wrong here shows in the first runs.
-    simulate(plan::Chaos::None, runs() / 3);
+    simulate(plan::Chaos::None, simulation::runs(RUNS) / 3);
 }
 
 #[test]
 fn everything_adds_up_when_messages_are_lost_delayed_and_doubled() {
-    simulate(plan::Chaos::Network, runs());
+    simulate(plan::Chaos::Network, simulation::runs(RUNS));
 }
 
 #[test]
 fn everything_adds_up_when_nodes_die_stall_and_return() {
-    simulate(plan::Chaos::Nodes, runs());
+    simulate(plan::Chaos::Nodes, simulation::runs(RUNS));
 }
 
 #[test]
 fn everything_adds_up_when_all_goes_wrong_at_once() {
-    simulate(plan::Chaos::All, runs());
+    simulate(plan::Chaos::All, simulation::runs(RUNS));
 }
 
 /// A plan in which nodes fail.
@@ -150,6 +154,7 @@ fn failing(seed: u64, loss: u32, give_up_after: u64, actions: Vec<Action>) -> Pl
         reading: 0,
         newcomers: false,
         copies: 1,
+        token_ms: None,
         lasts: true,
         actions,
     }

@@ -15,6 +15,7 @@ pub use crate::interest::{InterestMessage, SNAPSHOT_BACKOFF, SNAPSHOT_DEADLINE};
 pub use crate::ownership::driver::{ROUND, lease_deadline};
 pub use crate::ownership::{Ownership, OwnershipTask, PlacementTiming, WriteOutcome};
 pub use crate::reader::delivery::ConsumerDelivery;
+pub use crate::reader::pull::{HEARTBEAT as CONSUMER_HEARTBEAT, SILENCE as CONSUMER_SILENCE};
 pub use crate::reader::span::{Proof, Span};
 pub use crate::reader::{MessageHeaders, StreamMessage};
 pub use crate::replay::pass::{Pass, PassOutcome, Proved, is_proved, makes_sense};

@@ -10,6 +10,7 @@ mod flood;
 pub mod http;
 mod nats_server;
 mod process;
+pub mod simulation;
 mod wait;
 
 pub use event::blank_event;

@@ -273,7 +273,7 @@ impl<S: Socket> Shard<S> {
         }
         self.flush(now, number);
         self.send_position(now, number);
-        let reconnect_ms = rand::rng().random_range(0..RECONNECT_JITTER_MS);
+        let reconnect_ms = self.random.random_range(0..RECONNECT_JITTER_MS);
         let goaway = Goaway { reason: CompactString::const_new(reason), reconnect_ms };
         self.reply(now, number, &ServerFrame::Goaway(goaway));
         self.close(now, number, code);

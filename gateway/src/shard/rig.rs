@@ -68,6 +68,7 @@ impl Rig {
             partitions: PARTITIONS,
             authenticator: Arc::new(Authenticator::new(&config.auth)),
             clocks: Clocks { wall: wall_clock, monotonic },
+            seed: 0,
         };
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let shard = Shard::new(0, settings, sender);

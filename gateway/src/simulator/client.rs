@@ -36,6 +36,9 @@ const NAME: &str = "mine";
 /// gateway has room, or this one drains or has lost its cluster.
 pub(super) const MAY_CLOSE: [u16; 5] = [1012, 4008, 4010, 4012, 4013];
 
+/// The same for a client whose token has expired. It comes back with another one.
+const TOKEN_EXPIRED: u16 = 4009;
+
 /// The range in which a filter is in force: until it is replaced, or a new epoch begins.
 #[derive(Debug)]
 pub(super) struct Promise {
@@ -121,6 +124,8 @@ struct ClientConnection {
     gateway: usize,
     line: Line,
     since: Millis,
+    /// Whether it ends when its token expires.
+    has_token: bool,
     is_welcome: bool,
     /// What was asked for and is not answered yet, in order.
     asked: Vec<AskedSubscription>,
@@ -236,6 +241,11 @@ impl SimClient {
         if self.connection.as_ref().is_some_and(|connection| connection.gateway == gateway) {
             self.disconnect();
         }
+    }
+
+    /// The gateway that it is connected to.
+    pub(super) fn gateway(&self) -> Option<usize> {
+        self.connection.as_ref().map(|connection| connection.gateway)
     }
 
     pub(super) fn is_connected(&self) -> bool {

@@ -9,14 +9,26 @@ use tickwire_core::ids::Millis;
 thread_local! {
     static NOW: Cell<Millis> = const { Cell::new(Millis(0)) };
     static WORK: Cell<u64> = const { Cell::new(0) };
+    /// How far the clock of the host that has a turn is ahead of the time of day, in milliseconds.
+    static AHEAD: Cell<i64> = const { Cell::new(0) };
 }
 
 /// The time of day when the world began.
 const BEGIN: Duration = Duration::from_secs(1_700_000_000);
 
-/// The time of day of the world.
+/// The time of day, as the host that has a turn sees it.
 pub(super) fn wall() -> Duration {
-    BEGIN + Duration::from_millis(NOW.get().0)
+    BEGIN + Duration::from_millis(NOW.get().0.saturating_add_signed(AHEAD.get()))
+}
+
+/// A host has a turn whose clock is so far ahead of the time of day, in milliseconds.
+pub(super) fn set_host(ahead: i64) {
+    AHEAD.set(ahead);
+}
+
+/// The true time of day, so long from now.
+pub(super) fn after(time: Duration) -> Duration {
+    BEGIN + Duration::from_millis(NOW.get().0) + time
 }
 
 /// The time of day at a moment.

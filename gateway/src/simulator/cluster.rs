@@ -49,7 +49,7 @@ const DELAYS: u64 = 4;
 pub(super) const AT_ONCE: Millis = Millis(0);
 
 /// How often each partition gets a heartbeat, in milliseconds.
-const TICK: u64 = 5_000;
+pub(super) const HEARTBEAT: u64 = 5_000;
 
 /// Of a hundred searches for a time, how many the server does not answer with anything when nodes fail.
 const SILENT: u64 = 15;
@@ -79,6 +79,8 @@ pub(super) struct SimCluster {
     pub(super) failing: bool,
     /// How long a router takes to read a range again.
     pub(super) reading: u64,
+    /// How long tokens are valid; `None` if clients have none.
+    pub(super) token_life: Option<Duration>,
     /// Up to where each epoch of the stream was discarded.
     pub(super) discarded: BTreeMap<EpochId, Seq>,
     /// What cannot be read any more, of each epoch.
@@ -121,6 +123,7 @@ impl SimCluster {
             interest_limits: plan.interest_limits(),
             failing: false,
             reading: 0,
+            token_life: plan.token_ms.map(Duration::from_millis),
             discarded: BTreeMap::new(),
             damaged: BTreeMap::new(),
             now: Millis(1_000),
@@ -207,10 +210,7 @@ impl SimCluster {
             }
             Action::Replace { session, filter } => self.with_client(session, |client| client.subscribe(filter.into())),
             Action::LookBack { session, filter, ago, in_seconds } => {
-                let ago = if in_seconds { ago / 1_000 * 1_000 } else { ago };
-                let since = clocks::time_of_day(Millis(self.now.0.saturating_sub(ago)));
-                let spoken = if in_seconds { format!("{}s", ago / 1_000) } else { since.to_string() };
-                self.with_client(session, |client| client.look_back(filter.into(), &spoken, since));
+                self.look_back((session, filter), ago, in_seconds);
             }
             Action::ResumeHere { session, filter } => {
                 self.with_client(session, |client| client.resume_here(filter.into()));
@@ -233,6 +233,10 @@ impl SimCluster {
             Action::Freeze { node } => self.freeze(usize::from(node)),
             Action::Drain { node } => self.drain(usize::from(node)),
             Action::Cut { gateway } => self.cut(usize::from(gateway)),
+            Action::CutRouter { router } => self.cut_router(usize::from(router)),
+            Action::SetClock { gateway, seconds } => {
+                self.gateways[usize::from(gateway)].ahead = i64::from(seconds) * 1_000;
+            }
             Action::RestartGateway { gateway } => self.restart_gateway(usize::from(gateway)),
             Action::ToggleMember { node } => {
                 let member = &mut self.view.members[usize::from(node)];
@@ -263,6 +267,22 @@ impl SimCluster {
         self.pass(STEP);
     }
 
+    /// A client subscribes, and wants what was stored in so many milliseconds before: as a time, or in whole seconds,
+    /// which count from when its gateway reads them, by the clock of that.
+    fn look_back(&mut self, (session, filter): (u8, u8), ago: u64, in_seconds: bool) {
+        let Some(at) = self.wanted_client(session) else { return };
+        let gateway = self.clients[at].gateway().map(|gateway| &self.gateways[gateway]);
+        let is_read_soon = gateway.is_some_and(|gateway| !gateway.is_frozen);
+        let (ago, ahead, spoken) = match gateway {
+            Some(gateway) if in_seconds && is_read_soon => {
+                (ago / 1_000 * 1_000, gateway.ahead, Some(format!("{}s", ago / 1_000)))
+            }
+            _ => (ago, 0, None),
+        };
+        let since = clocks::time_of_day(Millis(self.now.0.saturating_sub(ago).saturating_add_signed(ahead)));
+        self.clients[at].look_back(filter.into(), &spoken.unwrap_or_else(|| since.to_string()), since);
+    }
+
     /// A client goes on at a gateway; its kernel takes so many bytes, in tens, or all.
     fn resume(&mut self, session: u8, gateway: u8, tens: Option<u8>) {
         if !self.clients.is_empty() {
@@ -284,10 +304,14 @@ impl SimCluster {
 
     /// Does something with one of the clients that mean to be connected.
     fn with_client(&mut self, pick: u8, act: impl FnOnce(&mut SimClient)) {
-        let wanted: Vec<usize> = (0..self.clients.len()).filter(|at| self.clients[*at].is_wanted).collect();
-        if !wanted.is_empty() {
-            act(&mut self.clients[wanted[picked(pick, wanted.len())]]);
+        if let Some(at) = self.wanted_client(pick) {
+            act(&mut self.clients[at]);
         }
+    }
+
+    fn wanted_client(&self, pick: u8) -> Option<usize> {
+        let wanted: Vec<usize> = (0..self.clients.len()).filter(|at| self.clients[*at].is_wanted).collect();
+        (!wanted.is_empty()).then(|| wanted[picked(pick, wanted.len())])
     }
 
     fn learn_view(&mut self, node: usize) {
@@ -340,8 +364,8 @@ impl SimCluster {
 
     fn beat(&mut self) {
         self.note_whether_loss_shows();
-        if (self.now.0 / BEAT).is_multiple_of(TICK / BEAT) {
-            self.tick();
+        if (self.now.0 / BEAT).is_multiple_of(HEARTBEAT / BEAT) {
+            self.store_heartbeats();
             self.stir_routers();
         }
     }

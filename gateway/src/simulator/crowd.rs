@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
+use tickwire_testkit::simulation;
 
 use super::client::SimClient;
 use super::cluster::SimCluster;
 use super::made::user;
 use super::plan::{self, Action, Plan};
-use super::{SEED, failing, runs};
+use super::{RUNS, SEED, failing};
 
 /// The gateway that all lose, and the one that they come to.
 const FORMER: usize = 0;
@@ -32,7 +33,7 @@ const SLOW_OUTBOX: usize = 2_000;
 
 /// A session of a crowd.
 #[derive(Clone, Debug)]
-struct Member {
+struct CrowdSession {
     filter: u32,
     /// After which events it leaves.
     leaves: usize,
@@ -40,13 +41,13 @@ struct Member {
     room: Option<usize>,
 }
 
-fn member() -> impl Strategy<Value = Member> {
+fn member() -> impl Strategy<Value = CrowdSession> {
     let room = prop::option::weighted(0.3, 20..120usize);
-    (0..8u32, 0..TIMES, room).prop_map(|(filter, leaves, room)| Member { filter, leaves, room })
+    (0..8u32, 0..TIMES, room).prop_map(|(filter, leaves, room)| CrowdSession { filter, leaves, room })
 }
 
 /// The sessions of a crowd miss events, each some of them.
-fn lose_gateway(cluster: &mut SimCluster, crowd: &[Member]) {
+fn lose_gateway(cluster: &mut SimCluster, crowd: &[CrowdSession]) {
     for (number, member) in (0..).zip(crowd) {
         let mut client = SimClient::new(user(number));
         client.subscribe(member.filter);
@@ -66,7 +67,7 @@ fn lose_gateway(cluster: &mut SimCluster, crowd: &[Member]) {
 }
 
 /// They come back, all at once.
-fn come_back(cluster: &mut SimCluster, crowd: &[Member]) {
+fn come_back(cluster: &mut SimCluster, crowd: &[CrowdSession]) {
     for (at, member) in crowd.iter().enumerate() {
         cluster.connect(at, NEXT);
         cluster.clients[at].set_room(member.room.map(|tens| tens * 10));
@@ -75,7 +76,7 @@ fn come_back(cluster: &mut SimCluster, crowd: &[Member]) {
 }
 
 /// The number of cohorts that a crowd needs if nothing goes wrong and all read.
-fn cohorts(crowd: &[Member]) -> usize {
+fn cohorts(crowd: &[CrowdSession]) -> usize {
     let plan = Plan { quiet: true, failing: false, ..failing(1, 0, plan::GIVE_UP_AFTER, Vec::new()) };
     let mut cluster = SimCluster::new(&plan);
     lose_gateway(&mut cluster, crowd);
@@ -92,20 +93,21 @@ fn cohorts(crowd: &[Member]) -> usize {
 
 #[test]
 fn two_thousand_sessions_that_lack_the_same_share_a_cohort() {
-    assert_eq!(cohorts(&vec![Member { filter: 0, leaves: 0, room: None }; 2_000]), 1);
+    assert_eq!(cohorts(&vec![CrowdSession { filter: 0, leaves: 0, room: None }; 2_000]), 1);
 }
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: runs().min(100),
-        rng_seed: RngSeed::Fixed(SEED),
+        // Each run has many sessions.
+        cases: simulation::runs(RUNS).div_ceil(60),
+        rng_seed: RngSeed::Fixed(simulation::seed(SEED)),
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
 
     #[test]
     fn crowd_asks_for_nothing_twice(crowd in prop::collection::vec(member(), 2..40)) {
-        let crowd: Vec<Member> = crowd.into_iter().map(|member| Member { room: None, ..member }).collect();
+        let crowd: Vec<CrowdSession> = crowd.into_iter().map(|member| CrowdSession { room: None, ..member }).collect();
         prop_assert_eq!(cohorts(&crowd), 1);
     }
 

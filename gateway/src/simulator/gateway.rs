@@ -4,6 +4,7 @@ mod turns;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use tickwire_core::event::{Kinds, Timestamp};
 use tickwire_core::ids::{Millis, NodeRef, Seq, UserId};
@@ -40,6 +41,8 @@ pub(super) struct SimGateway {
     pub(super) due: Millis,
     /// What its clock shows beside that of the world.
     offset: u64,
+    /// How far its time of day is ahead of the true one, in milliseconds.
+    pub(super) ahead: i64,
     /// Whether it has no connection to NATS.
     pub(super) is_cut: bool,
     /// Its process is stopped: it does nothing, and what is sent to it waits.
@@ -100,6 +103,7 @@ impl SimGateway {
             partitions: PARTITIONS,
             authenticator: Arc::new(Authenticator::new(&config.auth)),
             clocks: Clocks { wall: clocks::wall, monotonic: clocks::work },
+            seed: number as u64,
         };
         let (mut senders, mut shards) = (Vec::new(), Vec::new());
         for number in 0..SHARDS {
@@ -127,6 +131,7 @@ impl SimGateway {
             thawed_at: AT_ONCE,
             drains_until: None,
             offset,
+            ahead: 0,
             edge,
             searches,
             begun,
@@ -188,9 +193,9 @@ fn place() -> OwnedSemaphorePermit {
     Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap()
 }
 
-/// Who a client is.
-pub(super) fn identity(user: &UserId) -> Identity {
-    Identity { user: user.clone(), plan: None, weight: USUAL_WEIGHT, expires: None }
+/// Who a client is, and when its token expires.
+pub(super) fn identity(user: &UserId, expires: Option<Duration>) -> Identity {
+    Identity { user: user.clone(), plan: None, weight: USUAL_WEIGHT, expires }
 }
 
 impl SimCluster {
@@ -199,7 +204,9 @@ impl SimCluster {
         if !gateway.runs() || gateway.due > self.now {
             return;
         }
+        clocks::set_host(gateway.ahead);
         let outgoing = gateway.turn(self.now);
+        clocks::set_host(0);
         let (searches, snapshots) = (std::mem::take(&mut gateway.begun), std::mem::take(&mut gateway.snapshots));
         for Snapshot { router, parts } in snapshots.into_iter().filter(|_| !self.gateways[number].is_cut) {
             self.network.send(self.now, &SimMessage::Snapshot(router, parts));

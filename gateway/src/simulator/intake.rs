@@ -8,8 +8,8 @@ use tickwire_core::event::{Event, Timestamp};
 use tickwire_core::ids::{EpochId, Millis, Partition, Seq};
 use tickwire_node::clock::millis;
 use tickwire_router_node::decisions::{
-    ConsumerDelivery, Content, DeadLetter, Decoded, Intake, IntakeEvent, IntakeOutput, IntakeReport, IntakeTrouble,
-    MessageHeaders, Opened, Source, StreamMessage, Tenure, silence,
+    CONSUMER_HEARTBEAT, CONSUMER_SILENCE, ConsumerDelivery, Content, DeadLetter, Decoded, Intake, IntakeEvent,
+    IntakeOutput, IntakeReport, IntakeTrouble, MessageHeaders, Opened, Source, StreamMessage, Tenure, silence,
 };
 
 use super::cluster::{SimCluster, StoredEvent};
@@ -19,8 +19,8 @@ const BATCH: u64 = 4;
 const COUNTED: usize = 20;
 
 /// The interval of a consumer's idle heartbeats, and after how long a silence it is given up, in milliseconds.
-const HEARTBEAT: u64 = 1_000;
-const SILENCE: u64 = 2_200;
+const HEARTBEAT: u64 = CONSUMER_HEARTBEAT.as_millis() as u64;
+const SILENCE: u64 = CONSUMER_SILENCE.as_millis() as u64;
 
 /// How long anything that is asked takes at most, when nodes fail, in milliseconds.
 pub(super) const SLOW: u64 = 60;
@@ -172,6 +172,7 @@ impl SimCluster {
         now: Millis,
     ) -> Option<(IntakeOutput, Millis)> {
         let is_over = until <= now;
+        reader.intake.set_connected(!self.routers[number].is_cut);
         match output {
             IntakeOutput::Read => return self.read(number, reader, now),
             IntakeOutput::Pause(_) if is_over || std::mem::take(&mut reader.was_away) => reader.intake.paused(),
@@ -181,6 +182,8 @@ impl SimCluster {
                 self.check_told(reader, &what);
                 self.routers[number].report(IntakeReport { tenure, what });
             }
+            // Without a connection it is tried again.
+            IntakeOutput::Post(_) if self.routers[number].is_cut => return Some((output, now.plus(SLOW))),
             IntakeOutput::Post(letters) => {
                 let epoch = reader.epoch_id;
                 self.letters.extend(letters.iter().map(|letter| (epoch, letter.message.seq)));
@@ -197,7 +200,7 @@ impl SimCluster {
 
     /// Answers what an intake asks of the stream, or does not.
     fn answer(&mut self, number: usize, reader: &mut SimConsumer, question: IntakeOutput) {
-        let failure = self.fails().then(|| "no answer".to_owned());
+        let failure = self.fails(number).then(|| "no answer".to_owned());
         let partition = reader.partition;
         let next =
             |cluster: &Self, after| cluster.readable(after).find(|one| Some(one.partition) == partition).cloned();
@@ -229,9 +232,9 @@ impl SimCluster {
         }
     }
 
-    /// Whether what is asked just now is not answered.
-    pub(super) fn fails(&mut self) -> bool {
-        self.failing && self.network.random(UNANSWERED) == 0
+    /// Whether what a router asks just now is not answered.
+    pub(super) fn fails(&mut self, number: usize) -> bool {
+        self.routers[number].is_cut || self.failing && self.network.random(UNANSWERED) == 0
     }
 
     fn open(
@@ -247,7 +250,7 @@ impl SimCluster {
             *refused -= 1;
             return Err(IntakeTrouble::Failed("no consumer".to_owned()));
         }
-        if self.fails() {
+        if self.fails(number) {
             return Err(IntakeTrouble::Failed("no answer".to_owned()));
         }
         let (server, name) = self.some_server();
@@ -295,7 +298,7 @@ impl SimCluster {
         if consumer.is_ended {
             return Came::Trouble(IntakeTrouble::Failed("the consumer is gone".to_owned()));
         }
-        if consumer.start != self.stream.starts {
+        if consumer.start != self.stream.starts || self.routers[number].is_cut {
             consumer.silent_since.get_or_insert(now);
         }
         if let Some(since) = consumer.silent_since {

@@ -82,6 +82,14 @@ impl SimCluster {
         }
     }
 
+    /// A router loses its connection to NATS, or has it again.
+    pub(super) fn cut_router(&mut self, number: usize) {
+        let router = &mut self.routers[number];
+        router.is_cut = !router.is_cut;
+        router.was_away |= !router.is_cut;
+        router.due = AT_ONCE;
+    }
+
     /// SIGTERM: routers first, then gateways. The node hands over what it has, and ends.
     pub(super) fn drain(&mut self, node: usize) {
         let deadline = self.now.plus(millis(self.config.node.shutdown_grace));

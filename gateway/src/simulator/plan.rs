@@ -68,6 +68,9 @@ pub(super) struct Plan {
     pub(super) newcomers: bool,
     /// How many servers keep the stream.
     pub(super) copies: u8,
+    /// How long tokens are valid, in milliseconds; `None` if clients have none.
+    #[serde(default)]
+    pub(super) token_ms: Option<u64>,
     /// Whether clients rely on heartbeats for their position after the faults, and do not ask for it for some time.
     pub(super) lasts: bool,
     pub(super) actions: Vec<Action>,
@@ -175,6 +178,15 @@ pub(super) enum Action {
     Cut {
         gateway: u8,
     },
+    /// A router loses its connection to NATS, or has it again.
+    CutRouter {
+        router: u8,
+    },
+    /// The clock of a gateway's host is set so many seconds ahead of the time of day, or behind it.
+    SetClock {
+        gateway: u8,
+        seconds: i8,
+    },
     /// A node ends, or one that is not there starts: routers `0..3`, gateways `3..6`.
     Toggle {
         node: u8,
@@ -266,7 +278,12 @@ pub(super) fn plan(chaos: Chaos) -> impl Strategy<Value = Plan> {
     };
     let copies = if failing { prop_oneof![Just(1), Just(3)].boxed() } else { Just(1).boxed() };
     let newcomers = if network { prop::bool::weighted(0.02).boxed() } else { Just(false).boxed() };
-    let bounds = (range, patience, (hold, outbox), (late, copies), interest);
+    let token = if failing {
+        prop_oneof![5 => Just(None), 1 => (12_000..30_000u64).prop_map(Some)].boxed()
+    } else {
+        Just(None).boxed()
+    };
+    let bounds = (range, patience, (hold, outbox), (late, copies), (interest, token));
     let ends = (newcomers, prop::bool::weighted(0.05), any::<bool>());
     (any::<u64>(), loss, reading, ends, bounds, actions(chaos)).prop_map(
         move |(
@@ -274,7 +291,7 @@ pub(super) fn plan(chaos: Chaos) -> impl Strategy<Value = Plan> {
             loss,
             reading,
             (newcomers, lasts, delays),
-            (replay_range, give_up_after, (hold_bytes, outbox_bytes), (late, copies), interest_bytes),
+            (replay_range, give_up_after, (hold_bytes, outbox_bytes), (late, copies), (interest_bytes, token_ms)),
             actions,
         )| {
             Plan {
@@ -294,6 +311,7 @@ pub(super) fn plan(chaos: Chaos) -> impl Strategy<Value = Plan> {
                 newcomers: newcomers && interest_bytes == INTEREST_BYTES,
                 lasts,
                 copies,
+                token_ms,
                 actions,
             }
         },
@@ -375,6 +393,8 @@ fn action(chaos: Chaos) -> impl Strategy<Value = Action> {
         1 => (0..6u8).prop_map(|node| Action::Drain { node }),
         1 => (0..3u8).prop_map(|gateway| Action::RestartGateway { gateway }),
         1 => (0..3u8).prop_map(|gateway| Action::Cut { gateway }),
+        1 => (0..3u8).prop_map(|router| Action::CutRouter { router }),
+        1 => (0..3u8, -40..40i8).prop_map(|(gateway, seconds)| Action::SetClock { gateway, seconds }),
         1 => (0..3u8).prop_map(|node| Action::ToggleMember { node }),
         2 => (0..6u8).prop_map(|node| Action::LearnView { node }),
         1 => (0..6u8).prop_map(|keep| Action::Discard { keep }),

@@ -125,7 +125,7 @@ impl SimCluster {
     /// Continues a pass that is due.
     fn advance(&mut self, number: usize, now: Millis, mut running: SimPass) {
         if !running.is_read {
-            match self.read_again(&mut running) {
+            match self.read_again(number, &mut running) {
                 Ok(is_read) => running.is_read = is_read,
                 Err(refusal) => {
                     running.pass.ended();
@@ -143,11 +143,11 @@ impl SimCluster {
     }
 
     /// Reads on. Returns whether all is read.
-    fn read_again(&mut self, SimPass { pass, reader, .. }: &mut SimPass) -> Result<bool, ReplayRefusal> {
+    fn read_again(&mut self, number: usize, SimPass { pass, reader, .. }: &mut SimPass) -> Result<bool, ReplayRefusal> {
         let Some(reader) = reader else { return Ok(true) };
         let reads_all = reader.reads_all();
         loop {
-            if self.fails() {
+            if self.fails(number) {
                 return Err(ReplayRefusal::Unreadable);
             }
             let dice = self.network.random(BATCHES);
@@ -178,7 +178,7 @@ impl SimCluster {
     /// What the stream is like after the reading, if that is proved.
     fn prove(&mut self, number: usize, SimPass { pass, reader, .. }: &SimPass) -> Result<Proved, ReplayRefusal> {
         let (state, proofs) = (self.state(), reader.iter().map(|reader| reader.proof.clone()).collect::<Vec<_>>());
-        if self.fails() || !is_proved(&proofs, &state) {
+        if self.fails(number) || !is_proved(&proofs, &state) {
             return Err(ReplayRefusal::Unreadable);
         }
         let Some((from, through)) = pass.claimed(&state.facts) else {
@@ -216,6 +216,9 @@ impl SimCluster {
 
     fn answer_with(&mut self, number: usize, reply: &SimRequest, epoch_id: EpochId, parts: Vec<ReplayPart<Bytes>>) {
         let ((gateway, ask), count) = (reply, parts.len());
+        if self.routers[number].is_cut {
+            return;
+        }
         for (at, part) in parts.into_iter().enumerate() {
             let router = self.routers[number].node.clone();
             let bytes = wire::encode(&ReplayAnswer { router, epoch_id, part, last: at + 1 == count }).unwrap();

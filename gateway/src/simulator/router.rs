@@ -119,9 +119,14 @@ impl SimRouter {
         now.plus(self.offset)
     }
 
+    /// Whether messages reach it.
+    pub(super) fn is_reached(&self) -> bool {
+        !self.is_down && !self.is_cut
+    }
+
     /// Whether it is asked for replays by those who ask any router.
     pub(super) fn serves_replays(&self) -> bool {
-        !self.is_down && self.drains_until.is_none()
+        self.is_reached() && self.drains_until.is_none()
     }
 
     /// Whether it has given back what it owned, and answered what it was asked.
@@ -335,6 +340,7 @@ impl SimCluster {
                     router.readers.insert(tenure, SimConsumer::new(tenure, epoch_id, checkpoint));
                 }
                 EngineOutput::Stop(tenure) => drop(router.readers.remove(&tenure)),
+                EngineOutput::Send { .. } if router.is_cut => {}
                 EngineOutput::Send { gateway, epoch, sections } => {
                     let Epoch { before, .. } = epoch;
                     let is_of_epoch = sections.iter().all(|section| section.prev >= before);
@@ -353,9 +359,11 @@ impl SimCluster {
                     let until = at.plus(millis(SNAPSHOT_DEADLINE));
                     router.snapshots.insert(gateway, SnapshotRequest { at: Some(at), until });
                 }
-                // What was sent has left at once.
+                // What was sent has left at once, unless there is no connection.
+                EngineOutput::Checkpoint(_) if router.is_cut => {}
                 EngineOutput::Checkpoint(checkpoints) => router.checkpoints = checkpoints,
                 EngineOutput::Released { tenures, checkpoints } => {
+                    let checkpoints = if router.is_cut { SourceCheckpoints::new() } else { checkpoints };
                     router.ownership.released(now, &tenures, &checkpoints);
                     router.round_at = now;
                 }
@@ -373,7 +381,9 @@ impl SimCluster {
         for (gateway, snapshot) in &mut router.snapshots {
             if snapshot.at.is_some_and(|at| at <= now) {
                 snapshot.at = None;
-                self.network.send(self.now, &SimMessage::AskSnapshot(gateway.clone(), number));
+                if !router.is_cut {
+                    self.network.send(self.now, &SimMessage::AskSnapshot(gateway.clone(), number));
+                }
             }
             if snapshot.until <= now {
                 late.push(gateway.clone());

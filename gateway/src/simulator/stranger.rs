@@ -212,7 +212,7 @@ impl SimCluster {
         let (now, stranger) = (self.now, &mut self.strangers[at]);
         if stranger.connection.is_none() && !self.gateways[gateway].is_down {
             let line = Line::default();
-            self.gateways[gateway].arrive(identity(&stranger.user), &line);
+            self.gateways[gateway].arrive(identity(&stranger.user, None), &line);
             stranger.connection = Some(Connection {
                 gateway,
                 line: Rc::clone(&line),

@@ -45,6 +45,8 @@ pub(super) struct Stream {
     last_lost: Seq,
     /// For how many beats in a row something has shown that the end was lost, and the most of them.
     shown: (u32, u32),
+    /// Whether a server has removed what another one still had.
+    pub(super) has_diverged: bool,
     /// How often servers have started. Consumers live in their memory.
     pub(super) starts: u64,
 }
@@ -59,6 +61,7 @@ impl Stream {
             agreed: None,
             last_lost: Seq(0),
             shown: (0, 0),
+            has_diverged: false,
             starts: 0,
         }
     }
@@ -176,6 +179,7 @@ impl SimCluster {
     /// A server removes more than others, by its own clock.
     pub(super) fn discard_copy(&mut self, server: usize, keep: u64) {
         let (server, first) = (server % self.stream.copies.len(), self.first_of(keep));
+        self.stream.has_diverged |= self.stream.copies.len() > 1;
         self.stream.remove_before(server, first);
         self.begin_at_leader();
     }

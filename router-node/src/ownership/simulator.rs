@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tickwire_core::ids::{EpochId, Millis, NodeId, NodeRef, Nonce, Partition, Seq};
 use tickwire_core::placement::{Member, Role, View};
+use tickwire_testkit::simulation;
 
 const PARTITIONS: u16 = 2;
 const TTL: u64 = 2_000;
@@ -378,8 +379,8 @@ fn simulate(seed: u64) {
 
 #[test]
 fn every_partition_has_an_owner_again_within_a_lease_ttl_and_a_second() {
-    let runs = std::env::var("TICKWIRE_SIM_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(2_000);
-    for seed in 0..runs {
+    let first = simulation::seed(0);
+    for seed in first..first + u64::from(simulation::runs(2_000)) {
         let run = std::panic::catch_unwind(|| simulate(seed));
         assert!(run.is_ok(), "the seed is {seed}");
     }

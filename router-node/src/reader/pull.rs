@@ -25,8 +25,9 @@ const CONSUMER_DEADLINE: Duration = Duration::from_secs(1);
 const INACTIVE: Duration = Duration::from_secs(30);
 
 /// How often an idle server sends a heartbeat, and how long it may be silent.
-const HEARTBEAT: Duration = Duration::from_secs(1);
-pub(crate) const SILENCE: Duration = Duration::from_millis(2_200);
+pub const HEARTBEAT: Duration = Duration::from_secs(1);
+/// After how long a silence a consumer is given up: two heartbeats, and some time on the way.
+pub const SILENCE: Duration = Duration::from_millis(2_200);
 
 /// How long one request for messages is valid.
 const EXPIRES: Duration = Duration::from_secs(30);

@@ -5,18 +5,20 @@ use super::*;
 impl SimCluster {
     /// A client connects to a gateway, if it is there.
     pub(in super::super) fn connect(&mut self, at: usize, gateway: usize) {
+        let expires = self.token_life.map(clocks::after);
         let (now, client) = (self.now, &mut self.clients[at]);
         client.is_wanted = true;
         if client.connection.is_some() || self.gateways[gateway].is_down {
             return;
         }
         let line = Line::default();
-        self.gateways[gateway].arrive(identity(&client.user), &line);
+        self.gateways[gateway].arrive(identity(&client.user, expires), &line);
         client.connections += 1;
         client.connection = Some(ClientConnection {
             gateway,
             line: Rc::clone(&line),
             since: now,
+            has_token: expires.is_some(),
             is_welcome: false,
             asked: Vec::new(),
             was_slow: false,

@@ -11,7 +11,9 @@ use tickwire_core::protocol::position::Position;
 use tickwire_core::protocol::{Encoding, Heartbeat, ReceivedEvent, ServerError, ServerMessage};
 
 use super::super::trace;
-use super::{AskedPast, AskedSubscription, ClientConnection, ClientWorld, Heard, MAY_CLOSE, Promise, SimClient};
+use super::{
+    AskedPast, AskedSubscription, ClientConnection, ClientWorld, Heard, MAY_CLOSE, Promise, SimClient, TOKEN_EXPIRED,
+};
 
 impl SimClient {
     /// Takes in what has come. Returns whether anything has.
@@ -35,7 +37,9 @@ impl SimClient {
             trace::line(|| format!("{} is closed with {code}", self.name()));
             self.heard.push(Heard::Closed(code));
             // What a client that does nothing wrong may be closed with, which all ask it to come back.
-            assert!(MAY_CLOSE.contains(&code), "closed with {code}: {self:#?}");
+            let has_token = self.connection.as_ref().is_some_and(|connection| connection.has_token);
+            let may_close = MAY_CLOSE.contains(&code) || has_token && code == TOKEN_EXPIRED;
+            assert!(may_close, "closed with {code}: {self:#?}");
             self.disconnect();
         }
         if self.connection.as_ref().is_some_and(|connection| connection.line.borrow().is_over()) {

@@ -52,6 +52,10 @@ impl SimCluster {
             if self.gateways[number].is_cut {
                 self.cut(number);
             }
+            if self.routers[number].is_cut {
+                self.cut_router(number);
+            }
+            self.gateways[number].ahead = 0;
             self.routers[number].drops_next = false;
             self.routers[number].refused = 0;
             self.learn_view(number);
@@ -179,6 +183,7 @@ impl SimCluster {
             assert!(self.is_served(at), "not served, up to {} of {:?}: {client:#?}", self.last, self.epoch);
             client.check(
                 (&self.history, &self.epochs, &self.lost),
+                self.stream.has_diverged,
                 |client, code| self.may_lose(client, code),
                 |epoch, gap| self.is_beyond_repair(epoch, gap),
                 |epoch, seq| self.may_lack(epoch, seq),

@@ -33,9 +33,9 @@ impl SimCluster {
         self.keep(u16::from(number) % PARTITIONS, event, (false, true));
     }
 
-    pub(super) fn tick(&mut self) {
+    pub(super) fn store_heartbeats(&mut self) {
         for partition in 0..PARTITIONS {
-            if self.routers.iter().any(|router| router.runs() && router.holds(Partition(partition))) {
+            if self.routers.iter().any(|router| router.runs() && !router.is_cut && router.holds(Partition(partition))) {
                 self.keep(partition, blank(Kind::Other("tick".into()), Audience::Public), (true, false));
             }
         }

@@ -11,9 +11,9 @@ impl SimCluster {
             | SimMessage::Snapshot(to, _)
             | SimMessage::LeaseAnswer(to, ..)
             | SimMessage::Ask(to, ..)
-                if !self.routers[to].runs() =>
+                if self.routers[to].is_frozen || !self.routers[to].is_reached() =>
             {
-                if self.routers[to].is_frozen && !self.routers[to].is_down {
+                if self.routers[to].is_reached() {
                     self.routers[to].waiting.push(message);
                 }
             }

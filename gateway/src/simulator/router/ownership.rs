@@ -45,7 +45,7 @@ impl SimCluster {
 
     /// The stream answers, or does not.
     fn ask_stream(&mut self, number: usize, now: Millis, task: StreamTask) {
-        let is_late = self.failing && self.network.random(10) == 0;
+        let is_late = self.routers[number].is_cut || self.failing && self.network.random(10) == 0;
         match task {
             StreamTask::Look(expected) => {
                 let look = StreamLook::at(self, &expected).now_or_never().expect("an answer").expect("no failure");
@@ -82,6 +82,8 @@ impl SimCluster {
         let (KvRequest::Read(source) | KvRequest::Write { source, .. }) = &asked;
         let (source, is_write) = (*source, matches!(asked, KvRequest::Write { .. }));
         router.operations.push(Operation { number: self.nonces, source, is_write, until: now.plus(millis(deadline)) });
-        self.network.send_once(self.now, SimMessage::Lease(number, self.nonces, asked));
+        if !router.is_cut {
+            self.network.send_once(self.now, SimMessage::Lease(number, self.nonces, asked));
+        }
     }
 }
