@@ -36,9 +36,9 @@ fn outbox(criterion: &mut Criterion) {
             let (mut outbox, mut account, mut frame) = (Outbox::new(), Account::new(0), Frame::default());
             bencher.iter(|| {
                 for delivery in &events[..batch] {
-                    black_box(outbox.push(Millis(0), delivery, 1, 100, Encoding::Json, &LIMITS));
+                    black_box(outbox.push(Millis(0), delivery, (1, 100), Encoding::Json, &LIMITS));
                 }
-                outbox.compose(Millis(0), &mut account, Encoding::Json, &LIMITS, |_, _| true, &mut frame);
+                outbox.compose(Millis(0), (&mut account, |_, _| true), Encoding::Json, &LIMITS, &mut frame);
                 assert_eq!(frame.events.len(), batch);
             });
         });
@@ -49,7 +49,7 @@ fn outbox(criterion: &mut Criterion) {
         bencher.iter(|| {
             let mut outbox = Outbox::new();
             for delivery in &events {
-                outbox.push(Millis(0), delivery, 1, 100, Encoding::Json, &LIMITS);
+                outbox.push(Millis(0), delivery, (1, 100), Encoding::Json, &LIMITS);
                 if outbox.bytes() > LIMITS.bytes {
                     black_box(outbox.shed_load(Millis(0), Encoding::Json, &LIMITS, &mut dropped));
                 }

@@ -2,5 +2,5 @@
 //! sessions, and the tests of routers drive it with none.
 
 pub use crate::byte_queue::{Receiver, Sender, channel};
-pub use crate::edge::{Edge, NatsConnection, Outgoing};
+pub use crate::edge::{Edge, EdgeSetup, NatsConnection, Outgoing};
 pub use crate::messages::{FromEdge, SessionId, SharedCoverageEvents, ToEdge, ToShard};

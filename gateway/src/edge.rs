@@ -134,17 +134,30 @@ struct AwaitedConfirmation {
     at: Millis,
 }
 
+/// What an edge begins with.
+#[derive(Debug)]
+pub struct EdgeSetup<'c> {
+    /// The gateway.
+    pub gateway: NodeRef,
+    /// Its configuration.
+    pub config: &'c Config,
+    /// How many partitions the stream has.
+    pub partitions: u16,
+    /// The members of the cluster.
+    pub view: View,
+    /// The connection to NATS.
+    pub connection: NatsConnection,
+    /// The shards, by number.
+    pub shards: Vec<Sender<ToShard>>,
+    /// The readiness check for the operator.
+    pub ready: Check,
+}
+
 impl Edge {
-    /// An edge that has received nothing yet. `ready` is its readiness check for the operator.
+    /// An edge that has received nothing yet.
     #[must_use]
-    pub fn new(
-        gateway: NodeRef,
-        config: &Config,
-        partitions: u16,
-        (view, connection): (View, NatsConnection),
-        shards: Vec<Sender<ToShard>>,
-        ready: Check,
-    ) -> Self {
+    pub fn new(setup: EdgeSetup<'_>) -> Self {
+        let EdgeSetup { gateway, config, partitions, view, connection, shards, ready } = setup;
         let queue = |(number, shard)| ShardQueue::new(number, shard, config.gateway.shard_bytes);
         Self {
             log: InterestLog::new(gateway.clone(), view, millis(config.gateway.shrink_delay), Bounds::default()),

@@ -51,7 +51,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::auth::Authenticator;
-use crate::edge::{Driver, Edge, Inputs, NatsConnection};
+use crate::edge::{Driver, Edge, EdgeSetup, Inputs, NatsConnection};
 use crate::handshake::Handshake;
 use crate::handshake::capacity::{Capacity, RequiredCapacity};
 use crate::http::HttpState;
@@ -105,8 +105,15 @@ pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, StartE
     node.nats.check().await?;
     let view = (**node.membership.view().borrow()).clone();
     let ready = node.readiness.register("coverage");
-    let known = (view, NatsConnection::of(&node.nats));
-    let edge = Edge::new(node.me.clone(), config, partitions, known, shards.clone(), ready);
+    let edge = Edge::new(EdgeSetup {
+        gateway: node.me.clone(),
+        config,
+        partitions,
+        view,
+        connection: NatsConnection::of(&node.nats),
+        shards: shards.clone(),
+        ready,
+    });
     let driver = Driver::new(edge, node.nats.clone(), config.stream.name.clone(), node.stopped.clone());
     shutdown.spawn("edge", driver.run(inputs, shutdown.force().clone()));
 

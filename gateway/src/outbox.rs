@@ -95,14 +95,13 @@ impl Outbox {
         }
     }
 
-    /// Adds an event that may wait for a window. An event that was just added for another subscription is not added
+    /// Adds an event for a subscription, which may wait for its window. An event that was just added for another subscription is not added
     /// again; the smaller window counts.
     pub fn push(
         &mut self,
         now: Millis,
         delivery: &Arc<Delivery>,
-        subscription: u32,
-        window_ms: u16,
+        (subscription, window_ms): (u32, u16),
         encoding: Encoding,
         limits: &OutboxLimits,
     ) -> OutboxLoad {
@@ -187,10 +186,9 @@ impl Outbox {
     pub fn compose(
         &mut self,
         now: Millis,
-        account: &mut Account,
+        (account, mut quota): (&mut Account, impl FnMut(&mut Account, &QueuedEvent) -> bool),
         encoding: Encoding,
         limits: &OutboxLimits,
-        mut quota: impl FnMut(&mut Account, &QueuedEvent) -> bool,
         frame: &mut Frame,
     ) {
         frame.clear();

@@ -340,11 +340,12 @@ impl<S: Socket> Shard<S> {
             else {
                 return;
             };
-            let (number, window, encoding) = (subscriber.subscription, subscriber.window_ms, session.socket.encoding());
+            let target = (subscriber.subscription, subscriber.window_ms);
+            let encoding = session.socket.encoding();
             if session.is_already_covered(delivery) {
                 return;
             }
-            if session.outbox.push(now, delivery, number, window, encoding, limits) == OutboxLoad::Heavy {
+            if session.outbox.push(now, delivery, target, encoding, limits) == OutboxLoad::Heavy {
                 heavy.push(subscriber.session);
             }
             if !std::mem::replace(&mut session.touched, true) {

@@ -100,16 +100,26 @@ pub fn subscribe(link: &Link, node: &NodeRef) -> Result<LinkSubscriber, LinkErro
     link.subscribe("namesakes", &names::name(node.id.as_str()), None, BYTES)
 }
 
+/// What the watch of a node's name needs.
+#[derive(Debug)]
+pub struct NameWatch {
+    /// The connection.
+    pub nats: Nats,
+    /// What other nodes of this name announce, from [`subscribe`].
+    pub inlet: LinkSubscriber,
+    /// What this node announces.
+    pub me: NodeAnnouncement,
+    /// How often.
+    pub every: Duration,
+    /// The members.
+    pub view: watch::Receiver<Arc<View>>,
+    /// The readiness check.
+    pub check: Check,
+}
+
 /// Announces this node, and watches for others of its name, until the drain.
-pub async fn run(
-    nats: Nats,
-    mut inlet: LinkSubscriber,
-    me: NodeAnnouncement,
-    every: Duration,
-    view: watch::Receiver<Arc<View>>,
-    check: Check,
-    drain: CancellationToken,
-) {
+pub async fn run(watch: NameWatch, drain: CancellationToken) {
+    let NameWatch { nats, mut inlet, me, every, view, check } = watch;
     let clock = Clock::start();
     let mut namesakes = Namesakes::new(me.node.clone(), crate::clock::millis(every));
     let (mut ticks, mut logged) = (interval(every), None);

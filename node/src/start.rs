@@ -4,12 +4,13 @@
 use crate::admin::{Admin, AdminError, Check, Readiness};
 use crate::config::Config;
 use crate::membership::{Membership, MembershipError};
+use crate::namesake::{self, NameWatch};
 use crate::nats::{LEAST_PAYLOAD, Nats, NatsError};
 use crate::provision::{ProvisionError, Provisioned, provision};
 use crate::shutdown::{Outcome, Shutdown};
 use crate::storage::{self, Stopped};
 use crate::telemetry::{Metrics, TelemetryError};
-use crate::{descriptors, metrics, namesake, ports};
+use crate::{descriptors, metrics, ports};
 use rand::Rng;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -118,17 +119,15 @@ impl Node {
         let namesakes = namesake::subscribe(&nats.link, &me)
             .map_err(|error| StartError::Part { part: "namesakes", reason: error.to_string() })?;
         let announcement = namesake::announcement(me.clone(), role, admin.address().to_string());
-        let (every, named) = (config.membership.beat_interval, readiness.register("name"));
-        let namesakes = namesake::run(
-            nats.clone(),
-            namesakes,
-            announcement,
-            every,
-            membership.view(),
-            named,
-            shutdown.drain().clone(),
-        );
-        shutdown.spawn_infallible("namesakes", namesakes);
+        let watch = NameWatch {
+            nats: nats.clone(),
+            inlet: namesakes,
+            me: announcement,
+            every: config.membership.beat_interval,
+            view: membership.view(),
+            check: readiness.register("name"),
+        };
+        shutdown.spawn_infallible("namesakes", namesake::run(watch, shutdown.drain().clone()));
         shutdown.spawn_infallible("nats readiness", watch_connection(nats.clone(), check, drain));
         Ok(Self {
             me,

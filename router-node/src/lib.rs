@@ -150,7 +150,8 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
     let storage = storage::watch(node.nats.clone(), node.me.clone(), config.stream.clone(), shutdown.drain().clone());
     shutdown.spawn_infallible("storage watch", storage);
     shutdown.spawn_infallible("engine", engine.run());
-    start_ownership(config, shutdown, &node, partitions, leases, clock, to_engine);
+    let parts = OwnershipParts { partitions, leases, clock, engine: to_engine };
+    start_ownership(config, shutdown, &node, parts);
     shutdown.spawn_infallible("replays", replays.run(shutdown.drain().clone(), shutdown.force().clone()));
     node.write_ports(&[])?;
     Ok(node)
@@ -180,16 +181,17 @@ async fn subscribe_replays(
     Ok((replays.await?, walker, inquiries))
 }
 
-/// Starts the ownership, and the heartbeats of the partitions that it owns.
-fn start_ownership(
-    config: &Config,
-    shutdown: &Shutdown,
-    node: &Node,
+/// What the ownership works with, beside its node.
+struct OwnershipParts {
     partitions: u16,
     leases: Leases,
     clock: Clock,
     engine: ChannelsToEngine,
-) {
+}
+
+/// Starts the ownership, and the heartbeats of the partitions that it owns.
+fn start_ownership(config: &Config, shutdown: &Shutdown, node: &Node, parts: OwnershipParts) {
+    let OwnershipParts { partitions, leases, clock, engine } = parts;
     let (owned_sender, owned) = watch::channel(Arc::default());
     let pace = PlacementTiming::new(config.membership.lease_ttl, config.router.checkpoint_interval);
     let ownership = Ownership::new(node.me.clone(), partitions, pace, node.provisioned.epoch);

@@ -222,7 +222,7 @@ impl Cluster {
     pub(crate) fn node_in(&mut self, library: &Path, offset: &str, role: &str) -> TestNode {
         self.started += 1;
         let id = format!("{role}-{}", self.started);
-        TestNode::start_in(library, offset, role, &id, self.home.0.path(), &self.settings)
+        TestNode::start_in((library, offset), role, &id, self.home.0.path(), &self.settings)
     }
 
     fn launch(&self, role: &str, id: &str, further: &[(&str, &str)]) -> TestNode {

@@ -67,8 +67,7 @@ impl TestNode {
     /// The same with a time of day that is wrong by `offset`, such as `-1d`, by this library. The monotonic clock stays
     /// right: a clock that is set wrong still runs at the right speed.
     pub(crate) fn start_in(
-        library: &Path,
-        offset: &str,
+        (library, offset): (&Path, &str),
         role: &str,
         id: &str,
         home: &Path,

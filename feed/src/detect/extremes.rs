@@ -35,7 +35,7 @@ pub fn breakout(bars: &[Bar]) -> Option<Finding> {
 pub fn resistance_break(bars: &[Bar]) -> Option<Finding> {
     let (bar, prior) = bars.split_last()?;
     let (level, age) = highest(prior)?;
-    break_of(bar, prior, Direction::Bullish, level, age, bar.close - level)
+    break_of(bar, prior, Direction::Bullish, (level, age), bar.close - level)
 }
 
 /// Bearish when the close is below the lowest low of the 20 bars before it, and that low is at least 5 bars old.
@@ -44,10 +44,16 @@ pub fn resistance_break(bars: &[Bar]) -> Option<Finding> {
 pub fn support_break(bars: &[Bar]) -> Option<Finding> {
     let (bar, prior) = bars.split_last()?;
     let (level, age) = lowest(prior)?;
-    break_of(bar, prior, Direction::Bearish, level, age, level - bar.close)
+    break_of(bar, prior, Direction::Bearish, (level, age), level - bar.close)
 }
 
-fn break_of(bar: &Bar, prior: &[Bar], direction: Direction, level: f64, age: usize, beyond: f64) -> Option<Finding> {
+fn break_of(
+    bar: &Bar,
+    prior: &[Bar],
+    direction: Direction,
+    (level, age): (f64, usize),
+    beyond: f64,
+) -> Option<Finding> {
     if beyond <= 0.0 || age < LEVEL_AGE {
         return None;
     }

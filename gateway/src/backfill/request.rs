@@ -248,7 +248,7 @@ impl Backfill {
         if !(is_mine && is_wanted && is_lacking) {
             return false;
         }
-        self.outbox.push(now, delivery, subscription, 0, encoding, limits);
+        self.outbox.push(now, delivery, (subscription, 0), encoding, limits);
         self.unpaid_events += 1 + (delivery.bytes() / LARGE) as u64;
         true
     }

@@ -37,11 +37,11 @@ impl<S: Socket> Shard<S> {
                 // New events wait for the backfill, which only quotas limit.
                 Some(backfill) => {
                     let quota = |_: &mut Account, waiting: &QueuedEvent| quota(account, waiting);
-                    backfill.outbox.compose(now, unlimited, encoding, &backfill_limits(limits), quota, content);
+                    backfill.outbox.compose(now, (unlimited, quota), encoding, &backfill_limits(limits), content);
                     // Events of a subscription's backfill do not move the session's position.
                     content.early |= backfill.of() != BackfillTarget::Session && !content.events.is_empty();
                 }
-                None => outbox.compose(now, account, encoding, limits, quota, content),
+                None => outbox.compose(now, (account, quota), encoding, limits, content),
             }
             for (code, fate) in &content.dropped {
                 count_outcome(*code, *fate);

@@ -26,7 +26,7 @@ use crate::auth::{Authenticator, Identity};
 use crate::backfill::cohorts::{ASK_BITS, Cohorts};
 use crate::byte_queue;
 use crate::byte_queue::Receiver;
-use crate::edge::{Edge, NatsConnection, Outgoing};
+use crate::edge::{Edge, EdgeSetup, NatsConnection, Outgoing};
 use crate::messages::{ToEdge, ToShard};
 use crate::new_session::shard_of;
 use crate::shard::{Clocks, Shard, ShardConfig};
@@ -116,8 +116,9 @@ impl SimGateway {
         let readiness = Readiness::default();
         let ready: Check = readiness.register("coverage");
         let connection = NatsConnection { is_up: true, max_payload: MAX_PAYLOAD };
-        let known = (cluster.view.clone(), connection);
-        let edge = Edge::new(node.clone(), config, PARTITIONS, known, senders, ready);
+        let (view, gateway) = (cluster.view.clone(), node.clone());
+        let edge =
+            Edge::new(EdgeSetup { gateway, config, partitions: PARTITIONS, view, connection, shards: senders, ready });
         let (is_down, is_cut, offset, searches) = (false, false, number as u64 * 7_777, BTreeMap::new());
         let begun = Vec::new();
         let bounds = MemoryBounds { hold_bytes: config.gateway.hold_bytes, shard_bytes: config.gateway.shard_bytes };

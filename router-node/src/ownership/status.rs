@@ -51,7 +51,7 @@ impl RouterStatus {
         metrics::PARTITIONS.set(held.len() as f64);
         // While nothing is stored nothing can be read; the `storage` check has the cause.
         let is_stopped = self.stopped.borrow().is_some();
-        set(&self.partitions, missing_partitions(&self.me, view, report, is_stopped, wanted.len(), held.len()));
+        set(&self.partitions, missing_partitions(&self.me, view, report, is_stopped, (wanted.len(), held.len())));
         set(&self.interest, missing_interest(view, report));
         self.owned.send_if_modified(|known| {
             let changed = **known != held;
@@ -70,13 +70,13 @@ fn set(check: &Check, missing: Option<String>) {
     }
 }
 
+/// Why this router does not serve partitions that it should; it should own `wanted` and owns `held`.
 fn missing_partitions(
     me: &NodeRef,
     view: &View,
     report: &EngineReport,
     is_stopped: bool,
-    wanted: usize,
-    held: usize,
+    (wanted, held): (usize, usize),
 ) -> Option<String> {
     if !view.members.iter().any(|member| member.role == Role::Router && member.node == *me) {
         let version = view.version;
@@ -132,15 +132,18 @@ mod tests {
             (member("r1", Role::Router), member("g1", Role::Gateway), member("g2", Role::Gateway));
         let view = View { version: 3, members: vec![gateway.clone(), router.clone()] };
         let mut report = EngineReport::default();
-        let partitions = |report: &EngineReport, held| missing_partitions(&router.node, &view, report, false, 32, held);
+        let partitions =
+            |report: &EngineReport, held| missing_partitions(&router.node, &view, report, false, (32, held));
         assert_eq!(partitions(&report, 1), None);
         assert!(partitions(&report, 0).unwrap().contains("32 partitions"));
         let other = NodeRef { nonce: Nonce(2), ..router.node.clone() };
-        assert!(missing_partitions(&other, &view, &report, false, 0, 0).unwrap().contains("another node of this name"));
-        assert!(missing_partitions(&gone.node, &view, &report, false, 0, 0).unwrap().contains("version 3"));
+        assert!(
+            missing_partitions(&other, &view, &report, false, (0, 0)).unwrap().contains("another node of this name")
+        );
+        assert!(missing_partitions(&gone.node, &view, &report, false, (0, 0)).unwrap().contains("version 3"));
         report.unread.insert(Source::Partition(Partition(7)), "no consumer".to_owned());
         assert!(partitions(&report, 1).unwrap().contains("partition 7 cannot be read: no consumer"));
-        assert_eq!(missing_partitions(&router.node, &view, &report, true, 32, 1), None);
+        assert_eq!(missing_partitions(&router.node, &view, &report, true, (32, 1)), None);
 
         assert_eq!(missing_interest(&view, &report), None);
         report.gateways_without_interest.push(gone.node);

@@ -16,7 +16,7 @@ use tickwire_core::interest::InterestBeat;
 use tickwire_core::placement::{Role, View};
 use tickwire_core::wire;
 use tickwire_gateway::decisions::{
-    Edge, FromEdge, NatsConnection, Outgoing, Receiver, Sender, SessionId, ToEdge, ToShard, channel,
+    Edge, EdgeSetup, FromEdge, NatsConnection, Outgoing, Receiver, Sender, SessionId, ToEdge, ToShard, channel,
 };
 use tickwire_gateway::delivery::Delivery;
 use tickwire_node::clock::Clock;
@@ -89,9 +89,15 @@ impl Gateway {
         let (to_shard, inbox) = channel();
         let (requests, asked) = channel();
         let partitions = u16::try_from(node.provisioned.partitions).unwrap();
-        let known = (view.borrow().as_ref().clone(), connection(&nats));
-        let ready = node.readiness.register("coverage");
-        let edge = Edge::new(me.clone(), &config, partitions, known, vec![to_shard], ready);
+        let edge = Edge::new(EdgeSetup {
+            gateway: me.clone(),
+            config: &config,
+            partitions,
+            view: view.borrow().as_ref().clone(),
+            connection: connection(&nats),
+            shards: vec![to_shard],
+            ready: node.readiness.register("coverage"),
+        });
         let driver = EdgeDriver { edge, clock: Clock::start(), nats, inbox, state: Arc::clone(&state) };
         let work = driver.run(&me, asked, view.clone(), shutdown.drain().clone()).await;
         shutdown.spawn_infallible("gateway", work);

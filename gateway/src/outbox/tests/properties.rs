@@ -74,7 +74,7 @@ impl OutboxRun {
             let quota = |account: &mut Account, waiting: &QueuedEvent| {
                 waiting.subscription != 2 || most.is_none_or(|most| account.take_quota(now, &name, most))
             };
-            self.outbox.compose(now, &mut self.account, JSON, &self.limits, quota, &mut frame);
+            self.outbox.compose(now, (&mut self.account, quota), JSON, &self.limits, &mut frame);
             if frame.is_empty() {
                 break;
             }
@@ -118,7 +118,7 @@ impl OutboxRun {
                 self.pushed.push(Arc::clone(&delivery));
                 let mut heavy = false;
                 for subscription in &subscriptions {
-                    let load = self.outbox.push(self.now, &delivery, *subscription, window, JSON, &self.limits);
+                    let load = self.outbox.push(self.now, &delivery, (*subscription, window), JSON, &self.limits);
                     heavy |= load == OutboxLoad::Heavy;
                 }
                 if heavy {
