@@ -16,11 +16,11 @@ mod client;
 mod clocks;
 mod cluster;
 mod crowd;
+mod fixtures;
 mod gateway;
 mod intake;
 mod kv;
 mod lifecycle;
-mod made;
 mod network;
 mod plan;
 mod replay;
@@ -79,7 +79,7 @@ fn simulate_from(seed: u64, chaos: plan::Chaos, runs: u32) {
     });
     if let Err(failure) = result {
         if let TestError::Fail(_, plan) = &failure {
-            let path = trace::keep(plan);
+            let path = trace::store(plan);
             println!("`make sim-trace PLAN={}` shows what happens in the shortest plan that fails", path.display());
         }
         panic!("{failure}");
@@ -111,7 +111,7 @@ fn stored_plan_is_read_back_unchanged() {
         Action::Room { session: 1, tens: None },
     ];
     let plan = failing(0xffff_ffff_ffff_fff0, 3, plan::GIVE_UP_AFTER, actions);
-    let path = trace::keep(&plan);
+    let path = trace::store(&plan);
     assert_eq!(format!("{:?}", trace::read(&path)), format!("{plan:?}"));
     std::fs::remove_file(path).unwrap();
 }

@@ -3,7 +3,7 @@
 
 mod check;
 mod connect;
-mod hear;
+mod receive;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -18,15 +18,15 @@ use tickwire_core::protocol::{Gap, Notice, Range};
 
 use super::clocks;
 use super::cluster::{AT_ONCE, NODES, PARTITIONS, SimCluster, StoredEvent};
+use super::fixtures::{filter, names_many_symbols, user};
 use super::gateway::identity;
-use super::made::{filter, is_much, user};
 use super::plan::REPLAY_RANGE;
-use super::socket::{Line, SocketOutput};
+use super::socket::{ClientMessage, ClientSocket};
 use super::stream::Lost;
 use super::trace;
 
 /// The number of the user who wants so many events an hour at most.
-const FRUGAL: u32 = 3;
+const USER_WITH_QUOTA: u32 = 3;
 const QUOTA: u32 = 6;
 
 /// The name of the one subscription that a client has.
@@ -52,7 +52,7 @@ pub(super) struct Promise {
 
 /// What was stored before a subscription that is wanted with it.
 #[derive(Debug)]
-struct AskedPast {
+struct PastRequest {
     filter: u32,
     /// From when on it was stored.
     since: Timestamp,
@@ -60,7 +60,7 @@ struct AskedPast {
     /// Per partition, up to where it is promised, and up to where it may be given: something may have waited for the
     /// client.
     end: Vec<Seq>,
-    most: Vec<Seq>,
+    latest: Vec<Seq>,
     /// Whether something may have waited.
     waits: bool,
     given: BTreeSet<(Partition, Seq)>,
@@ -74,7 +74,7 @@ struct AskedPast {
 type Lane = (Partition, String, String);
 
 /// Facts of the cluster that a check needs, and that a client does not know.
-pub(super) struct ClientWorld<'a> {
+pub(super) struct ClusterFacts<'a> {
     /// All epochs of the stream so far.
     pub(super) epochs: &'a BTreeMap<EpochId, Epoch>,
     /// What was stored in each.
@@ -90,7 +90,7 @@ pub(super) struct ClientWorld<'a> {
     pub(super) delay: Option<u64>,
 }
 
-impl ClientWorld<'_> {
+impl ClusterFacts<'_> {
     /// When a message was stored, if it was.
     fn stored(&self, epoch_id: EpochId, seq: Seq) -> Option<Millis> {
         let log = self.history.get(&epoch_id)?;
@@ -111,7 +111,7 @@ impl ClientWorld<'_> {
 
 /// What a client received of one epoch.
 #[derive(Debug, Default)]
-struct Taken {
+struct Received {
     events: BTreeSet<(Partition, Seq)>,
     gaps: Vec<Gap>,
     /// Where events stand that were dropped, since the client read too slowly.
@@ -122,13 +122,13 @@ struct Taken {
 #[derive(Debug)]
 struct ClientConnection {
     gateway: usize,
-    line: Line,
+    socket: ClientSocket,
     since: Millis,
     /// Whether it ends when its token expires.
     has_token: bool,
     is_welcome: bool,
     /// What was asked for and is not answered yet, in order.
-    asked: Vec<AskedSubscription>,
+    asked: Vec<ClientRequest>,
     /// Whether its kernel has ever not taken all that came.
     was_slow: bool,
     /// Whether it was told of an outage of the cluster, and not yet of its end.
@@ -142,14 +142,13 @@ struct ClientConnection {
 impl ClientConnection {
     /// Whether the gateway knows how far the client is.
     fn is_placed(&self) -> bool {
-        let is_resume =
-            |asked: &AskedSubscription| matches!(asked, AskedSubscription::Resume | AskedSubscription::ResumeHere(..));
+        let is_resume = |asked: &ClientRequest| matches!(asked, ClientRequest::Resume | ClientRequest::ResumeHere(..));
         !self.is_new && !self.asked.iter().any(is_resume)
     }
 }
 
 #[derive(Debug)]
-enum AskedSubscription {
+enum ClientRequest {
     Subscribe(u32, Option<Timestamp>),
     Resume,
     /// The same in a connection in which something was subscribed to: what is wanted, and from where on.
@@ -159,12 +158,12 @@ enum AskedSubscription {
 }
 
 /// What a client heard, for a reader of a failure.
-enum Heard {
+enum LogEntry {
     Frame(Bytes),
     Closed(u16),
 }
 
-impl fmt::Debug for Heard {
+impl fmt::Debug for LogEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Frame(frame) => f.write_str(&String::from_utf8_lossy(frame)),
@@ -192,13 +191,13 @@ pub(super) struct SimClient {
     /// Whether a backfill of the whole session is under way. Until its end positions do not move on.
     is_catching_up: bool,
     /// What is on its way of the time before a subscription.
-    past: Option<AskedPast>,
+    past: Option<PastRequest>,
     /// The completed ones.
-    pasts: Vec<AskedPast>,
+    pasts: Vec<PastRequest>,
     promises: Vec<Promise>,
     /// Whether the last promise is in force.
     is_promised: bool,
-    taken: BTreeMap<EpochId, Taken>,
+    received: BTreeMap<EpochId, Received>,
     /// Per key and priority, the last event that came in this connection.
     order: BTreeMap<Lane, Seq>,
     /// What it has ever asked for.
@@ -207,7 +206,7 @@ pub(super) struct SimClient {
     /// Whether it has ever not taken all that came.
     pub(super) was_slow: bool,
     /// The last things that it heard, for a reader of a failure.
-    heard: Vec<Heard>,
+    log: Vec<LogEntry>,
 }
 
 impl SimClient {
@@ -227,17 +226,17 @@ impl SimClient {
             pasts: Vec::new(),
             promises: Vec::new(),
             is_promised: false,
-            taken: BTreeMap::new(),
+            received: BTreeMap::new(),
             order: BTreeMap::new(),
             filters: BTreeSet::new(),
             notices: Vec::new(),
             was_slow: false,
-            heard: Vec::new(),
+            log: Vec::new(),
         }
     }
 
     /// That gateway is no more.
-    pub(super) fn lose(&mut self, gateway: usize) {
+    pub(super) fn gateway_stopped(&mut self, gateway: usize) {
         if self.connection.as_ref().is_some_and(|connection| connection.gateway == gateway) {
             self.disconnect();
         }
@@ -255,7 +254,7 @@ impl SimClient {
     /// Disconnects without a close frame.
     pub(super) fn disconnect(&mut self) {
         if let Some(connection) = self.connection.take() {
-            connection.line.borrow_mut().cut();
+            connection.socket.borrow_mut().cut();
         }
         self.may_come_again.append(&mut self.early);
         self.order.clear();
@@ -267,7 +266,7 @@ impl SimClient {
         if let Some(connection) = &mut self.connection {
             connection.was_slow |= room.is_some();
             self.was_slow |= room.is_some();
-            connection.line.borrow_mut().set_room(room);
+            connection.socket.borrow_mut().set_room(room);
         }
     }
 
@@ -277,10 +276,10 @@ impl SimClient {
         format!("{}{}", self.user, at.unwrap_or_default())
     }
 
-    fn say(&mut self, frame: &Value, asked: AskedSubscription) {
+    fn send(&mut self, frame: &Value, asked: ClientRequest) {
         trace::line(|| format!("{} says {frame}", self.name()));
         if let Some(connection) = &mut self.connection {
-            connection.line.borrow_mut().say(SocketOutput::Frame(frame.to_string().into()));
+            connection.socket.borrow_mut().send(ClientMessage::Frame(frame.to_string().into()));
             connection.asked.push(asked);
         }
     }
@@ -291,33 +290,32 @@ impl SimClient {
     }
 
     /// The same, from a time on, as it is spoken, if nothing of the past is on its way.
-    pub(super) fn look_back(&mut self, wanted: u32, spoken: &str, since: Timestamp) {
-        let is_free = |asked: &AskedSubscription| {
-            matches!(asked, AskedSubscription::Subscribe(_, None) | AskedSubscription::Unsubscribe)
-        };
+    pub(super) fn look_back(&mut self, wanted: u32, since_text: &str, since: Timestamp) {
+        let is_free =
+            |asked: &ClientRequest| matches!(asked, ClientRequest::Subscribe(_, None) | ClientRequest::Unsubscribe);
         let may = |connection: &ClientConnection| connection.is_welcome && connection.asked.iter().all(is_free);
         if self.is_catching_up || self.past.is_some() || !self.connection.as_ref().is_some_and(may) {
             return self.subscribe(wanted);
         }
-        self.want(wanted, Some((spoken, since)));
+        self.want(wanted, Some((since_text, since)));
     }
 
     fn want(&mut self, wanted: u32, past: Option<(&str, Timestamp)>) {
         self.wanted = Some(wanted);
         self.filters.insert(wanted);
         if self.connection.as_ref().is_some_and(|connection| connection.is_welcome) {
-            let mut frame = self.wish(wanted);
+            let mut frame = self.subscription_json(wanted);
             (frame["action"], frame["name"]) = (json!("subscribe"), json!(NAME));
-            if let Some((spoken, _)) = past {
-                frame["since"] = json!(spoken);
+            if let Some((since_text, _)) = past {
+                frame["since"] = json!(since_text);
             }
-            self.say(&frame, AskedSubscription::Subscribe(wanted, past.map(|(_, since)| since)));
+            self.send(&frame, ClientRequest::Subscribe(wanted, past.map(|(_, since)| since)));
         }
     }
 
     /// Wants something else if it wants much.
     pub(super) fn want_less(&mut self) {
-        if self.wanted.is_some_and(is_much) {
+        if self.wanted.is_some_and(names_many_symbols) {
             self.subscribe(0);
         }
     }
@@ -327,7 +325,7 @@ impl SimClient {
             return;
         }
         if self.connection.as_ref().is_some_and(|connection| connection.is_welcome) {
-            self.say(&json!({ "action": "unsubscribe", "name": NAME }), AskedSubscription::Unsubscribe);
+            self.send(&json!({ "action": "unsubscribe", "name": NAME }), ClientRequest::Unsubscribe);
         }
     }
 
@@ -335,7 +333,7 @@ impl SimClient {
     pub(super) fn list(&mut self) {
         let may = |connection: &ClientConnection| connection.is_welcome && connection.asked.is_empty();
         if self.is_promised && self.connection.as_ref().is_some_and(may) {
-            self.say(&json!({ "action": "list" }), AskedSubscription::List);
+            self.send(&json!({ "action": "list" }), ClientRequest::List);
         }
     }
 
@@ -353,7 +351,7 @@ impl SimClient {
             let at = &mut from.seqs[usize::from(partition.0)];
             *at = (*at).max(*seq);
         }
-        self.say(&frame, AskedSubscription::ResumeHere(wanted, from));
+        self.send(&frame, ClientRequest::ResumeHere(wanted, from));
     }
 
     fn resume(&self, position: &Position, wanted: u32) -> Value {
@@ -362,12 +360,12 @@ impl SimClient {
             "action": "resume",
             "position": position.to_string(),
             "seen": seen,
-            "subscriptions": { NAME: self.wish(wanted) },
+            "subscriptions": { NAME: self.subscription_json(wanted) },
         })
     }
 
     /// A subscription as it is written.
-    fn wish(&self, wanted: u32) -> Value {
+    fn subscription_json(&self, wanted: u32) -> Value {
         match self.quota() {
             Some(quota) => json!({ "filter": filter(wanted), "max_events_per_hour": quota }),
             None => json!({ "filter": filter(wanted) }),
@@ -376,11 +374,11 @@ impl SimClient {
 
     /// How many events an hour it wants at most.
     pub(super) fn quota(&self) -> Option<u32> {
-        (self.user == user(FRUGAL)).then_some(QUOTA)
+        (self.user == user(USER_WITH_QUOTA)).then_some(QUOTA)
     }
 
     /// Says what it wants: where it was, if it was somewhere.
-    fn begin(&mut self) {
+    fn subscribe_or_resume(&mut self) {
         let Some(wanted) = self.wanted else {
             self.is_promised = false;
             return;
@@ -388,14 +386,14 @@ impl SimClient {
         let Some(position) = self.position.as_ref().filter(|_| self.is_promised) else { return self.subscribe(wanted) };
         let in_force = self.promises.last().expect("a promise is in force").filter;
         let frame = self.resume(position, in_force);
-        self.say(&frame, AskedSubscription::Resume);
+        self.send(&frame, ClientRequest::Resume);
         if in_force != wanted {
             self.subscribe(wanted);
         }
     }
 
     /// Whether everything was given or told, up to here.
-    pub(super) fn is_at(&self, epoch_id: EpochId, ends: &[Seq]) -> bool {
+    pub(super) fn has_reached(&self, epoch_id: EpochId, ends: &[Seq]) -> bool {
         let Some(connection) = &self.connection else { return !self.is_wanted };
         if self.wanted.is_none() {
             return connection.asked.is_empty() && self.past.is_none() && !self.is_catching_up;

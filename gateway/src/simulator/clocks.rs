@@ -22,12 +22,12 @@ pub(super) fn wall() -> Duration {
 }
 
 /// A host has a turn whose clock is so far ahead of the time of day, in milliseconds.
-pub(super) fn set_host(ahead: i64) {
+pub(super) fn set_host_ahead(ahead: i64) {
     AHEAD.set(ahead);
 }
 
 /// The true time of day, so long from now.
-pub(super) fn after(time: Duration) -> Duration {
+pub(super) fn time_of_day_in(time: Duration) -> Duration {
     BEGIN + Duration::from_millis(NOW.get().0) + time
 }
 
@@ -43,7 +43,7 @@ pub(super) fn work() -> Duration {
 }
 
 /// How long work has taken so far.
-pub(super) fn worked() -> Duration {
+pub(super) fn work_done() -> Duration {
     Duration::from_micros(WORK.get())
 }
 

@@ -20,10 +20,10 @@ use tickwire_router_node::decisions::Source;
 
 use super::client::SimClient;
 use super::clocks;
+use super::fixtures::user;
 use super::gateway::{SimGateway, config};
 use super::kv::Kv;
-use super::made::user;
-use super::network::{MOST_DELAY, Network, SimMessage};
+use super::network::{MAX_DELAY, Network, SimMessage};
 use super::plan::{Action, NEWEST, Plan};
 use super::router::SimRouter;
 use super::stranger::Stranger;
@@ -52,7 +52,7 @@ pub(super) const AT_ONCE: Millis = Millis(0);
 pub(super) const HEARTBEAT: u64 = 5_000;
 
 /// Of a hundred searches for a time, how many the server does not answer with anything when nodes fail.
-const SILENT: u64 = 15;
+const UNANSWERED_SEARCHES: u64 = 15;
 
 /// A message of the stream.
 #[derive(Clone, Debug)]
@@ -97,7 +97,7 @@ pub(super) struct SimCluster {
     /// What servers keep of the present epoch.
     pub(super) stream: Stream,
     /// The dead letters that are stored.
-    pub(super) letters: BTreeSet<(EpochId, Seq)>,
+    pub(super) dead_letters: BTreeSet<(EpochId, Seq)>,
     pub(super) epochs: BTreeMap<EpochId, Epoch>,
     pub(super) view: View,
     pub(super) kv: Kv,
@@ -136,7 +136,7 @@ impl SimCluster {
             history: BTreeMap::from([(FIRST.epoch_id, Vec::new())]),
             lost: Lost::new(),
             stream: Stream::new(plan.copies.into()),
-            letters: BTreeSet::new(),
+            dead_letters: BTreeSet::new(),
             view: View::default(),
             kv: Kv::default(),
             routers: Vec::new(),
@@ -147,11 +147,11 @@ impl SimCluster {
             has_burst: false,
         };
         for number in 0..NODES {
-            let node = cluster.born("gw", number);
+            let node = cluster.new_node("gw", number);
             cluster.view.members.push(Member { node, role: Role::Gateway, weight: 1, draining: false });
         }
         for number in 0..NODES {
-            let node = cluster.born("router", number);
+            let node = cluster.new_node("router", number);
             cluster.view.members.push(Member { node, role: Role::Router, weight: 1, draining: false });
         }
         for number in 0..NODES {
@@ -177,14 +177,14 @@ impl SimCluster {
     /// Everyone begins: partitions find owners, and gateways are served.
     fn settle(&mut self) {
         for _ in 0..3 * BEAT / PAUSE {
-            self.pass(PAUSE);
-            if self.is_well() {
+            self.run_for(PAUSE);
+            if self.are_gateways_ready() {
                 return;
             }
         }
     }
 
-    pub(super) fn born(&mut self, name: &str, number: usize) -> NodeRef {
+    pub(super) fn new_node(&mut self, name: &str, number: usize) -> NodeRef {
         self.nonces += 1;
         NodeRef { id: NodeId::new(&format!("{name}-{number}")).unwrap(), nonce: Nonce(self.nonces) }
     }
@@ -192,7 +192,7 @@ impl SimCluster {
     pub(super) fn act(&mut self, action: &Action) {
         trace::line(|| format!("== {action:?}"));
         match *action {
-            Action::Pass(time) => self.pass(time),
+            Action::Pass(time) => self.run_for(time),
             Action::Publish { symbol, confidence } => self.publish(symbol, confidence),
             Action::Burst { symbol, confidence, tens } => {
                 self.has_burst = true;
@@ -200,7 +200,7 @@ impl SimCluster {
             }
             Action::Address { user } => self.address(user),
             Action::Stranger { stranger, gateway, kind, times } => {
-                self.strange(stranger, usize::from(gateway), kind, times);
+                self.act_as_stranger(stranger, usize::from(gateway), kind, times);
             }
             Action::Connect { gateway, user: number, filter } => {
                 self.clients.push(SimClient::new(user(number.into())));
@@ -248,23 +248,23 @@ impl SimCluster {
             Action::Recreate { from } => self.recreate(Seq(from.into())),
             Action::LoseTail { events } => self.lose_tail(events.into()),
             Action::DiscardCopy { server, keep } => self.discard_copy(server.into(), keep.into()),
-            Action::Lead { server } => self.lead(server.into()),
+            Action::Lead { server } => self.set_leader(server.into()),
             Action::Disturb { router, fault } => self.disturb(router.into(), fault),
-            Action::Garble { symbol } => self.garble(symbol),
+            Action::Garble { symbol } => self.publish_unreadable(symbol),
             Action::Toggle { node } => self.toggle(usize::from(node)),
             Action::Damage { back } => self.damage(back.into()),
             Action::DropDelivery { router } => self.routers[usize::from(router)].drops_next = true,
             Action::Forge { router, gateway, ahead } => {
                 let gateway = self.gateways[usize::from(gateway)].node.clone();
-                let known = self.routers[usize::from(router)].known(&gateway).unwrap_or_default();
+                let known = self.routers[usize::from(router)].known_revision(&gateway).unwrap_or_default();
                 let revision = Revision(known.0 + 1 + u64::from(ahead));
                 let beat = InterestBeat { gateway, revision, reached: None };
                 self.network.send(self.now, &SimMessage::Beat(usize::from(router), beat));
             }
         }
         // What was done may be seen at once, by anyone.
-        self.stir_all();
-        self.pass(STEP);
+        self.wake_all();
+        self.run_for(STEP);
     }
 
     /// A client subscribes, and wants what was stored in so many milliseconds before: as a time, or in whole seconds,
@@ -273,20 +273,20 @@ impl SimCluster {
         let Some(at) = self.wanted_client(session) else { return };
         let gateway = self.clients[at].gateway().map(|gateway| &self.gateways[gateway]);
         let is_read_soon = gateway.is_some_and(|gateway| !gateway.is_frozen);
-        let (ago, ahead, spoken) = match gateway {
+        let (ago, ahead, since_text) = match gateway {
             Some(gateway) if in_seconds && is_read_soon => {
                 (ago / 1_000 * 1_000, gateway.ahead, Some(format!("{}s", ago / 1_000)))
             }
             _ => (ago, 0, None),
         };
         let since = clocks::time_of_day(Millis(self.now.0.saturating_sub(ago).saturating_add_signed(ahead)));
-        self.clients[at].look_back(filter.into(), &spoken.unwrap_or_else(|| since.to_string()), since);
+        self.clients[at].look_back(filter.into(), &since_text.unwrap_or_else(|| since.to_string()), since);
     }
 
     /// A client goes on at a gateway; its kernel takes so many bytes, in tens, or all.
     fn resume(&mut self, session: u8, gateway: u8, tens: Option<u8>) {
         if !self.clients.is_empty() {
-            let at = picked(session, self.clients.len());
+            let at = pick_index(session, self.clients.len());
             self.clients[at].disconnect();
             self.connect(at, usize::from(gateway));
             self.clients[at].set_room(tens.map(|tens| usize::from(tens) * 10));
@@ -299,7 +299,7 @@ impl SimCluster {
         let (router, gateway) = (&self.config.router, &self.config.gateway);
         let handover = router.checkpoint_interval + router.flush_window;
         let all = handover + gateway.gap_grace + gateway.confirm_timeout + gateway.window;
-        (self.is_quiet && !self.has_burst).then(|| millis(all) + DELAYS * MOST_DELAY)
+        (self.is_quiet && !self.has_burst).then(|| millis(all) + DELAYS * MAX_DELAY)
     }
 
     /// Does something with one of the clients that mean to be connected.
@@ -311,25 +311,25 @@ impl SimCluster {
 
     fn wanted_client(&self, pick: u8) -> Option<usize> {
         let wanted: Vec<usize> = (0..self.clients.len()).filter(|at| self.clients[*at].is_wanted).collect();
-        (!wanted.is_empty()).then(|| wanted[picked(pick, wanted.len())])
+        (!wanted.is_empty()).then(|| wanted[pick_index(pick, wanted.len())])
     }
 
     fn learn_view(&mut self, node: usize) {
         if node < NODES {
-            self.routers[node].learn(Arc::new(self.view.clone()));
+            self.routers[node].set_view(Arc::new(self.view.clone()));
         } else {
             let (node, view) = (self.gateways[node - NODES].node.clone(), self.view.clone());
             self.deliver(&node, |inputs| inputs.view = Some(view));
         }
     }
 
-    fn pass(&mut self, time: u64) {
+    fn run_for(&mut self, time: u64) {
         let end = self.now.plus(time);
         while self.now < end {
             let before = self.now;
             self.now = self.next_turn().max(before.plus(STEP)).min(end);
             clocks::set(self.now);
-            while let Some(message) = self.network.arrived(self.now) {
+            while let Some(message) = self.network.take_arrived(self.now) {
                 self.receive(message);
             }
             for number in 0..NODES {
@@ -337,20 +337,20 @@ impl SimCluster {
                 self.turn_router(number);
             }
             self.end_drains();
-            self.hear();
-            self.hear_strangers();
+            self.receive_at_clients();
+            self.receive_at_strangers();
             if before.0 / BEAT != self.now.0 / BEAT {
                 self.beat();
             }
         }
     }
 
-    fn stir_all(&mut self) {
+    fn wake_all(&mut self) {
         self.gateways.iter_mut().for_each(|gateway| gateway.due = AT_ONCE);
-        self.stir_routers();
+        self.wake_routers();
     }
 
-    fn stir_routers(&mut self) {
+    fn wake_routers(&mut self) {
         self.routers.iter_mut().for_each(|router| router.due = AT_ONCE);
     }
 
@@ -366,12 +366,12 @@ impl SimCluster {
         self.note_whether_loss_shows();
         if (self.now.0 / BEAT).is_multiple_of(HEARTBEAT / BEAT) {
             self.store_heartbeats();
-            self.stir_routers();
+            self.wake_routers();
         }
     }
 }
 
 /// Which of so many clients a plan means.
-fn picked(session: u8, count: usize) -> usize {
+fn pick_index(session: u8, count: usize) -> usize {
     if session == NEWEST { count - 1 } else { usize::from(session) % count }
 }

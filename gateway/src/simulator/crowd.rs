@@ -9,7 +9,7 @@ use tickwire_testkit::simulation;
 
 use super::client::SimClient;
 use super::cluster::SimCluster;
-use super::made::user;
+use super::fixtures::user;
 use super::plan::{self, Action, Plan};
 use super::{RUNS, SEED, failing};
 

@@ -20,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::clocks;
 use super::cluster::{AT_ONCE, NODES, PARTITIONS, SimCluster};
 use super::network::{MAX_PAYLOAD, SimMessage};
-use super::socket::{Line, Wire};
+use super::socket::{ClientSocket, GatewaySocket};
 use crate::auth::USUAL_WEIGHT;
 use crate::auth::{Authenticator, Identity};
 use crate::backfill::cohorts::{ASK_BITS, Cohorts};
@@ -55,7 +55,7 @@ pub(super) struct SimGateway {
     /// The times that are searched for, and until when.
     searches: BTreeMap<Timestamp, Millis>,
     /// Those of them that have yet to be sent.
-    begun: Vec<Timestamp>,
+    new_searches: Vec<Timestamp>,
     /// The snapshots that are to be sent.
     snapshots: Vec<Snapshot>,
     shards: Vec<SimShard>,
@@ -82,15 +82,15 @@ struct Snapshot {
 
 /// A shard and what its driver keeps.
 struct SimShard {
-    shard: Shard<Wire>,
+    shard: Shard<GatewaySocket>,
     inbox: Receiver<ToShard>,
     turns: Turns,
     /// The sessions whose sockets are watched.
     watched: Vec<u64>,
     /// The sockets that the runtime has not polled yet.
-    new_sockets: Vec<Line>,
+    new_sockets: Vec<ClientSocket>,
     /// The clients whose handshakes are done, and that the shard has not taken.
-    arriving: Vec<(Identity, Line)>,
+    arriving: Vec<(Identity, ClientSocket)>,
 }
 
 impl SimGateway {
@@ -120,7 +120,7 @@ impl SimGateway {
         let edge =
             Edge::new(EdgeSetup { gateway, config, partitions: PARTITIONS, view, connection, shards: senders, ready });
         let (is_down, is_cut, offset, searches) = (false, false, number as u64 * 7_777, BTreeMap::new());
-        let begun = Vec::new();
+        let new_searches = Vec::new();
         let bounds = MemoryBounds { hold_bytes: config.gateway.hold_bytes, shard_bytes: config.gateway.shard_bytes };
         Self {
             bounds,
@@ -135,7 +135,7 @@ impl SimGateway {
             ahead: 0,
             edge,
             searches,
-            begun,
+            new_searches,
             snapshots: Vec::new(),
             shards,
             requests,
@@ -146,7 +146,7 @@ impl SimGateway {
     }
 
     /// Whether messages to `node` reach this gateway.
-    pub(super) fn is_reached_as(&self, node: &NodeRef) -> bool {
+    pub(super) fn is_reachable_as(&self, node: &NodeRef) -> bool {
         self.node == *node && !self.is_down && !self.is_cut
     }
 
@@ -173,10 +173,10 @@ impl SimGateway {
     }
 
     /// A client has connected.
-    pub(super) fn arrive(&mut self, identity: Identity, line: &Line) {
+    pub(super) fn accept(&mut self, identity: Identity, socket: &ClientSocket) {
         let shard = shard_of(&identity.user, self.shards.len());
         self.due = AT_ONCE;
-        self.shards[shard].arriving.push((identity, Line::clone(line)));
+        self.shards[shard].arriving.push((identity, ClientSocket::clone(socket)));
     }
 }
 
@@ -190,7 +190,7 @@ pub(super) fn config(choose: impl FnOnce(&mut Config)) -> Config {
 }
 
 /// A place among the sessions of a gateway.
-fn place() -> OwnedSemaphorePermit {
+fn connection_permit() -> OwnedSemaphorePermit {
     Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap()
 }
 
@@ -205,15 +205,15 @@ impl SimCluster {
         if !gateway.runs() || gateway.due > self.now {
             return;
         }
-        clocks::set_host(gateway.ahead);
+        clocks::set_host_ahead(gateway.ahead);
         let outgoing = gateway.turn(self.now);
-        clocks::set_host(0);
-        let (searches, snapshots) = (std::mem::take(&mut gateway.begun), std::mem::take(&mut gateway.snapshots));
+        clocks::set_host_ahead(0);
+        let (searches, snapshots) = (std::mem::take(&mut gateway.new_searches), std::mem::take(&mut gateway.snapshots));
         for Snapshot { router, parts } in snapshots.into_iter().filter(|_| !self.gateways[number].is_cut) {
             self.network.send(self.now, &SimMessage::Snapshot(router, parts));
         }
         for message in outgoing {
-            self.post(number, message);
+            self.send_outgoing(number, message);
         }
         let node = self.gateways[number].node.clone();
         for time in searches {
@@ -224,7 +224,7 @@ impl SimCluster {
     }
 
     /// A gateway sends something.
-    fn post(&mut self, from: usize, Outgoing { subject, reply, payload, ask }: Outgoing) {
+    fn send_outgoing(&mut self, from: usize, Outgoing { subject, reply, payload, ask }: Outgoing) {
         let gateway = &mut self.gateways[from];
         if gateway.is_cut {
             if let Some(ask) = ask {
@@ -269,15 +269,15 @@ impl SimCluster {
 
     /// Something has come for a gateway.
     pub(super) fn deliver(&mut self, node: &NodeRef, deliver: impl FnOnce(&mut EdgeInputs)) {
-        if let Some(gateway) = self.gateways.iter_mut().find(|gateway| gateway.is_reached_as(node)) {
+        if let Some(gateway) = self.gateways.iter_mut().find(|gateway| gateway.is_reachable_as(node)) {
             gateway.due = AT_ONCE;
             deliver(&mut gateway.inputs);
         }
     }
 
     /// NATS says where a time stands.
-    pub(super) fn found(&mut self, node: &NodeRef, time: Timestamp, seq: Option<Seq>) {
-        let gateway = self.gateways.iter_mut().find(|gateway| gateway.is_reached_as(node));
+    pub(super) fn receive_found(&mut self, node: &NodeRef, time: Timestamp, seq: Option<Seq>) {
+        let gateway = self.gateways.iter_mut().find(|gateway| gateway.is_reachable_as(node));
         if gateway.is_some_and(|gateway| gateway.searches.remove(&time).is_some()) {
             self.deliver(node, |inputs| inputs.found.push_back((time, seq)));
         }

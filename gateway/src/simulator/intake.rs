@@ -16,14 +16,14 @@ use super::cluster::{SimCluster, StoredEvent};
 
 /// How many messages come of a consumer at a time at most, and how many are counted: more than any intake asks for.
 const BATCH: u64 = 4;
-const COUNTED: usize = 20;
+const MAX_PENDING: usize = 20;
 
 /// The interval of a consumer's idle heartbeats, and after how long a silence it is given up, in milliseconds.
 const HEARTBEAT: u64 = CONSUMER_HEARTBEAT.as_millis() as u64;
 const SILENCE: u64 = CONSUMER_SILENCE.as_millis() as u64;
 
 /// How long anything that is asked takes at most, when nodes fail, in milliseconds.
-pub(super) const SLOW: u64 = 60;
+pub(super) const MAX_ANSWER_DELAY: u64 = 60;
 
 /// Of so many questions one is not answered, when nodes fail.
 const UNANSWERED: u64 = 40;
@@ -47,7 +47,7 @@ pub(super) enum Fault {
 }
 
 /// An intake, and what it waits for.
-pub(super) struct SimConsumer {
+pub(super) struct SimIntake {
     intake: Intake,
     partition: Option<Partition>,
     epoch_id: EpochId,
@@ -57,9 +57,9 @@ pub(super) struct SimConsumer {
     since: Millis,
     consumer: Option<Consumer>,
     /// NATS was away, which it has not heard of.
-    was_away: bool,
+    was_disconnected: bool,
     /// Up to where it has told the engine.
-    told: Seq,
+    reported: Seq,
 }
 
 /// A consumer of one partition, which reads the copy that a server has.
@@ -81,7 +81,7 @@ struct Consumer {
 }
 
 /// What a consumer has for its reader.
-enum Came {
+enum ConsumerOutput {
     /// Messages, and when it last said that it had delivered everything.
     Messages(Option<Millis>, Vec<(ConsumerDelivery, StoredEvent)>),
     Trouble(IntakeTrouble),
@@ -89,7 +89,7 @@ enum Came {
     Nothing(Millis),
 }
 
-impl SimConsumer {
+impl SimIntake {
     pub(super) fn new(tenure: Tenure, epoch_id: EpochId, checkpoint: Seq) -> Self {
         let partition = match tenure.source {
             Source::Partition(partition) => Some(partition),
@@ -97,12 +97,21 @@ impl SimConsumer {
         };
         let intake = Intake::new(tenure, epoch_id, checkpoint);
         let since = Millis(0);
-        Self { intake, partition, epoch_id, under_way: None, since, consumer: None, was_away: false, told: checkpoint }
+        Self {
+            intake,
+            partition,
+            epoch_id,
+            under_way: None,
+            since,
+            consumer: None,
+            was_disconnected: false,
+            reported: checkpoint,
+        }
     }
 
     /// NATS was away.
     pub(super) fn reconnect(&mut self) {
-        self.was_away = true;
+        self.was_disconnected = true;
         // Whatever it waits for may be over.
         if let Some((_, until)) = &mut self.under_way {
             *until = Millis(0);
@@ -129,7 +138,7 @@ impl SimConsumer {
 impl SimCluster {
     /// Gives an intake its turns. Returns whether it has done anything.
     pub(super) fn turn_intake(&mut self, number: usize, tenure: Tenure, now: Millis) -> bool {
-        let Some(mut reader) = self.routers[number].readers.remove(&tenure) else { return false };
+        let Some(mut reader) = self.routers[number].intakes.remove(&tenure) else { return false };
         let mut is_busy = false;
         for _ in 0..TURNS {
             let (output, until) = match reader.under_way.take() {
@@ -144,7 +153,7 @@ impl SimCluster {
             let waits = self.perform_for(number, tenure, &mut reader, (output, until), now);
             reader.under_way = waits;
             if reader.under_way.is_some() {
-                self.routers[number].readers.insert(tenure, reader);
+                self.routers[number].intakes.insert(tenure, reader);
                 return is_busy;
             }
             is_busy = true;
@@ -157,7 +166,7 @@ impl SimCluster {
         match output {
             IntakeOutput::Read | IntakeOutput::Report(_) | IntakeOutput::Close => now,
             IntakeOutput::Pause(pause) => now.plus(millis(*pause)),
-            _ if self.failing && self.network.random(4) == 0 => now.plus(1 + self.network.random(SLOW)),
+            _ if self.failing && self.network.random(4) == 0 => now.plus(1 + self.network.random(MAX_ANSWER_DELAY)),
             _ => now,
         }
     }
@@ -167,7 +176,7 @@ impl SimCluster {
         &mut self,
         number: usize,
         tenure: Tenure,
-        reader: &mut SimConsumer,
+        reader: &mut SimIntake,
         (output, until): (IntakeOutput, Millis),
         now: Millis,
     ) -> Option<(IntakeOutput, Millis)> {
@@ -175,18 +184,18 @@ impl SimCluster {
         reader.intake.set_connected(!self.routers[number].is_cut);
         match output {
             IntakeOutput::Read => return self.read(number, reader, now),
-            IntakeOutput::Pause(_) if is_over || std::mem::take(&mut reader.was_away) => reader.intake.paused(),
+            IntakeOutput::Pause(_) if is_over || std::mem::take(&mut reader.was_disconnected) => reader.intake.paused(),
             _ if !is_over => return Some((output, until)),
             IntakeOutput::Close => reader.consumer = None,
             IntakeOutput::Report(what) => {
-                self.check_told(reader, &what);
+                self.check_dead_letters(reader, &what);
                 self.routers[number].report(IntakeReport { tenure, what });
             }
             // Without a connection it is tried again.
-            IntakeOutput::Post(_) if self.routers[number].is_cut => return Some((output, now.plus(SLOW))),
-            IntakeOutput::Post(letters) => {
+            IntakeOutput::Post(_) if self.routers[number].is_cut => return Some((output, now.plus(MAX_ANSWER_DELAY))),
+            IntakeOutput::Post(dead_letters) => {
                 let epoch = reader.epoch_id;
-                self.letters.extend(letters.iter().map(|letter| (epoch, letter.message.seq)));
+                self.dead_letters.extend(dead_letters.iter().map(|dead_letter| (epoch, dead_letter.message.seq)));
                 reader.intake.posted();
             }
             IntakeOutput::Open { after, .. } => {
@@ -199,8 +208,8 @@ impl SimCluster {
     }
 
     /// Answers what an intake asks of the stream, or does not.
-    fn answer(&mut self, number: usize, reader: &mut SimConsumer, question: IntakeOutput) {
-        let failure = self.fails(number).then(|| "no answer".to_owned());
+    fn answer(&mut self, number: usize, reader: &mut SimIntake, question: IntakeOutput) {
+        let failure = self.is_unanswered(number).then(|| "no answer".to_owned());
         let partition = reader.partition;
         let next =
             |cluster: &Self, after| cluster.readable(after).find(|one| Some(one.partition) == partition).cloned();
@@ -225,7 +234,7 @@ impl SimCluster {
             IntakeOutput::Walk { after, through } => {
                 let is_short = through > self.last;
                 let failure = failure.or_else(|| is_short.then(|| "the stream ends before".to_owned()));
-                let walked = failure.map_or_else(|| Ok(self.walked(number, after, through)), Err);
+                let walked = failure.map_or_else(|| Ok(self.walk(number, after, through)), Err);
                 reader.intake.walked(walked);
             }
             other => panic!("{other:?} is no question"),
@@ -233,29 +242,29 @@ impl SimCluster {
     }
 
     /// Whether what a router asks just now is not answered.
-    pub(super) fn fails(&mut self, number: usize) -> bool {
+    pub(super) fn is_unanswered(&mut self, number: usize) -> bool {
         self.routers[number].is_cut || self.failing && self.network.random(UNANSWERED) == 0
     }
 
     fn open(
         &mut self,
         number: usize,
-        reader: &mut SimConsumer,
+        reader: &mut SimIntake,
         after: Seq,
         now: Millis,
     ) -> Result<Opened, IntakeTrouble> {
-        reader.was_away = false;
+        reader.was_disconnected = false;
         let refused = &mut self.routers[number].refused;
         if *refused > 0 {
             *refused -= 1;
             return Err(IntakeTrouble::Failed("no consumer".to_owned()));
         }
-        if self.fails(number) {
+        if self.is_unanswered(number) {
             return Err(IntakeTrouble::Failed("no answer".to_owned()));
         }
         let (server, name) = self.some_server();
-        let mine = self.readable_at(server, after).filter(|stored| Some(stored.partition) == reader.partition);
-        let pending = mine.take(COUNTED).count() as u64;
+        let available = self.readable_at(server, after).filter(|stored| Some(stored.partition) == reader.partition);
+        let pending = available.take(MAX_PENDING).count() as u64;
         reader.consumer = Some(Consumer {
             server,
             start: self.stream.starts,
@@ -272,65 +281,71 @@ impl SimCluster {
     }
 
     /// An intake waits for messages. Returns what it waits for still.
-    fn read(&mut self, number: usize, reader: &mut SimConsumer, now: Millis) -> Option<(IntakeOutput, Millis)> {
-        if std::mem::take(&mut reader.was_away) {
+    fn read(&mut self, number: usize, reader: &mut SimIntake, now: Millis) -> Option<(IntakeOutput, Millis)> {
+        if std::mem::take(&mut reader.was_disconnected) {
             reader.intake.reconnected();
             return None;
         }
-        match self.come(number, reader, now) {
-            Came::Messages(idle_at, messages) => {
+        match self.poll_consumer(number, reader, now) {
+            ConsumerOutput::Messages(idle_at, messages) => {
                 let messages = messages.iter().map(|(delivery, stored)| (*delivery, || content(stored)));
                 reader.intake.take(now, idle_at, messages);
                 None
             }
-            Came::Trouble(trouble) => {
+            ConsumerOutput::Trouble(trouble) => {
                 reader.intake.ended(&trouble);
                 None
             }
-            Came::Nothing(until) => Some((IntakeOutput::Read, until)),
+            ConsumerOutput::Nothing(until) => Some((IntakeOutput::Read, until)),
         }
     }
 
     /// What comes of a consumer.
-    fn come(&mut self, number: usize, reader: &mut SimConsumer, now: Millis) -> Came {
+    fn poll_consumer(&mut self, number: usize, reader: &mut SimIntake, now: Millis) -> ConsumerOutput {
         let longest = reader.since.plus(millis(silence(self.config.membership.tick_interval)));
-        let Some(consumer) = &mut reader.consumer else { return Came::Trouble(IntakeTrouble::Silent) };
+        let Some(consumer) = &mut reader.consumer else { return ConsumerOutput::Trouble(IntakeTrouble::Silent) };
         if consumer.is_ended {
-            return Came::Trouble(IntakeTrouble::Failed("the consumer is gone".to_owned()));
+            return ConsumerOutput::Trouble(IntakeTrouble::Failed("the consumer is gone".to_owned()));
         }
         if consumer.start != self.stream.starts || self.routers[number].is_cut {
             consumer.silent_since.get_or_insert(now);
         }
         if let Some(since) = consumer.silent_since {
-            return Came::until(now, since.plus(SILENCE), IntakeTrouble::Silent);
+            return ConsumerOutput::until(now, since.plus(SILENCE), IntakeTrouble::Silent);
         }
         if consumer.held_until > now {
-            return Came::Nothing(consumer.held_until);
+            return ConsumerOutput::Nothing(consumer.held_until);
         }
-        let mine = self.readable_at(consumer.server, consumer.cursor);
-        let mine = mine.filter(|stored| Some(stored.partition) == reader.partition).take(COUNTED);
-        let mine: Vec<StoredEvent> = mine.cloned().collect();
-        if !mine.is_empty() {
-            return self.deliver_batch(number, consumer, mine, now);
+        let available = self.readable_at(consumer.server, consumer.cursor);
+        let available = available.filter(|stored| Some(stored.partition) == reader.partition).take(MAX_PENDING);
+        let available: Vec<StoredEvent> = available.cloned().collect();
+        if !available.is_empty() {
+            return self.deliver_batch(number, consumer, available, now);
         }
         consumer.cursor = consumer.cursor.max(self.last);
         consumer.idle_at = consumer.idle_since.map(|_| now);
         match consumer.lost_at {
-            Some(at) => Came::until(now, at.plus(HEARTBEAT), IntakeTrouble::Missed),
-            None => Came::until(now, longest, IntakeTrouble::Silent),
+            Some(at) => ConsumerOutput::until(now, at.plus(HEARTBEAT), IntakeTrouble::Missed),
+            None => ConsumerOutput::until(now, longest, IntakeTrouble::Silent),
         }
     }
 
     /// Some of the messages that a consumer has to deliver, of which one may be lost on its way.
-    fn deliver_batch(&mut self, number: usize, consumer: &mut Consumer, mine: Vec<StoredEvent>, now: Millis) -> Came {
+    fn deliver_batch(
+        &mut self,
+        number: usize,
+        consumer: &mut Consumer,
+        available: Vec<StoredEvent>,
+        now: Millis,
+    ) -> ConsumerOutput {
         // One that is lost with nothing beside it, or among others.
-        let may_drop = mine.len() > 1 || self.network.random(2) == 0;
+        let may_drop = available.len() > 1 || self.network.random(2) == 0;
         let drops = may_drop && std::mem::take(&mut self.routers[number].drops_next);
         let most = if self.failing { 1 + self.network.random(BATCH) } else { BATCH };
-        let (count, idle_at) = (mine.len() as u64, consumer.said_idle());
+        let (count, idle_at) = (available.len() as u64, consumer.last_idle_heartbeat());
         let lost = drops.then(|| self.network.random(count.min(most + 1)) as usize);
         let (mut messages, mut pending) = (Vec::new(), count);
-        for (at, stored) in mine.into_iter().enumerate().take(most as usize + usize::from(drops)) {
+        for (at, stored) in available.into_iter().enumerate().take(most as usize + usize::from(drops)) {
             consumer.number += 1;
             consumer.cursor = stored.seq;
             pending -= 1;
@@ -344,41 +359,43 @@ impl SimCluster {
         }
         (consumer.idle_since, consumer.idle_at) = ((pending == 0).then_some(now), None);
         match messages.is_empty() {
-            true => Came::Nothing(now.plus(HEARTBEAT)),
-            false => Came::Messages(idle_at, messages),
+            true => ConsumerOutput::Nothing(now.plus(HEARTBEAT)),
+            false => ConsumerOutput::Messages(idle_at, messages),
         }
     }
 
     /// Before the engine hears of anything behind a message that is no event, that is a dead letter.
-    fn check_told(&self, reader: &mut SimConsumer, what: &IntakeEvent) {
+    fn check_dead_letters(&self, reader: &mut SimIntake, what: &IntakeEvent) {
         let through = match what {
             IntakeEvent::Events { through, .. } => *through,
-            IntakeEvent::Skip(through) => return reader.told = *through,
+            IntakeEvent::Skip(through) => return reader.reported = *through,
             _ => return,
         };
-        let after = std::mem::replace(&mut reader.told, through);
+        let after = std::mem::replace(&mut reader.reported, through);
         if reader.epoch_id != self.epoch.epoch_id {
             return;
         }
         // Where the stream has lost something another message may stand now than the one that was read.
-        let end = self.stream.agreed.map_or(through, |agreed| agreed.min(through));
-        let told = self.readable(after).take_while(|stored| stored.seq <= end);
-        for StoredEvent { seq, .. } in told.filter(|one| one.is_unreadable && Some(one.partition) == reader.partition) {
-            assert!(self.letters.contains(&(reader.epoch_id, *seq)), "{seq} is no event, and no dead letter");
+        let end = self.stream.unchanged_through.map_or(through, |end| end.min(through));
+        let reported = self.readable(after).take_while(|stored| stored.seq <= end);
+        for StoredEvent { seq, .. } in
+            reported.filter(|one| one.is_unreadable && Some(one.partition) == reader.partition)
+        {
+            assert!(self.dead_letters.contains(&(reader.epoch_id, *seq)), "{seq} is no event, and no dead letter");
         }
     }
 }
 
 impl Consumer {
     /// When it last said that it had delivered everything.
-    fn said_idle(&self) -> Option<Millis> {
+    fn last_idle_heartbeat(&self) -> Option<Millis> {
         let (since, at) = (self.idle_since?, self.idle_at?);
         let beats = at.since(since) / HEARTBEAT;
         (beats > 0).then(|| since.plus(beats * HEARTBEAT))
     }
 }
 
-impl Came {
+impl ConsumerOutput {
     /// Nothing until then, and this from then on.
     fn until(now: Millis, until: Millis, trouble: IntakeTrouble) -> Self {
         if until <= now { Self::Trouble(trouble) } else { Self::Nothing(until) }

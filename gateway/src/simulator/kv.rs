@@ -32,8 +32,8 @@ impl Kv {
         self.entries.values().map(|(_, record)| &record.state)
     }
 
-    pub(super) fn apply(&mut self, asked: KvRequest) -> KvAnswer {
-        match asked {
+    pub(super) fn apply(&mut self, request: KvRequest) -> KvAnswer {
+        match request {
             KvRequest::Read(source) => {
                 let entry = self.entries.get(&source).cloned();
                 let (revision, record) = entry.map_or((0, None), |(revision, record)| (revision, Some(record)));

@@ -42,9 +42,9 @@ impl SimCluster {
     pub(super) fn stop_gateway(&mut self, number: usize) {
         self.gateways[number].is_down = true;
         for client in &mut self.clients {
-            client.lose(number);
+            client.gateway_stopped(number);
         }
-        self.strangers.iter_mut().for_each(|stranger| stranger.lose(number));
+        self.strangers.iter_mut().for_each(|stranger| stranger.gateway_stopped(number));
     }
 
     pub(super) fn start_gateway(&mut self, number: usize) {
@@ -54,7 +54,7 @@ impl SimCluster {
 
     /// The view names a new start of a node.
     fn join(&mut self, member: usize, name: &str, number: usize) -> NodeRef {
-        let node = self.born(name, number);
+        let node = self.new_node(name, number);
         let member = &mut self.view.members[member];
         (member.node, member.draining) = (node.clone(), false);
         self.view.version += 1;
@@ -86,7 +86,7 @@ impl SimCluster {
     pub(super) fn cut_router(&mut self, number: usize) {
         let router = &mut self.routers[number];
         router.is_cut = !router.is_cut;
-        router.was_away |= !router.is_cut;
+        router.was_disconnected |= !router.is_cut;
         router.due = AT_ONCE;
     }
 

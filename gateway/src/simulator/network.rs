@@ -12,7 +12,7 @@ use tickwire_core::replay::{ReplayPart, ReplayRequest};
 use super::kv::{KvAnswer, KvRequest};
 
 /// How long a message may be on its way, in milliseconds.
-pub(super) const MOST_DELAY: u64 = 60;
+pub(super) const MAX_DELAY: u64 = 60;
 
 /// The largest message that it takes; as shipped.
 pub(super) const MAX_PAYLOAD: usize = 1024 * 1024;
@@ -50,12 +50,12 @@ pub(super) struct Network {
     /// Whether messages overtake each other though none is lost.
     delays: bool,
     counter: u64,
-    flying: BTreeMap<(Millis, u64), SimMessage>,
+    in_flight: BTreeMap<(Millis, u64), SimMessage>,
 }
 
 impl Network {
     pub(super) fn new(seed: u64, loss: u32, delays: bool) -> Self {
-        Self { random: seed, loss, delays, counter: 0, flying: BTreeMap::new() }
+        Self { random: seed, loss, delays, counter: 0, in_flight: BTreeMap::new() }
     }
 
     /// SplitMix64.
@@ -68,7 +68,7 @@ impl Network {
     }
 
     /// Cuts a section of an answer in two, or not.
-    pub(super) fn halve(&mut self, part: ReplayPart<Bytes>) -> Vec<ReplayPart<Bytes>> {
+    pub(super) fn split(&mut self, part: ReplayPart<Bytes>) -> Vec<ReplayPart<Bytes>> {
         match part {
             ReplayPart::Events(section) if section.events.len() > 1 && self.random(2) == 0 => {
                 let Section { partition, revision, prev, through, mut events } = section;
@@ -93,32 +93,32 @@ impl Network {
             _ => 1,
         };
         for _ in 0..copies {
-            self.fly(now, message.clone());
+            self.dispatch(now, message.clone());
         }
     }
 
     /// Sends what no network doubles: a request over a connection.
     pub(super) fn send_once(&mut self, now: Millis, message: SimMessage) {
         if self.random(100) as u32 >= self.loss {
-            self.fly(now, message);
+            self.dispatch(now, message);
         }
     }
 
-    fn fly(&mut self, now: Millis, message: SimMessage) {
+    fn dispatch(&mut self, now: Millis, message: SimMessage) {
         // Without loss the network is a single server's: in order, per sender and receiver.
         let is_ordered = self.loss == 0 && !self.delays;
-        let delay = if is_ordered { 1 } else { 1 + self.random(MOST_DELAY) };
+        let delay = if is_ordered { 1 } else { 1 + self.random(MAX_DELAY) };
         self.counter += 1;
-        self.flying.insert((now.plus(delay), self.counter), message);
+        self.in_flight.insert((now.plus(delay), self.counter), message);
     }
 
     /// When the next message comes.
     pub(super) fn next(&self) -> Option<Millis> {
-        self.flying.first_key_value().map(|((at, _), _)| *at)
+        self.in_flight.first_key_value().map(|((at, _), _)| *at)
     }
 
-    pub(super) fn arrived(&mut self, now: Millis) -> Option<SimMessage> {
-        let entry = self.flying.first_entry()?;
+    pub(super) fn take_arrived(&mut self, now: Millis) -> Option<SimMessage> {
+        let entry = self.in_flight.first_entry()?;
         (entry.key().0 <= now).then(|| entry.remove())
     }
 }

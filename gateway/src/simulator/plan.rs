@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 use tickwire_core::interest::table::TableLimits;
 
+use super::fixtures::{ALL_FILTERS, FILTERS};
 use super::intake::Fault;
-use super::made::{ALL_FILTERS, FILTERS};
 use super::stranger::KINDS;
 use scenes::scene;
 

@@ -17,7 +17,7 @@ use tickwire_router_node::decisions::{
 };
 
 use super::cluster::{AT_ONCE, PARTITIONS, SimCluster, StoredEvent};
-use super::intake::SLOW;
+use super::intake::MAX_ANSWER_DELAY;
 use super::network::{MAX_PAYLOAD, SimMessage};
 
 /// How many messages a reader gives at a time, and how many there are until the time of a pass is over, at most.
@@ -68,7 +68,7 @@ impl SimRangeReader {
 
 impl SimCluster {
     /// A router is asked for a replay.
-    pub(super) fn replay(&mut self, number: usize, ask: u64, request: ReplayRequest) {
+    pub(super) fn enqueue_replay(&mut self, number: usize, ask: u64, request: ReplayRequest) {
         let router = &mut self.routers[number];
         router.due = AT_ONCE;
         let (now, reply) = (router.time(self.now), (request.gateway.clone(), ask));
@@ -99,7 +99,7 @@ impl SimCluster {
         let view = Arc::clone(&self.routers[number].view);
         let mut pass = Pass::new(PARTITIONS, self.config.router.replay_bytes, view);
         for waiting in requests {
-            match self.sought(number, &waiting.request) {
+            match self.interest_for(number, &waiting.request) {
                 Ok((revision, interest)) => pass.add(waiting, revision, interest),
                 Err(refusal) => self.refuse(number, &waiting, refusal),
             }
@@ -125,7 +125,7 @@ impl SimCluster {
     /// Continues a pass that is due.
     fn advance(&mut self, number: usize, now: Millis, mut running: SimPass) {
         if !running.is_read {
-            match self.read_again(number, &mut running) {
+            match self.read_range(number, &mut running) {
                 Ok(is_read) => running.is_read = is_read,
                 Err(refusal) => {
                     running.pass.ended();
@@ -134,7 +134,7 @@ impl SimCluster {
             }
             // Other things happen meanwhile.
             if !running.is_read || self.failing && self.network.random(4) == 0 {
-                running.until = now.plus(1 + self.network.random(SLOW));
+                running.until = now.plus(1 + self.network.random(MAX_ANSWER_DELAY));
                 return self.routers[number].passes.push(running);
             }
         }
@@ -143,11 +143,11 @@ impl SimCluster {
     }
 
     /// Reads on. Returns whether all is read.
-    fn read_again(&mut self, number: usize, SimPass { pass, reader, .. }: &mut SimPass) -> Result<bool, ReplayRefusal> {
+    fn read_range(&mut self, number: usize, SimPass { pass, reader, .. }: &mut SimPass) -> Result<bool, ReplayRefusal> {
         let Some(reader) = reader else { return Ok(true) };
         let reads_all = reader.reads_all();
         loop {
-            if self.fails(number) {
+            if self.is_unanswered(number) {
                 return Err(ReplayRefusal::Unreadable);
             }
             let dice = self.network.random(BATCHES);
@@ -158,15 +158,15 @@ impl SimCluster {
             let server = if reader.proof == Proof::Sequences { self.leader().0 } else { reader.server };
             let most = 1 + self.network.random(READ) as usize;
             let there = self.readable_at(server, reader.cursor).take_while(|stored| stored.seq <= reader.end);
-            let mine = there.filter(|stored| reads_all || Some(stored.partition) == reader.span.partition);
-            let messages: Vec<StoredEvent> = mine.take(most).cloned().collect();
+            let wanted = there.filter(|stored| reads_all || Some(stored.partition) == reader.span.partition);
+            let messages: Vec<StoredEvent> = wanted.take(most).cloned().collect();
             let Some(last) = messages.last() else {
                 pass.ended();
                 return Ok(true);
             };
             reader.cursor = last.seq;
             for stored in &messages {
-                pass.take(stored.seq, Some(stored.partition.0.into()), || found(stored));
+                pass.take(stored.seq, Some(stored.partition.0.into()), || decode(stored));
             }
             pass.advance(messages.len() as u64, last.seq, reads_all);
             if self.failing && dice == 1 {
@@ -178,7 +178,7 @@ impl SimCluster {
     /// What the stream is like after the reading, if that is proved.
     fn prove(&mut self, number: usize, SimPass { pass, reader, .. }: &SimPass) -> Result<Proved, ReplayRefusal> {
         let (state, proofs) = (self.state(), reader.iter().map(|reader| reader.proof.clone()).collect::<Vec<_>>());
-        if self.fails(number) || !is_proved(&proofs, &state) {
+        if self.is_unanswered(number) || !is_proved(&proofs, &state) {
             return Err(ReplayRefusal::Unreadable);
         }
         let Some((from, through)) = pass.claimed(&state.facts) else {
@@ -190,7 +190,7 @@ impl SimCluster {
         if through > self.last {
             return Err(ReplayRefusal::Unreadable);
         }
-        Ok(Proved { facts: state.facts, walked: self.walked(number, from, through) })
+        Ok(Proved { facts: state.facts, walked: self.walk(number, from, through) })
     }
 
     fn finish(&mut self, number: usize, pass: Pass<SimRequest>, proved: &Result<Proved, ReplayRefusal>) {
@@ -200,8 +200,8 @@ impl SimCluster {
                 PassOutcome::Answered(waiting, parts) => {
                     let epoch_id = waiting.request.epoch_id;
                     // An answer of several messages, which may come in any order.
-                    let parts = parts.into_iter().flat_map(packed).flat_map(|part| self.network.halve(part)).collect();
-                    self.answer_with(number, &waiting.reply, epoch_id, parts);
+                    let parts = parts.into_iter().flat_map(packed).flat_map(|part| self.network.split(part)).collect();
+                    self.send_answer(number, &waiting.reply, epoch_id, parts);
                 }
                 PassOutcome::Refused(waiting, refusal) => self.refuse(number, &waiting, refusal),
                 PassOutcome::Left(waiting) => left.push(waiting),
@@ -211,10 +211,10 @@ impl SimCluster {
     }
 
     pub(super) fn refuse(&mut self, number: usize, waiting: &QueuedReplay<SimRequest>, refusal: ReplayRefusal) {
-        self.answer_with(number, &waiting.reply, EpochId(0), vec![ReplayPart::Refused(refusal)]);
+        self.send_answer(number, &waiting.reply, EpochId(0), vec![ReplayPart::Refused(refusal)]);
     }
 
-    fn answer_with(&mut self, number: usize, reply: &SimRequest, epoch_id: EpochId, parts: Vec<ReplayPart<Bytes>>) {
+    fn send_answer(&mut self, number: usize, reply: &SimRequest, epoch_id: EpochId, parts: Vec<ReplayPart<Bytes>>) {
         let ((gateway, ask), count) = (reply, parts.len());
         if self.routers[number].is_cut {
             return;
@@ -228,7 +228,7 @@ impl SimCluster {
 
     /// The interest to match against. One that is older than asked for is never to be used; some router does so all
     /// the same, but it cannot lie about its revision.
-    fn sought(
+    fn interest_for(
         &mut self,
         number: usize,
         request: &ReplayRequest,
@@ -242,18 +242,18 @@ impl SimCluster {
                 Ok((revision, Arc::new(SharedInterest::new(interest).held())))
             }
             ReplayInterest::ByRevision(least) => {
-                let careless = self.failing && self.network.random(2) == 0;
-                let least = if careless { Revision(0) } else { *least };
+                let ignores_revision = self.failing && self.network.random(2) == 0;
+                let least = if ignores_revision { Revision(0) } else { *least };
                 let known = self.routers[number].engine.interest(&request.gateway, least);
-                let (revision, told) = known.ok_or(ReplayRefusal::UnknownInterest)?;
-                Ok((revision, Arc::new(told.held())))
+                let (revision, interest) = known.ok_or(ReplayRefusal::UnknownInterest)?;
+                Ok((revision, Arc::new(interest.held())))
             }
         }
     }
 }
 
 /// What a message holds, as the decoder would find.
-fn found(stored: &StoredEvent) -> Option<ReplayedEvent> {
+fn decode(stored: &StoredEvent) -> Option<ReplayedEvent> {
     let StoredEvent { event, is_heartbeat, is_unreadable, .. } = stored;
     ReplayedEvent::of(match (is_unreadable, is_heartbeat) {
         (true, _) => Err(Undecodable::new(Reason::Unreadable, String::new())),

@@ -20,7 +20,7 @@ use tickwire_router_node::decisions::{
 };
 
 use super::cluster::{AT_ONCE, NODES, PARTITIONS, SimCluster};
-use super::intake::{Fault, SimConsumer};
+use super::intake::{Fault, SimIntake};
 use super::kv::{KvAnswer, KvRequest};
 use super::network::{BatchEnds, MAX_PAYLOAD, SimMessage};
 use super::replay::SimPass;
@@ -59,23 +59,23 @@ pub(super) struct SimRouter {
     orders: VecDeque<Order>,
     report: EngineReport,
     checkpoints: SourceCheckpoints,
-    pub(super) readers: BTreeMap<Tenure, SimConsumer>,
+    pub(super) intakes: BTreeMap<Tenure, SimIntake>,
     /// So many consumers are not made.
     pub(super) refused: u8,
     /// NATS was away, which it has not heard of.
-    pub(super) was_away: bool,
+    pub(super) was_disconnected: bool,
     pub(super) queue: Queue<(NodeRef, u64)>,
     pub(super) passes: Vec<SimPass>,
     operations: Vec<Operation>,
     /// What is asked of the stream, and when it is answered.
-    asked: Option<(StreamTask, Millis)>,
+    stream_request: Option<(StreamTask, Millis)>,
     pub(super) snapshots: BTreeMap<NodeRef, SnapshotRequest>,
     pub(super) round_at: Millis,
     checkpoint_at: Millis,
     pub(super) drops_next: bool,
     /// The walked parts of the stream, and their epoch.
-    pub(super) whole: Completeness,
-    pub(super) whole_of: EpochId,
+    pub(super) completeness: Completeness,
+    pub(super) completeness_epoch: EpochId,
 }
 
 /// What waits for an engine.
@@ -120,13 +120,13 @@ impl SimRouter {
     }
 
     /// Whether messages reach it.
-    pub(super) fn is_reached(&self) -> bool {
+    pub(super) fn is_reachable(&self) -> bool {
         !self.is_down && !self.is_cut
     }
 
     /// Whether it is asked for replays by those who ask any router.
     pub(super) fn serves_replays(&self) -> bool {
-        self.is_reached() && self.drains_until.is_none()
+        self.is_reachable() && self.drains_until.is_none()
     }
 
     /// Whether it has given back what it owned, and answered what it was asked.
@@ -145,12 +145,12 @@ impl SimRouter {
     }
 
     /// The revision of a gateway's interest that it knows.
-    pub(super) fn known(&mut self, gateway: &NodeRef) -> Option<Revision> {
+    pub(super) fn known_revision(&mut self, gateway: &NodeRef) -> Option<Revision> {
         self.engine.interest(gateway, Revision(0)).map(|(revision, _)| revision)
     }
 
     /// It learns another view, and has a round at once.
-    pub(super) fn learn(&mut self, view: Arc<View>) {
+    pub(super) fn set_view(&mut self, view: Arc<View>) {
         self.inputs.view = Some(Arc::clone(&view));
         (self.view, self.round_at) = (view, AT_ONCE);
     }
@@ -164,15 +164,15 @@ impl SimRouter {
     fn next_turn(&self) -> Millis {
         let operations = self.operations.iter().map(|operation| operation.until);
         let snapshots = self.snapshots.values().map(|snapshot| snapshot.at.unwrap_or(snapshot.until));
-        let asked = self.asked.as_ref().map(|(_, at)| *at);
+        let asked = self.stream_request.as_ref().map(|(_, at)| *at);
         let due = operations.chain(snapshots).chain(asked).chain(self.engine.next_turn());
-        let due = due.chain(self.readers.values().map(SimConsumer::due)).chain(self.passes.iter().map(SimPass::due));
+        let due = due.chain(self.intakes.values().map(SimIntake::due)).chain(self.passes.iter().map(SimPass::due));
         let next = due.fold(self.round_at.min(self.checkpoint_at), Millis::min);
         Millis(next.0.saturating_sub(self.offset))
     }
 
     /// Something that was sent to it has come.
-    pub(super) fn take(&mut self, now: Millis, message: SimMessage) {
+    pub(super) fn receive(&mut self, now: Millis, message: SimMessage) {
         let now = now.plus(self.offset);
         self.due = AT_ONCE;
         match message {
@@ -272,19 +272,19 @@ impl SimCluster {
             orders: VecDeque::new(),
             report: EngineReport::default(),
             checkpoints: SourceCheckpoints::new(),
-            readers: BTreeMap::new(),
+            intakes: BTreeMap::new(),
             refused: 0,
-            was_away: false,
+            was_disconnected: false,
             queue: Queue::new(replays, together),
             passes: Vec::new(),
             operations: Vec::new(),
-            asked: None,
+            stream_request: None,
             snapshots: BTreeMap::new(),
             round_at: now,
             checkpoint_at: now,
             drops_next: false,
-            whole: Completeness::default(),
-            whole_of: self.epoch.epoch_id,
+            completeness: Completeness::default(),
+            completeness_epoch: self.epoch.epoch_id,
         }
     }
 
@@ -309,10 +309,10 @@ impl SimCluster {
     pub(super) fn disturb(&mut self, number: usize, fault: Fault) {
         let router = &mut self.routers[number];
         let now = self.now.plus(router.offset);
-        router.readers.values_mut().for_each(|reader| reader.disturb(now, fault));
+        router.intakes.values_mut().for_each(|reader| reader.disturb(now, fault));
         match fault {
             Fault::Refused(times) => router.refused = times,
-            Fault::Cut => router.was_away = true,
+            Fault::Cut => router.was_disconnected = true,
             Fault::Silent | Fault::Ended | Fault::Late(_) => {}
         }
     }
@@ -321,7 +321,7 @@ impl SimCluster {
         let now = self.now.plus(self.routers[number].offset);
         let checkpoint_interval = millis(self.config.router.checkpoint_interval);
         let mut is_busy = self.turn_snapshots(number, now);
-        let tenures: Vec<Tenure> = self.routers[number].readers.keys().copied().collect();
+        let tenures: Vec<Tenure> = self.routers[number].intakes.keys().copied().collect();
         for tenure in tenures {
             is_busy |= self.turn_intake(number, tenure, now);
         }
@@ -337,9 +337,9 @@ impl SimCluster {
             let router = &mut self.routers[number];
             match output {
                 EngineOutput::Read { tenure, epoch_id, checkpoint } => {
-                    router.readers.insert(tenure, SimConsumer::new(tenure, epoch_id, checkpoint));
+                    router.intakes.insert(tenure, SimIntake::new(tenure, epoch_id, checkpoint));
                 }
-                EngineOutput::Stop(tenure) => drop(router.readers.remove(&tenure)),
+                EngineOutput::Stop(tenure) => drop(router.intakes.remove(&tenure)),
                 EngineOutput::Send { .. } if router.is_cut => {}
                 EngineOutput::Send { gateway, epoch, sections } => {
                     let Epoch { before, .. } = epoch;

@@ -18,7 +18,7 @@ pub(super) struct SimPipe {
     /// Whether the gateway's runtime has polled its end, which takes nothing before that.
     is_attached: bool,
     /// What the client said and nobody read.
-    said: VecDeque<SocketOutput>,
+    from_client: VecDeque<ClientMessage>,
     /// What the gateway wrote, in order; the client has what the kernel took whole.
     written: VecDeque<Vec<u8>>,
     /// How many bytes of the end of `written` the kernel has not taken.
@@ -30,12 +30,12 @@ pub(super) struct SimPipe {
     /// The gateway has dropped its end: nothing more arrives.
     is_dropped: bool,
     /// The gateway has said goodbye with this code, behind all that it wrote.
-    closed: Option<u16>,
+    close_code: Option<u16>,
 }
 
 /// What a client says, as a reader of WebSocket makes it out.
 #[derive(Debug)]
-pub(super) enum SocketOutput {
+pub(super) enum ClientMessage {
     Frame(Bytes),
     /// A message of the other WebSocket type.
     WrongType,
@@ -49,16 +49,16 @@ pub(super) enum SocketOutput {
 const PING: &[u8] = b"ping";
 
 /// The client's end.
-pub(super) type Line = Rc<RefCell<SimPipe>>;
+pub(super) type ClientSocket = Rc<RefCell<SimPipe>>;
 
 impl SimPipe {
     /// The client says something.
-    pub(super) fn say(&mut self, said: SocketOutput) {
-        self.said.push_back(said);
+    pub(super) fn send(&mut self, message: ClientMessage) {
+        self.from_client.push_back(message);
     }
 
     /// The next frame that has come whole. Pings are answered, as WebSocket libraries do.
-    pub(super) fn hear(&mut self) -> Option<Vec<u8>> {
+    pub(super) fn receive(&mut self) -> Option<Vec<u8>> {
         loop {
             let waiting: usize = self.written.iter().skip(1).map(Vec::len).sum();
             if self.unsent > waiting {
@@ -68,17 +68,17 @@ impl SimPipe {
             if frame != PING {
                 return Some(frame);
             }
-            self.said.push_back(SocketOutput::Pong);
+            self.from_client.push_back(ClientMessage::Pong);
         }
     }
 
     /// The code of the goodbye, once all before it was heard.
-    pub(super) fn closed(&self) -> Option<u16> {
-        self.closed.filter(|_| self.written.is_empty())
+    pub(super) fn close_code(&self) -> Option<u16> {
+        self.close_code.filter(|_| self.written.is_empty())
     }
 
     /// Whether the connection has ended, and all that came was heard.
-    pub(super) fn is_over(&self) -> bool {
+    pub(super) fn has_ended(&self) -> bool {
         self.is_dropped && (self.written.is_empty() || self.unsent > 0)
     }
 
@@ -111,9 +111,9 @@ impl SimPipe {
 
 /// The gateway's end.
 #[derive(Debug)]
-pub(super) struct Wire(pub(super) Line);
+pub(super) struct GatewaySocket(pub(super) ClientSocket);
 
-impl Wire {
+impl GatewaySocket {
     fn write(&mut self, bytes: Vec<u8>) -> Result<(), SocketEnd> {
         let mut pipe = self.0.borrow_mut();
         if pipe.is_cut {
@@ -126,13 +126,13 @@ impl Wire {
     }
 }
 
-impl Drop for Wire {
+impl Drop for GatewaySocket {
     fn drop(&mut self) {
         self.0.borrow_mut().is_dropped = true;
     }
 }
 
-impl Socket for Wire {
+impl Socket for GatewaySocket {
     fn encoding(&self) -> Encoding {
         Encoding::Json
     }
@@ -154,7 +154,7 @@ impl Socket for Wire {
             return Poll::Ready(ready);
         }
         let pipe = self.0.borrow();
-        if pipe.is_cut || !pipe.said.is_empty() { Poll::Ready(Ready::Readable) } else { Poll::Pending }
+        if pipe.is_cut || !pipe.from_client.is_empty() { Poll::Ready(Ready::Readable) } else { Poll::Pending }
     }
 
     fn poll_writable(&mut self, _: &mut Context<'_>) -> Poll<Ready> {
@@ -167,13 +167,13 @@ impl Socket for Wire {
 
     fn read(&mut self) -> Result<Option<Incoming>, SocketEnd> {
         let mut pipe = self.0.borrow_mut();
-        match pipe.said.pop_front() {
-            Some(SocketOutput::Frame(frame)) => Ok(Some(Incoming::Frame(frame))),
-            Some(SocketOutput::WrongType) => Ok(Some(Incoming::WrongType)),
-            Some(SocketOutput::TooLarge) => Ok(Some(Incoming::TooLarge)),
-            Some(SocketOutput::Pong) => Ok(Some(Incoming::Alive)),
-            Some(SocketOutput::Breach(code)) => {
-                pipe.said.clear();
+        match pipe.from_client.pop_front() {
+            Some(ClientMessage::Frame(frame)) => Ok(Some(Incoming::Frame(frame))),
+            Some(ClientMessage::WrongType) => Ok(Some(Incoming::WrongType)),
+            Some(ClientMessage::TooLarge) => Ok(Some(Incoming::TooLarge)),
+            Some(ClientMessage::Pong) => Ok(Some(Incoming::Alive)),
+            Some(ClientMessage::Breach(code)) => {
+                pipe.from_client.clear();
                 Err(SocketEnd::Refused(code))
             }
             None if pipe.is_cut => Err(SocketEnd::Gone),
@@ -191,7 +191,7 @@ impl Socket for Wire {
 
     fn close(&mut self, code: CloseCode) -> Result<(), SocketEnd> {
         let mut pipe = self.0.borrow_mut();
-        pipe.closed.get_or_insert(code.code());
+        pipe.close_code.get_or_insert(code.code());
         if pipe.is_cut { Err(SocketEnd::Gone) } else { Ok(()) }
     }
 

@@ -15,16 +15,16 @@ use tickwire_core::protocol::{Encoding, Id, ServerError, ServerMessage};
 
 use super::client::MAY_CLOSE;
 use super::cluster::{AT_ONCE, NODES, PARTITIONS, SimCluster};
+use super::fixtures::user;
 use super::gateway::identity;
-use super::made::user;
-use super::socket::{Line, SocketOutput};
+use super::socket::{ClientMessage, ClientSocket};
 use super::trace;
 use frames::{OK, StrangerAction};
 
 pub(super) use frames::KINDS;
 
 /// The numbers of users that are strangers.
-const STRANGERS: u32 = 500;
+const FIRST_STRANGER: u32 = 500;
 
 /// What only a faulty client sends; `gateway.max_malformed` of it a minute.
 const MALFORMED: [ErrorCode; 4] =
@@ -52,12 +52,12 @@ pub(super) struct Stranger {
 #[derive(Debug)]
 struct Connection {
     gateway: usize,
-    line: Line,
+    socket: ClientSocket,
     since: Millis,
     /// The frames with an id that are not answered, and with which codes they may be.
     asked: BTreeMap<u64, &'static [u16]>,
     /// The errors that frames without an id get, in order.
-    unnamed: Vec<u16>,
+    without_id: Vec<u16>,
     last_id: u64,
     answered: u64,
     malformed: u64,
@@ -67,13 +67,13 @@ struct Connection {
 }
 
 impl Connection {
-    fn say(&mut self, said: SocketOutput) {
-        self.line.borrow_mut().say(said);
+    fn send(&mut self, message: ClientMessage) {
+        self.socket.borrow_mut().send(message);
     }
 
     /// Takes an error. It is one that the frame may get.
-    fn refused(&mut self, now: Millis, limits: Limits, error: &ServerError) {
-        self.answered(now, limits);
+    fn receive_error(&mut self, now: Millis, limits: Limits, error: &ServerError) {
+        self.count_answer(now, limits);
         match &error.id {
             Some(Id::Number(id)) => {
                 let id = id.as_u64().expect("ids are counted");
@@ -81,8 +81,8 @@ impl Connection {
                 assert!(codes.contains(&error.code), "{codes:?} was due: {error:?}: {self:#?}");
             }
             other => {
-                assert!(other.is_none() && !self.unnamed.is_empty(), "nothing asked for {error:?}: {self:#?}");
-                assert_eq!(self.unnamed.remove(0), error.code, "{error:?}: {self:#?}");
+                assert!(other.is_none() && !self.without_id.is_empty(), "nothing asked for {error:?}: {self:#?}");
+                assert_eq!(self.without_id.remove(0), error.code, "{error:?}: {self:#?}");
             }
         }
         self.malformed += u64::from(MALFORMED.iter().any(|code| code.code() == error.code));
@@ -91,16 +91,16 @@ impl Connection {
         assert!(self.malformed <= most, "{} malformed frames, and not closed: {self:#?}", self.malformed);
     }
 
-    fn granted(&mut self, now: Millis, limits: Limits, id: Option<&Id>) {
+    fn receive_success(&mut self, now: Millis, limits: Limits, id: Option<&Id>) {
         let Some(Id::Number(id)) = id else { return };
         let id = id.as_u64().expect("ids are counted");
         let codes = self.asked.remove(&id).unwrap_or_else(|| panic!("{id} is answered twice: {self:#?}"));
         assert!(codes.contains(&OK), "{codes:?} was due: {self:#?}");
-        self.answered(now, limits);
+        self.count_answer(now, limits);
     }
 
     /// It is answered no faster than commands are read.
-    fn answered(&mut self, now: Millis, limits: Limits) {
+    fn count_answer(&mut self, now: Millis, limits: Limits) {
         self.answered += 1;
         let most = limits.burst + 1 + now.since(self.since) * limits.rate / 1_000;
         assert!(self.answered <= most, "more answers than commands may be read: {self:#?}");
@@ -116,11 +116,11 @@ impl Connection {
 impl Stranger {
     fn new(number: u32) -> Self {
         let position = Position { epoch_id: EpochId(1), seqs: vec![Seq(0); usize::from(PARTITIONS)] };
-        Self { user: user(STRANGERS + number), connection: None, position }
+        Self { user: user(FIRST_STRANGER + number), connection: None, position }
     }
 
     /// Says something that it should not.
-    fn say(&mut self, kind: u8) {
+    fn send(&mut self, kind: u8) {
         let Some(connection) = &mut self.connection else { return };
         if connection.asked.len() >= UNANSWERED || connection.breach.is_some() {
             return;
@@ -130,17 +130,17 @@ impl Stranger {
         let frame = frames::frame(kind, id, &self.position, connection.subscriptions > 0);
         trace::line(|| format!("{} at gateway {} says {frame:?}", self.user, connection.gateway));
         match frame {
-            StrangerAction::Named { text, codes } => {
+            StrangerAction::WithId { text, codes } => {
                 connection.asked.insert(id, codes);
-                connection.say(SocketOutput::Frame(text.into()));
+                connection.send(ClientMessage::Frame(text.into()));
             }
-            StrangerAction::Unnamed(said, code) => {
-                connection.unnamed.push(code);
-                connection.say(said);
+            StrangerAction::WithoutId(message, code) => {
+                connection.without_id.push(code);
+                connection.send(message);
             }
             StrangerAction::Breach(code) => {
                 connection.breach = Some(code.code());
-                connection.say(SocketOutput::Breach(code));
+                connection.send(ClientMessage::Breach(code));
             }
             StrangerAction::Leave => self.leave(),
         }
@@ -148,12 +148,12 @@ impl Stranger {
 
     fn leave(&mut self) {
         if let Some(connection) = self.connection.take() {
-            connection.line.borrow_mut().cut();
+            connection.socket.borrow_mut().cut();
         }
     }
 
     /// That gateway is no more.
-    pub(super) fn lose(&mut self, gateway: usize) {
+    pub(super) fn gateway_stopped(&mut self, gateway: usize) {
         if self.connection.as_ref().is_some_and(|connection| connection.gateway == gateway) {
             self.leave();
         }
@@ -162,24 +162,24 @@ impl Stranger {
     /// Whether all that it has said is answered.
     pub(super) fn is_answered(&self) -> bool {
         let is_answered = |connection: &Connection| {
-            connection.asked.is_empty() && connection.unnamed.is_empty() && connection.breach.is_none()
+            connection.asked.is_empty() && connection.without_id.is_empty() && connection.breach.is_none()
         };
         self.connection.as_ref().is_none_or(is_answered)
     }
 
     /// Takes in what has come. Returns at which gateway, if anything has.
-    fn hear(&mut self, now: Millis, limits: Limits) -> Option<usize> {
-        let mut heard = None;
+    fn receive(&mut self, now: Millis, limits: Limits) -> Option<usize> {
+        let mut receiving_gateway = None;
         while let Some(connection) = &mut self.connection {
-            let Some(frame) = connection.line.borrow_mut().hear() else { break };
-            heard = Some(connection.gateway);
+            let Some(frame) = connection.socket.borrow_mut().receive() else { break };
+            receiving_gateway = Some(connection.gateway);
             trace::line(|| format!("{} hears {}", self.user, String::from_utf8_lossy(&frame)));
             for message in ServerMessage::parse(&Bytes::from(frame), Encoding::Json).expect("a frame can be read") {
                 match message {
-                    ServerMessage::Error(error) => connection.refused(now, limits, &error),
-                    ServerMessage::Pong(pong) => connection.granted(now, limits, pong.id.as_ref()),
+                    ServerMessage::Error(error) => connection.receive_error(now, limits, &error),
+                    ServerMessage::Pong(pong) => connection.receive_success(now, limits, pong.id.as_ref()),
                     ServerMessage::Subscribed(list) | ServerMessage::Subscriptions(list) => {
-                        connection.granted(now, limits, list.id.as_ref());
+                        connection.receive_success(now, limits, list.id.as_ref());
                         connection.subscriptions = list.subscriptions.len();
                         assert!(connection.subscriptions <= limits.subscriptions, "too many: {connection:#?}");
                         self.position = Position::from_str(&list.position).expect("a position can be read");
@@ -189,36 +189,36 @@ impl Stranger {
             }
         }
         let connection = self.connection.as_ref()?;
-        let (closed, is_over) = (connection.line.borrow().closed(), connection.line.borrow().is_over());
+        let (closed, is_over) = (connection.socket.borrow().close_code(), connection.socket.borrow().has_ended());
         if let Some(code) = closed {
             assert!(connection.may_close(limits, code), "closed with {code}: {self:#?}");
-            heard = Some(connection.gateway);
+            receiving_gateway = Some(connection.gateway);
         }
         if closed.is_some() || is_over {
             assert!(closed.is_some() || connection.breach.is_none(), "a breach is not named: {self:#?}");
             self.leave();
         }
-        heard
+        receiving_gateway
     }
 }
 
 impl SimCluster {
     /// A stranger says something so many times. It connects first, if it is not connected.
-    pub(super) fn strange(&mut self, number: u8, gateway: usize, kind: u8, times: u8) {
+    pub(super) fn act_as_stranger(&mut self, number: u8, gateway: usize, kind: u8, times: u8) {
         let at = usize::from(number);
         while self.strangers.len() <= at {
             self.strangers.push(Stranger::new(self.strangers.len() as u32));
         }
         let (now, stranger) = (self.now, &mut self.strangers[at]);
         if stranger.connection.is_none() && !self.gateways[gateway].is_down {
-            let line = Line::default();
-            self.gateways[gateway].arrive(identity(&stranger.user, None), &line);
+            let socket = ClientSocket::default();
+            self.gateways[gateway].accept(identity(&stranger.user, None), &socket);
             stranger.connection = Some(Connection {
                 gateway,
-                line: Rc::clone(&line),
+                socket: Rc::clone(&socket),
                 since: now,
                 asked: BTreeMap::new(),
-                unnamed: Vec::new(),
+                without_id: Vec::new(),
                 last_id: 0,
                 answered: 0,
                 malformed: 0,
@@ -226,11 +226,11 @@ impl SimCluster {
                 breach: None,
             });
         }
-        (0..frames::times(kind, times)).for_each(|_| stranger.say(kind));
+        (0..frames::times(kind, times)).for_each(|_| stranger.send(kind));
     }
 
     /// Strangers take in what has come.
-    pub(super) fn hear_strangers(&mut self) {
+    pub(super) fn receive_at_strangers(&mut self) {
         let config = &self.config.gateway;
         let limits = Limits {
             malformed: config.max_malformed.into(),
@@ -239,7 +239,7 @@ impl SimCluster {
             subscriptions: config.max_subscriptions,
         };
         for stranger in &mut self.strangers {
-            if let Some(gateway) = stranger.hear(self.now, limits).filter(|gateway| *gateway < NODES) {
+            if let Some(gateway) = stranger.receive(self.now, limits).filter(|gateway| *gateway < NODES) {
                 self.gateways[gateway].due = AT_ONCE;
             }
         }

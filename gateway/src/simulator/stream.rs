@@ -19,15 +19,15 @@ use super::router::SimRouter;
 use super::trace;
 
 /// What a stream keeps at least, in milliseconds: its readers take it for granted that this is more than a second.
-const KEPT: i64 = 1_200;
+const MIN_RETENTION: i64 = 1_200;
 
 /// For how many beats in a row something must show that the stream has lost its end, so that a router notices: a
 /// gateway says it once a beat, and a router looks at the stream after that.
-const SHOWN: u32 = 4;
+const SHOWN_BEATS: u32 = 4;
 
 /// By how much the epoch id grows when the stream is created again: there it is a time. A router that begins an epoch
 /// adds one.
-const MADE_ANEW: u64 = 1_000;
+const RECREATED: u64 = 1_000;
 
 /// What the servers keep of the stream.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ pub(super) struct Stream {
     /// The messages of it that cannot be read any more.
     damaged: BTreeSet<Seq>,
     /// If the stream has lost its end in this epoch: the last sequence that still means the message that was read.
-    pub(super) agreed: Option<Seq>,
+    pub(super) unchanged_through: Option<Seq>,
     /// The last sequence of the epoch whose message was lost at the end of the stream.
     last_lost: Seq,
     /// For how many beats in a row something has shown that the end was lost, and the most of them.
@@ -58,7 +58,7 @@ impl Stream {
             copies: vec![Seq(1); copies],
             leader: 0,
             damaged: BTreeSet::new(),
-            agreed: None,
+            unchanged_through: None,
             last_lost: Seq(0),
             shown: (0, 0),
             has_diverged: false,
@@ -73,6 +73,11 @@ impl Stream {
         self.log[begin..].iter()
     }
 
+    /// Whether a sequence may have another message than the one that was lost.
+    fn is_replaced(&self, seq: Seq) -> bool {
+        self.unchanged_through.is_some_and(|end| seq > end) && seq <= self.last_lost
+    }
+
     fn name(&self, server: usize) -> Option<String> {
         (self.copies.len() > 1).then(|| format!("s{server}"))
     }
@@ -84,7 +89,7 @@ impl Stream {
 }
 
 impl SimCluster {
-    pub(super) fn keep(&mut self, partition: u16, event: Event, (is_heartbeat, is_unreadable): (bool, bool)) {
+    pub(super) fn store_message(&mut self, partition: u16, event: Event, (is_heartbeat, is_unreadable): (bool, bool)) {
         self.last = Seq(self.last.0 + 1);
         let event = Event { stored: clocks::time_of_day(self.now), ..event };
         let what = if is_unreadable {
@@ -115,24 +120,24 @@ impl SimCluster {
     }
 
     /// A router finds out what is missing in `(after, through]`.
-    pub(super) fn walked(&mut self, number: usize, after: Seq, through: Seq) -> Walked {
+    pub(super) fn walk(&mut self, number: usize, after: Seq, through: Seq) -> Walked {
         // A look at the stream shows its epoch before the router has begun that epoch itself.
         let (epoch, router) = (self.epoch.epoch_id, &mut self.routers[number]);
-        if std::mem::replace(&mut router.whole_of, epoch) != epoch {
-            router.whole = Completeness::default();
+        if std::mem::replace(&mut router.completeness_epoch, epoch) != epoch {
+            router.completeness = Completeness::default();
         }
-        while let Some((from, to)) = self.routers[number].whole.unknown(after, through) {
+        while let Some((from, to)) = self.routers[number].completeness.unknown(after, through) {
             let mut walk = Walk::after(from);
             self.readable(from).take_while(|stored| stored.seq <= to).for_each(|stored| walk.pass(stored.seq));
             walk.end(to);
-            self.routers[number].whole.take(walk, Seq(self.first.0 - 1));
+            self.routers[number].completeness.take(walk, Seq(self.first.0 - 1));
         }
-        let missing = self.routers[number].whole.missing(after, through).collect();
+        let missing = self.routers[number].completeness.missing(after, through).collect();
         Walked { through, missing, removed: Seq(self.first.0 - 1) }
     }
 
     /// The last message that was stored before a time and can be read; all that is later may have been stored since.
-    pub(super) fn before(&self, time: Timestamp) -> Seq {
+    pub(super) fn last_before(&self, time: Timestamp) -> Seq {
         let before = self.readable(Seq(0)).take_while(|stored| stored.event.stored < time);
         before.last().map_or(Seq(0), |stored| stored.seq)
     }
@@ -160,8 +165,8 @@ impl SimCluster {
     }
 
     /// The first sequence that keeps this many messages, and all that are not old enough to be removed.
-    fn first_of(&self, keep: u64) -> Seq {
-        let young = clocks::time_of_day(self.now).0 - KEPT;
+    fn first_to_keep(&self, keep: u64) -> Seq {
+        let young = clocks::time_of_day(self.now).0 - MIN_RETENTION;
         let old = self.stream.log.partition_point(|stored| stored.event.stored.0 < young);
         let oldest = self.stream.log.get(old).map_or(Seq(self.last.0 + 1), |stored| stored.seq);
         oldest.min(Seq((self.last.0 + 1).saturating_sub(keep)))
@@ -169,7 +174,7 @@ impl SimCluster {
 
     /// Retention removes all but the last few messages, from every copy.
     pub(super) fn discard(&mut self, keep: u64) {
-        let first = self.first_of(keep);
+        let first = self.first_to_keep(keep);
         for server in 0..self.stream.copies.len() {
             self.stream.remove_before(server, first);
         }
@@ -178,14 +183,14 @@ impl SimCluster {
 
     /// A server removes more than others, by its own clock.
     pub(super) fn discard_copy(&mut self, server: usize, keep: u64) {
-        let (server, first) = (server % self.stream.copies.len(), self.first_of(keep));
+        let (server, first) = (server % self.stream.copies.len(), self.first_to_keep(keep));
         self.stream.has_diverged |= self.stream.copies.len() > 1;
         self.stream.remove_before(server, first);
         self.begin_at_leader();
     }
 
     /// Another server leads the stream.
-    pub(super) fn lead(&mut self, server: usize) {
+    pub(super) fn set_leader(&mut self, server: usize) {
         self.stream.leader = server % self.stream.copies.len();
         self.begin_at_leader();
     }
@@ -197,8 +202,8 @@ impl SimCluster {
         *discarded = Seq(self.first.0 - 1).max(*discarded);
         // What came in place of lost messages and is removed before anybody sees that it is not those need not be
         // given.
-        if let Some(agreed) = self.stream.agreed {
-            self.lose(agreed, Seq(self.first.0 - 1).min(self.stream.last_lost));
+        if let Some(unchanged_through) = self.stream.unchanged_through {
+            self.move_to_lost(unchanged_through, Seq(self.first.0 - 1).min(self.stream.last_lost));
         }
     }
 
@@ -210,8 +215,8 @@ impl SimCluster {
             self.stream.damaged.insert(seq);
             self.stream.log.retain(|stored| stored.seq != seq);
             // As with removed messages, only it showed that it is not the lost one.
-            if self.stream.agreed.is_some_and(|agreed| seq > agreed) && seq <= self.stream.last_lost {
-                self.lose(Seq(seq.0 - 1), seq);
+            if self.stream.is_replaced(seq) {
+                self.move_to_lost(Seq(seq.0 - 1), seq);
             }
             self.restart_servers();
         }
@@ -221,21 +226,21 @@ impl SimCluster {
     fn restart_servers(&mut self) {
         self.stream.starts += 1;
         for router in &mut self.routers {
-            router.was_away = true;
+            router.was_disconnected = true;
             // What it reads after that, it reads of the stream as it is now.
-            router.whole.forget_walks();
+            router.completeness.forget_walks();
         }
     }
 
     /// The stream was deleted and made anew, and counts on behind `last`.
     pub(super) fn recreate(&mut self, last: Seq) {
-        self.end_epoch(self.stream.agreed);
+        self.end_epoch(self.stream.unchanged_through);
         let copies = vec![Seq(last.0 + 1); self.stream.copies.len()];
         let starts = self.stream.starts + 1;
         self.stream = Stream { copies, leader: self.stream.leader, starts, ..Stream::new(1) };
         self.last = last;
-        let epoch_id = EpochId(self.epoch.epoch_id.0 + MADE_ANEW);
-        self.live(Epoch { epoch_id, before: Seq(0) });
+        let epoch_id = EpochId(self.epoch.epoch_id.0 + RECREATED);
+        self.enter_epoch(Epoch { epoch_id, before: Seq(0) });
     }
 
     /// The stream has lost its last messages, and gives their sequences again. Nobody has noticed yet. Where several
@@ -250,12 +255,12 @@ impl SimCluster {
         self.stream.copies.iter_mut().for_each(|first| *first = Seq(last.0 + 1).min(*first));
         let former = std::mem::replace(&mut self.last, last);
         if last < former {
-            let lost_before = self.stream.agreed.map_or(Seq(0), |_| self.stream.last_lost);
+            let lost_before = self.stream.unchanged_through.map_or(Seq(0), |_| self.stream.last_lost);
             self.stream.last_lost = lost_before.max(former);
-            self.stream.agreed = Some(self.stream.agreed.map_or(last, |agreed| agreed.min(last)));
+            self.stream.unchanged_through = Some(self.stream.unchanged_through.map_or(last, |end| end.min(last)));
             self.stream.shown = (0, 0);
         }
-        self.lose_behind(last);
+        self.move_to_lost_after(last);
         self.begin_at_leader();
         if self.network.random(2) == 0 {
             self.restart_servers();
@@ -270,14 +275,14 @@ impl SimCluster {
     /// that dies before its next checkpoint leaves nothing but the coverage of gateways, and if the stream grows beyond
     /// that at once, nothing at all.
     pub(super) fn note_whether_loss_shows(&mut self) {
-        let Some(agreed) = self.stream.agreed else { return };
+        let Some(unchanged_through) = self.stream.unchanged_through else { return };
         let shows = |epoch_id: EpochId, through: Seq, mark: Option<(Seq, i64)>| {
             let is_replaced = |(seq, stored): (Seq, i64)| {
                 let now = self.readable(Seq(seq.0.saturating_sub(1))).next();
                 now.is_some_and(|now| now.seq == seq && now.event.stored.0 != stored)
             };
             let is_beyond = through > self.last || mark.is_some_and(is_replaced);
-            epoch_id == self.epoch.epoch_id && through > agreed && is_beyond
+            epoch_id == self.epoch.epoch_id && through > unchanged_through && is_beyond
         };
         let in_lease = self.kv.checkpoints().any(|Checkpoint { checkpoint, epoch_id, mark }| {
             shows(*epoch_id, *checkpoint, mark.map(|mark| (mark.seq, mark.stored)))
@@ -294,8 +299,7 @@ impl SimCluster {
 
     /// Whether clients may lack a message since it came in place of a lost one, and no node could notice.
     pub(super) fn may_lack(&self, epoch_id: EpochId, seq: Seq) -> bool {
-        let is_replaced = |agreed: Seq| seq > agreed && seq <= self.stream.last_lost;
-        epoch_id == self.epoch.epoch_id && self.stream.shown.1 < SHOWN && self.stream.agreed.is_some_and(is_replaced)
+        epoch_id == self.epoch.epoch_id && self.stream.shown.1 < SHOWN_BEATS && self.stream.is_replaced(seq)
     }
 
     /// A router begins another epoch after `before`, unless one later than it knows has begun. It returns what the
@@ -305,24 +309,24 @@ impl SimCluster {
             trace::line(|| format!("a new epoch begins after {before}"));
             self.end_epoch(Some(before));
             // It may have lost more since it was looked at.
-            self.stream.agreed = self.stream.agreed.filter(|agreed| *agreed < before);
-            self.live(Epoch { epoch_id: EpochId(known.0 + 1), before });
+            self.stream.unchanged_through = self.stream.unchanged_through.filter(|end| *end < before);
+            self.enter_epoch(Epoch { epoch_id: EpochId(known.0 + 1), before });
         }
         self.state().facts
     }
 
-    /// Messages after `agreed` need not be delivered in the epoch that ends: their sequences had other messages.
-    fn end_epoch(&mut self, agreed: Option<Seq>) {
-        if let Some(agreed) = agreed {
-            self.lose_behind(agreed);
+    /// Messages after `unchanged_through` need not be delivered in the epoch that ends: their sequences had other messages.
+    fn end_epoch(&mut self, unchanged_through: Option<Seq>) {
+        if let Some(unchanged_through) = unchanged_through {
+            self.move_to_lost_after(unchanged_through);
         }
     }
 
-    fn lose_behind(&mut self, last: Seq) {
-        self.lose(last, Seq(u64::MAX));
+    fn move_to_lost_after(&mut self, last: Seq) {
+        self.move_to_lost(last, Seq(u64::MAX));
     }
 
-    fn lose(&mut self, after: Seq, through: Seq) {
+    fn move_to_lost(&mut self, after: Seq, through: Seq) {
         let epoch = self.epoch.epoch_id;
         let history = self.history.entry(epoch).or_default();
         let is_within = |stored: &mut StoredEvent| stored.seq > after && stored.seq <= through;
@@ -330,7 +334,7 @@ impl SimCluster {
     }
 
     /// Enters an epoch: its history begins with what the stream has now.
-    fn live(&mut self, epoch: Epoch) {
+    fn enter_epoch(&mut self, epoch: Epoch) {
         self.epoch = epoch;
         self.epochs.insert(epoch.epoch_id, epoch);
         self.history.insert(epoch.epoch_id, self.stream.log.clone());

@@ -35,7 +35,7 @@ fn folder() -> PathBuf {
 }
 
 /// Keeps a plan, and gives its file.
-pub(super) fn keep(plan: &Plan) -> PathBuf {
+pub(super) fn store(plan: &Plan) -> PathBuf {
     fs::create_dir_all(folder()).expect("a folder for plans");
     let path = folder().join(format!("{:016x}.json", plan.seed));
     fs::write(&path, serde_json::to_vec_pretty(plan).expect("a plan is JSON")).expect("a file for a plan");

@@ -9,10 +9,10 @@ use tickwire_core::protocol::codes::NoticeCode;
 use tickwire_core::protocol::{Gap, Notice, Range, ReceivedEvent};
 
 use super::super::cluster::{SimCluster, StoredEvent};
+use super::super::fixtures::filter;
 use super::super::gateway::SimGateway;
-use super::super::made::filter;
 use super::super::stream::Lost;
-use super::{ClientConnection, ClientWorld, SimClient, Taken};
+use super::{ClientConnection, ClusterFacts, Received, SimClient};
 
 /// How much later than it is sent a frame is read, in milliseconds: a relative `since` begins that much later.
 const READ_MS: i64 = 20;
@@ -21,17 +21,17 @@ const READ_MS: i64 = 20;
 const NOTIFIED_MS: u64 = 200;
 
 impl SimClient {
-    /// What was given and told must be what was promised. `is_told` says whether a gap had to be, and `may_lack`
+    /// What was given and told must be what was promised. `is_gap_allowed` says whether a gap had to be, and `may_lack`
     /// whether nobody could know that a sequence has another message now.
     pub(in super::super) fn check(
         &self,
         (history, epochs, lost): (&BTreeMap<EpochId, Vec<StoredEvent>>, &BTreeMap<EpochId, Epoch>, &Lost),
         has_diverged: bool,
         may_lose: impl Fn(&SimClient, NoticeCode) -> bool,
-        is_told: impl Fn(EpochId, &Gap) -> bool,
+        is_gap_allowed: impl Fn(EpochId, &Gap) -> bool,
         may_lack: impl Fn(EpochId, Seq) -> bool,
     ) {
-        let nothing = Taken::default();
+        let nothing = Received::default();
         let filters: BTreeMap<u32, Filter> = self
             .filters
             .iter()
@@ -40,8 +40,8 @@ impl SimClient {
         let wants = |filter: u32, event: &Event| event.audience.admits(&self.user) && filters[&filter].matches(event);
         for past in self.pasts.iter().filter(|past| past.is_wanted) {
             // What a later epoch keeps may come in that.
-            let epochs = self.taken.iter().filter(|(epoch, _)| **epoch >= past.epoch_id);
-            let taken: Vec<&Taken> = epochs.map(|(_, taken)| taken).collect();
+            let epochs = self.received.iter().filter(|(epoch, _)| **epoch >= past.epoch_id);
+            let received: Vec<&Received> = epochs.map(|(_, received)| received).collect();
             let is_past = |stored: &&StoredEvent| {
                 let StoredEvent { partition, seq, event, is_heartbeat, .. } = stored;
                 let is_there = event.stored >= past.since && *seq <= past.end[usize::from(partition.0)];
@@ -50,8 +50,8 @@ impl SimClient {
             let is_promised =
                 |stored: &&StoredEvent| is_past(stored) && stored.event.stored >= Timestamp(past.since.0 + READ_MS);
             for StoredEvent { partition, seq, .. } in history[&past.epoch_id].iter().filter(is_promised) {
-                let is_told = taken.iter().any(|taken| taken.is_told(*partition, *seq));
-                let is_known = is_told || past.given.contains(&(*partition, *seq)) || may_lack(past.epoch_id, *seq);
+                let is_notified = received.iter().any(|received| received.is_notified(*partition, *seq));
+                let is_known = is_notified || past.given.contains(&(*partition, *seq)) || may_lack(past.epoch_id, *seq);
                 assert!(is_known, "{partition}:{seq} of {past:#?} was neither given nor told: {self:#?}");
             }
             for place in &past.given {
@@ -63,15 +63,15 @@ impl SimClient {
             }
         }
         for promise in &self.promises {
-            let taken = self.taken.get(&promise.epoch_id).unwrap_or(&nothing);
+            let received = self.received.get(&promise.epoch_id).unwrap_or(&nothing);
             // What stands before an epoch began is the same in the one before.
             let epoch = epochs[&promise.epoch_id];
             let former = self
-                .taken
+                .received
                 .iter()
                 .filter(|(former, _)| epoch.common_through(**former).is_some())
-                .map(|(_, taken)| taken);
-            let former: Vec<&Taken> = former.collect();
+                .map(|(_, received)| received);
+            let former: Vec<&Received> = former.collect();
             for StoredEvent { partition, seq, event, .. } in
                 history[&promise.epoch_id].iter().filter(|stored| !stored.is_heartbeat)
             {
@@ -79,26 +79,26 @@ impl SimClient {
                 if *seq <= promise.start[at] || *seq > promise.end[at] || !wants(promise.filter, event) {
                     continue;
                 }
-                let knows = |taken: &Taken| taken.knows(*partition, *seq);
-                let is_known = knows(taken) || *seq <= epoch.before && former.iter().any(|taken| knows(taken));
+                let knows = |received: &Received| received.knows(*partition, *seq);
+                let is_known = knows(received) || *seq <= epoch.before && former.iter().any(|received| knows(received));
                 let is_known = is_known || may_lack(promise.epoch_id, *seq);
                 assert!(is_known, "{partition}:{seq} of {promise:#?} was neither given nor told: {self:#?}");
             }
         }
-        for (epoch_id, taken) in &self.taken {
+        for (epoch_id, received) in &self.received {
             // Where the stream has lost something, several messages have stood in one place.
             let lost = lost.get(epoch_id).into_iter().flatten();
             let mut log: BTreeMap<_, Vec<&Event>> = BTreeMap::new();
             for StoredEvent { partition, seq, event, .. } in history[epoch_id].iter().chain(lost) {
                 log.entry((*partition, *seq)).or_default().push(event);
             }
-            for place in &taken.events {
+            for place in &received.events {
                 let events = log.get(place).unwrap_or_else(|| panic!("{place:?} was never stored: {self:#?}"));
                 let is_wanted = |event: &&Event| self.filters.iter().any(|filter| wants(*filter, event));
                 assert!(events.iter().any(is_wanted), "{place:?} is not what was asked for: {self:#?}");
             }
-            for gap in &taken.gaps {
-                assert!(is_told(*epoch_id, gap), "{gap:?} need not have been told: {self:#?}");
+            for gap in &received.gaps {
+                assert!(is_gap_allowed(*epoch_id, gap), "{gap:?} need not have been told: {self:#?}");
             }
         }
         self.check_losses(history, wants, may_lose, may_lack);
@@ -123,18 +123,19 @@ impl SimClient {
         if self.connections > 1 || self.connection.is_none() || !self.pasts.is_empty() || history.len() > 1 {
             return;
         }
-        let taken = self.taken.get(&promise.epoch_id);
+        let received = self.received.get(&promise.epoch_id);
         let is_lacking = |stored: &&StoredEvent| {
             let (at, seq) = (usize::from(stored.partition.0), stored.seq);
             let is_promised = seq > promise.start[at] && seq <= promise.end[at];
-            let is_already_covered = taken.is_some_and(|taken| taken.is_given_or_in_gap(stored.partition, seq));
+            let is_already_covered =
+                received.is_some_and(|received| received.is_given_or_in_gap(stored.partition, seq));
             is_promised && !stored.is_heartbeat && wants(promise.filter, &stored.event) && !is_already_covered
         };
         let lacking: Vec<Seq> = history[&promise.epoch_id].iter().filter(is_lacking).map(|stored| stored.seq).collect();
         let excused = lacking.iter().filter(|seq| may_lack(promise.epoch_id, **seq)).count() as u64;
         let lacking = lacking.len() as u64;
-        let is_told = losses <= lacking && lacking <= losses + excused;
-        assert!(is_told, "{lacking} are lacking, and {losses} were told: {self:#?}");
+        let is_notified = losses <= lacking && lacking <= losses + excused;
+        assert!(is_notified, "{lacking} are lacking, and {losses} were told: {self:#?}");
     }
 
     /// What is new comes at once from now on.
@@ -145,20 +146,20 @@ impl SimClient {
     }
 
     /// In quiet an event comes soon after it was stored.
-    pub(super) fn check_delay(&self, event: &ReceivedEvent, world: &ClientWorld) {
-        let (Some(most), Some(connection), Some(position)) = (world.delay, &self.connection, &self.position) else {
+    pub(super) fn check_delay(&self, event: &ReceivedEvent, facts: &ClusterFacts) {
+        let (Some(most), Some(connection), Some(position)) = (facts.delay, &self.connection, &self.position) else {
             return;
         };
         if self.was_slow || self.is_catching_up || self.past.is_some() {
             return;
         }
-        let stored = world.stored(position.epoch_id, event.seq).expect("what comes was stored");
-        let took = world.now.since(stored.max(connection.served_since));
+        let stored = facts.stored(position.epoch_id, event.seq).expect("what comes was stored");
+        let took = facts.now.since(stored.max(connection.served_since));
         assert!(took <= most, "{event:?} takes {took} ms: {self:#?}");
     }
 
     /// An outage of the cluster and its end are told in turn.
-    pub(super) fn hear_of_upstream(&mut self, notice: &Notice) {
+    pub(super) fn check_upstream_notice(&mut self, notice: &Notice) {
         let lost = notice.code == NoticeCode::UpstreamLost.as_str();
         if !lost && notice.code != NoticeCode::UpstreamRestored.as_str() {
             return;
@@ -180,14 +181,14 @@ impl SimClient {
     }
 
     pub(in super::super) fn has_gaps(&self) -> bool {
-        self.taken.values().any(|taken| !taken.gaps.is_empty())
+        self.received.values().any(|received| !received.gaps.is_empty())
     }
 }
 
-impl Taken {
+impl Received {
     /// Whether this was given, or told as missing.
     fn knows(&self, partition: Partition, seq: Seq) -> bool {
-        self.events.contains(&(partition, seq)) || self.is_told(partition, seq)
+        self.events.contains(&(partition, seq)) || self.is_notified(partition, seq)
     }
 
     /// Whether this was given, or lies in a gap.
@@ -197,7 +198,7 @@ impl Taken {
     }
 
     /// Whether this was told as missing.
-    fn is_told(&self, partition: Partition, seq: Seq) -> bool {
+    fn is_notified(&self, partition: Partition, seq: Seq) -> bool {
         let in_gap = |gap: &Gap| gap.p == partition && gap.from < seq && seq <= gap.to;
         let is_dropped = |range: &Range| range.p == partition && range.first <= seq && seq <= range.last;
         self.gaps.iter().any(in_gap) || self.dropped.iter().any(is_dropped)

@@ -5,18 +5,18 @@ use super::*;
 impl SimCluster {
     /// A client connects to a gateway, if it is there.
     pub(in super::super) fn connect(&mut self, at: usize, gateway: usize) {
-        let expires = self.token_life.map(clocks::after);
+        let expires = self.token_life.map(clocks::time_of_day_in);
         let (now, client) = (self.now, &mut self.clients[at]);
         client.is_wanted = true;
         if client.connection.is_some() || self.gateways[gateway].is_down {
             return;
         }
-        let line = Line::default();
-        self.gateways[gateway].arrive(identity(&client.user, expires), &line);
+        let socket = ClientSocket::default();
+        self.gateways[gateway].accept(identity(&client.user, expires), &socket);
         client.connections += 1;
         client.connection = Some(ClientConnection {
             gateway,
-            line: Rc::clone(&line),
+            socket: Rc::clone(&socket),
             since: now,
             has_token: expires.is_some(),
             is_welcome: false,
@@ -29,9 +29,9 @@ impl SimCluster {
     }
 
     /// Clients take in what has come.
-    pub(in super::super) fn hear(&mut self) {
+    pub(in super::super) fn receive_at_clients(&mut self) {
         let is_tight = self.config.gateway.replay_range < REPLAY_RANGE;
-        let world = ClientWorld {
+        let facts = ClusterFacts {
             epochs: &self.epochs,
             history: &self.history,
             lost: &self.lost,
@@ -40,14 +40,14 @@ impl SimCluster {
             now: self.now,
             delay: self.delay(),
         };
-        let mut have_heard = [false; NODES];
+        let mut has_received = [false; NODES];
         for client in &mut self.clients {
             let gateway = client.connection.as_ref().map(|connection| connection.gateway);
-            if let Some(gateway) = gateway.filter(|_| client.hear(&world)) {
+            if let Some(gateway) = gateway.filter(|_| client.receive(&facts)) {
                 self.gateways[gateway].due = AT_ONCE;
-                have_heard[gateway] = true;
+                has_received[gateway] = true;
             }
         }
-        (0..NODES).filter(|gateway| have_heard[*gateway]).for_each(|gateway| self.check_outage(gateway));
+        (0..NODES).filter(|gateway| has_received[*gateway]).for_each(|gateway| self.check_outage(gateway));
     }
 }

@@ -8,28 +8,28 @@ use tickwire_core::protocol::Gap;
 use tickwire_core::protocol::codes::NoticeCode;
 
 use super::super::client::SimClient;
-use super::super::made::user;
+use super::super::fixtures::user;
 use super::super::plan::{GIVE_UP_AFTER, OUTBOX_BYTES, REPLAY_RANGE};
 use super::super::stranger::Stranger;
 use super::{BEAT, NODES, PARTITIONS, PAUSE, SimCluster};
 
 /// The numbers of users that no plan names.
-const WITNESSES: u32 = 1_000;
+const FIRST_WITNESS: u32 = 1_000;
 
 /// The numbers of users, and of what they want, that come while faults end.
-const NEWCOMERS: u32 = 10_000;
+const FIRST_NEWCOMER: u32 = 10_000;
 
 /// How often one comes to each gateway, in milliseconds; how many at least, and at most until no gap is open.
-const COMING: u64 = 15;
-const LEAST_COMING: u32 = 20;
-const MOST_COMING: u32 = 1_000;
+const NEWCOMER_INTERVAL: u64 = 15;
+const MIN_NEWCOMERS: u32 = 20;
+const MAX_NEWCOMERS: u32 = 1_000;
 
 /// How long everything that is missing may take to be asked for and to come when all faults have ended, in
 /// milliseconds.
-const PATIENCE: u64 = 34 * BEAT;
+const RECOVERY_LIMIT: u64 = 34 * BEAT;
 
 /// How long clients wait to be told how far they are before they ask, where a plan lasts, in milliseconds.
-const LASTING: u64 = 16 * BEAT;
+const HEARTBEAT_WAIT: u64 = 16 * BEAT;
 
 impl SimCluster {
     /// Ends all faults and waits until everything that was stored has had time to arrive.
@@ -68,18 +68,18 @@ impl SimCluster {
         if self.interest_limits.gateway_bytes < TableLimits::default().gateway_bytes {
             self.clients.iter_mut().for_each(SimClient::want_less);
         }
-        self.stir_all();
+        self.wake_all();
         if newcomers {
-            self.let_clients_come();
+            self.connect_newcomers();
         }
         // One at each gateway shows that it serves.
         let witnesses = self.clients.len();
         for gateway in 0..NODES {
-            self.clients.push(SimClient::new(user(WITNESSES + gateway as u32)));
+            self.clients.push(SimClient::new(user(FIRST_WITNESS + gateway as u32)));
             self.clients[witnesses + gateway].subscribe(0);
         }
         let begun = self.now;
-        while self.now.since(begun) < PATIENCE {
+        while self.now.since(begun) < RECOVERY_LIMIT {
             for at in 0..self.clients.len() {
                 if self.clients[at].is_wanted && !self.clients[at].is_connected() {
                     let gateway = self.network.random(NODES as u64) as usize;
@@ -89,13 +89,13 @@ impl SimCluster {
             for gateway in 0..NODES {
                 self.connect(witnesses + gateway, gateway);
             }
-            self.pass(PAUSE);
+            self.run_for(PAUSE);
             let lasted = self.now.since(begun);
             // Nodes need some seconds to detect that the stream has lost its tail.
-            if lasted < LASTING && (lasts || self.stream.agreed.is_some()) {
+            if lasted < HEARTBEAT_WAIT && (lasts || self.stream.unchanged_through.is_some()) {
                 continue;
             }
-            if self.is_all_served() && self.is_well() && self.is_informed() {
+            if self.is_all_served() && self.are_gateways_ready() && self.is_interest_known() {
                 break;
             }
             for at in 0..self.clients.len() {
@@ -103,30 +103,30 @@ impl SimCluster {
                     self.clients[at].list();
                 }
             }
-            self.stir_all();
+            self.wake_all();
         }
     }
 
     /// Whether all gateways would be sent new clients, and are given all that is stored.
-    pub(super) fn is_well(&self) -> bool {
+    pub(super) fn are_gateways_ready(&self) -> bool {
         self.gateways.iter().all(|gateway| gateway.is_ready().is_ok() && gateway.edge.open_gaps() == 0)
     }
 
     /// Clients come all the time, each with a wish of its own. What is missing is given all the same.
-    fn let_clients_come(&mut self) {
+    fn connect_newcomers(&mut self) {
         for came in 0.. {
             // What is lost just now shows when the next come.
-            if came > LEAST_COMING && self.gateways.iter().all(|gateway| gateway.edge.open_gaps() == 0) {
+            if came > MIN_NEWCOMERS && self.gateways.iter().all(|gateway| gateway.edge.open_gaps() == 0) {
                 return;
             }
-            assert!(came < MOST_COMING, "a gap stays open while clients come");
+            assert!(came < MAX_NEWCOMERS, "a gap stays open while clients come");
             for gateway in 0..NODES {
                 let number = self.clients.len() as u32;
-                self.clients.push(SimClient::new(user(NEWCOMERS + number)));
-                self.clients[number as usize].subscribe(NEWCOMERS + number);
+                self.clients.push(SimClient::new(user(FIRST_NEWCOMER + number)));
+                self.clients[number as usize].subscribe(FIRST_NEWCOMER + number);
                 self.connect(number as usize, gateway);
             }
-            self.pass(COMING);
+            self.run_for(NEWCOMER_INTERVAL);
         }
     }
 
@@ -152,11 +152,11 @@ impl SimCluster {
         for stored in self.history[&self.epoch.epoch_id].iter().filter(|stored| !stored.is_heartbeat) {
             ends[usize::from(stored.partition.0)] = stored.seq;
         }
-        self.clients[at].is_at(self.epoch.epoch_id, &ends)
+        self.clients[at].has_reached(self.epoch.epoch_id, &ends)
     }
 
     /// Whether a gap had to be told: nobody could have given it.
-    fn is_beyond_repair(&self, epoch: EpochId, gap: &Gap) -> bool {
+    fn is_gap_allowed(&self, epoch: EpochId, gap: &Gap) -> bool {
         match gap.reason.as_str() {
             "retention" => self.discarded.get(&epoch).is_some_and(|discarded| gap.to <= *discarded),
             "damaged" => {
@@ -170,11 +170,13 @@ impl SimCluster {
     }
 
     /// Whether every router has the announced revision of every gateway's interest.
-    fn is_informed(&self) -> bool {
-        self.routers.iter().all(|router| !router.gateways_without_interest().iter().any(|node| self.is_there(node)))
+    fn is_interest_known(&self) -> bool {
+        self.routers
+            .iter()
+            .all(|router| !router.gateways_without_interest().iter().any(|node| self.is_current_gateway(node)))
     }
 
-    fn is_there(&self, node: &NodeRef) -> bool {
+    fn is_current_gateway(&self, node: &NodeRef) -> bool {
         self.gateways.iter().any(|gateway| gateway.node == *node)
     }
 
@@ -185,7 +187,7 @@ impl SimCluster {
                 (&self.history, &self.epochs, &self.lost),
                 self.stream.has_diverged,
                 |client, code| self.may_lose(client, code),
-                |epoch, gap| self.is_beyond_repair(epoch, gap),
+                |epoch, gap| self.is_gap_allowed(epoch, gap),
                 |epoch, seq| self.may_lack(epoch, seq),
             );
             assert!(!quiet || !client.has_gaps(), "a gap in quiet: {client:#?}");
@@ -198,7 +200,7 @@ impl SimCluster {
         }
         for router in &self.routers {
             let gateways_without_interest: Vec<&NodeRef> =
-                router.gateways_without_interest().iter().filter(|node| self.is_there(node)).collect();
+                router.gateways_without_interest().iter().filter(|node| self.is_current_gateway(node)).collect();
             assert!(
                 gateways_without_interest.is_empty(),
                 "{} waits for more than these want: {gateways_without_interest:?}",

@@ -3,12 +3,12 @@
 use tickwire_core::event::{Audience, Event, Kind, Priority, Tier};
 use tickwire_core::ids::{Confidence, Partition};
 
-use super::super::made::{blank, symbol, user};
+use super::super::fixtures::{blank, symbol, user};
 use super::{PARTITIONS, SimCluster};
 
 impl SimCluster {
-    fn store(&mut self, partition: u16, event: Event) {
-        self.keep(partition, event, (false, false));
+    fn store_event(&mut self, partition: u16, event: Event) {
+        self.store_message(partition, event, (false, false));
     }
 
     pub(super) fn publish(&mut self, number: u8, tenths: u8) {
@@ -20,23 +20,23 @@ impl SimCluster {
             confidence,
             ..blank(Kind::Pattern, Audience::Public)
         };
-        self.store(u16::from(number) % PARTITIONS, event);
+        self.store_event(u16::from(number) % PARTITIONS, event);
     }
 
     pub(super) fn address(&mut self, number: u8) {
-        self.store(u16::from(number) % PARTITIONS, blank(Kind::Alert, Audience::User(user(number.into()))));
+        self.store_event(u16::from(number) % PARTITIONS, blank(Kind::Alert, Audience::User(user(number.into()))));
     }
 
     /// A message that is no event.
-    pub(super) fn garble(&mut self, number: u8) {
+    pub(super) fn publish_unreadable(&mut self, number: u8) {
         let event = blank(Kind::Other("garbled".into()), Audience::Public);
-        self.keep(u16::from(number) % PARTITIONS, event, (false, true));
+        self.store_message(u16::from(number) % PARTITIONS, event, (false, true));
     }
 
     pub(super) fn store_heartbeats(&mut self) {
         for partition in 0..PARTITIONS {
             if self.routers.iter().any(|router| router.runs() && !router.is_cut && router.holds(Partition(partition))) {
-                self.keep(partition, blank(Kind::Other("tick".into()), Audience::Public), (true, false));
+                self.store_message(partition, blank(Kind::Other("tick".into()), Audience::Public), (true, false));
             }
         }
     }

@@ -16,7 +16,7 @@ use tickwire_node::names;
 
 use super::super::clocks;
 use super::super::network::{BatchEnds, MAX_PAYLOAD};
-use super::super::socket::Wire;
+use super::super::socket::GatewaySocket;
 use super::{SimGateway, SimShard, Snapshot};
 use crate::edge::{Flood, FloodTurns, NatsConnection, Outgoing, SEARCH_DEADLINE, TURN_REQUESTS};
 use crate::messages::{ToEdge, ToShard};
@@ -162,7 +162,7 @@ impl SimGateway {
     fn search(&mut self, now: Millis) {
         while let Some(time) = self.edge.next_search(now) {
             self.searches.insert(time, now.plus(millis(SEARCH_DEADLINE)));
-            self.begun.push(time);
+            self.new_searches.push(time);
         }
     }
 }
@@ -170,10 +170,10 @@ impl SimGateway {
 impl SimShard {
     /// Has a turn, and holds and does no more than it may. So many bytes may wait for it.
     fn turn(&mut self, now: Millis, most: usize) -> bool {
-        let begun = clocks::worked();
+        let begun = clocks::work_done();
         assert!(self.inbox.waiting() <= most, "{} bytes wait for a shard", self.inbox.waiting());
         let is_busy = self.work(now);
-        assert!(clocks::worked() - begun <= WORK, "a turn takes {:?}", clocks::worked() - begun);
+        assert!(clocks::work_done() - begun <= WORK, "a turn takes {:?}", clocks::work_done() - begun);
         self.shard.check_bounds();
         is_busy
     }
@@ -203,9 +203,9 @@ impl SimShard {
         let mut messages = Vec::new();
         self.inbox.take(&mut messages, TURN_MESSAGES).now_or_never();
         let is_busy = !messages.is_empty() || !self.arriving.is_empty();
-        for (identity, line) in std::mem::take(&mut self.arriving) {
-            self.new_sockets.push(line.clone());
-            self.shard.arrive(now, Wire(line), identity, [127, 0, 0, 1].into(), super::place());
+        for (identity, socket) in std::mem::take(&mut self.arriving) {
+            self.new_sockets.push(socket.clone());
+            self.shard.arrive(now, GatewaySocket(socket), identity, [127, 0, 0, 1].into(), super::connection_permit());
         }
         for message in messages {
             match message {

@@ -3,8 +3,8 @@
 
 use proptest::prelude::*;
 
+use super::super::fixtures::{ALL_FILTERS, FILTERS};
 use super::super::intake::Fault;
-use super::super::made::{ALL_FILTERS, FILTERS};
 use super::{Action, NEWEST};
 use crate::edge::AWAY_MS;
 

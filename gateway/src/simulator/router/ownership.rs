@@ -6,10 +6,10 @@ impl SimCluster {
     pub(super) fn turn_ownership(&mut self, number: usize) -> bool {
         let router = &mut self.routers[number];
         let now = self.now.plus(router.offset);
-        if std::mem::take(&mut router.was_away) {
+        if std::mem::take(&mut router.was_disconnected) {
             router.ownership.reconnected(now);
-            router.whole.forget_walks();
-            router.readers.values_mut().for_each(SimConsumer::reconnect);
+            router.completeness.forget_walks();
+            router.intakes.values_mut().for_each(SimIntake::reconnect);
             router.round_at = now;
         }
         let (late, operations) = std::mem::take(&mut router.operations).into_iter().partition(|op| op.until <= now);
@@ -21,8 +21,8 @@ impl SimCluster {
             }
             router.round_at = now;
         }
-        if let Some((task, _)) = router.asked.take_if(|(_, at)| *at <= now) {
-            self.ask_stream(number, now, task);
+        if let Some((task, _)) = router.stream_request.take_if(|(_, at)| *at <= now) {
+            self.answer_stream_task(number, now, task);
         }
         let router = &mut self.routers[number];
         if router.drains_until.is_some() {
@@ -38,13 +38,13 @@ impl SimCluster {
             router.round_at = router.round_at.min(now.plus(millis(ROUND)));
         }
         for task in tasks {
-            self.ask(number, now, task);
+            self.start_task(number, now, task);
         }
         is_busy
     }
 
     /// The stream answers, or does not.
-    fn ask_stream(&mut self, number: usize, now: Millis, task: StreamTask) {
+    fn answer_stream_task(&mut self, number: usize, now: Millis, task: StreamTask) {
         let is_late = self.routers[number].is_cut || self.failing && self.network.random(10) == 0;
         match task {
             StreamTask::Look(expected) => {
@@ -59,17 +59,17 @@ impl SimCluster {
         self.routers[number].round_at = now;
     }
 
-    fn ask(&mut self, number: usize, now: Millis, task: OwnershipTask) {
+    fn start_task(&mut self, number: usize, now: Millis, task: OwnershipTask) {
         let router = &mut self.routers[number];
-        let asked = match task {
+        let request = match task {
             OwnershipTask::Order(order) => return router.orders.push_back(order),
             OwnershipTask::Look(expected) => {
                 let at = now.plus(1 + self.network.random(LOOK));
-                return router.asked = Some((StreamTask::Look(expected), at));
+                return router.stream_request = Some((StreamTask::Look(expected), at));
             }
             OwnershipTask::Begin { known, before } => {
                 let at = now.plus(1 + self.network.random(LOOK));
-                return router.asked = Some((StreamTask::Begin { known, before }, at));
+                return router.stream_request = Some((StreamTask::Begin { known, before }, at));
             }
             OwnershipTask::Read(source) => KvRequest::Read(source),
             OwnershipTask::Write { source, revision, is_ours, checkpoint } => {
@@ -79,11 +79,11 @@ impl SimCluster {
         };
         self.nonces += 1;
         let deadline = lease_deadline(self.config.membership.lease_ttl);
-        let (KvRequest::Read(source) | KvRequest::Write { source, .. }) = &asked;
-        let (source, is_write) = (*source, matches!(asked, KvRequest::Write { .. }));
+        let (KvRequest::Read(source) | KvRequest::Write { source, .. }) = &request;
+        let (source, is_write) = (*source, matches!(request, KvRequest::Write { .. }));
         router.operations.push(Operation { number: self.nonces, source, is_write, until: now.plus(millis(deadline)) });
         if !router.is_cut {
-            self.network.send_once(self.now, SimMessage::Lease(number, self.nonces, asked));
+            self.network.send_once(self.now, SimMessage::Lease(number, self.nonces, request));
         }
     }
 }

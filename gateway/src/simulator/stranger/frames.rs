@@ -5,7 +5,7 @@ use tickwire_core::ids::{EpochId, Seq};
 use tickwire_core::protocol::codes::{CloseCode, ErrorCode};
 use tickwire_core::protocol::position::Position;
 
-use crate::simulator::socket::SocketOutput;
+use crate::simulator::socket::ClientMessage;
 
 /// How many sorts there are.
 pub(in super::super) const KINDS: u8 = 36;
@@ -40,9 +40,9 @@ const FAR: u64 = 10_000_000;
 #[derive(Debug)]
 pub(super) enum StrangerAction {
     /// One whose answer names it.
-    Named { text: String, codes: &'static [u16] },
+    WithId { text: String, codes: &'static [u16] },
     /// One whose error has no id.
-    Unnamed(SocketOutput, u16),
+    WithoutId(ClientMessage, u16),
     /// What WebSocket does not allow, or too large a message.
     Breach(CloseCode),
     /// The connection ends in the middle of a frame.
@@ -63,9 +63,9 @@ pub(super) fn frame(kind: u8, id: u64, at: &Position, is_subscribed: bool) -> St
     let named = |frame: Value, codes| {
         let mut frame = frame;
         frame["id"] = json!(id);
-        StrangerAction::Named { text: frame.to_string(), codes }
+        StrangerAction::WithId { text: frame.to_string(), codes }
     };
-    let raw = |text: &'static str| StrangerAction::Unnamed(SocketOutput::Frame(text.into()), BAD_FRAME);
+    let raw = |text: &'static str| StrangerAction::WithoutId(ClientMessage::Frame(text.into()), BAD_FRAME);
     let filter = |filter: Value| json!({ "action": "subscribe", "name": "strange", "filter": filter });
     let resume = |position: &Position| {
         let subscriptions = json!({ "strange": { "filter": { "symbols": ["S0"] } } });
@@ -89,8 +89,8 @@ pub(super) fn frame(kind: u8, id: u64, at: &Position, is_subscribed: bool) -> St
             let texts: Vec<String> = (0..MANY_TEXTS).map(|number| format!("{number:0>60}")).collect();
             named(filter(json!({ "patterns": texts, "rooms": texts })), FILTER_BUDGET)
         }
-        8 => StrangerAction::Unnamed(SocketOutput::TooLarge, FRAME_TOO_LARGE),
-        9 => StrangerAction::Unnamed(SocketOutput::WrongType, BAD_FRAME),
+        8 => StrangerAction::WithoutId(ClientMessage::TooLarge, FRAME_TOO_LARGE),
+        9 => StrangerAction::WithoutId(ClientMessage::WrongType, BAD_FRAME),
         10 => raw("{\"action\":"),
         11 => raw("[{\"action\":\"ping\"}]"),
         12 => raw("{\"action\":\"ping\",\"action\":\"list\"}"),
@@ -130,8 +130,8 @@ fn codes_are_those_of_the_protocol() {
     let at = Position { epoch_id: EpochId(1), seqs: vec![Seq(0); 3] };
     for frame in (0..KINDS).map(|kind| frame(kind, 1, &at, false)) {
         let codes = match &frame {
-            StrangerAction::Named { codes, .. } => codes,
-            StrangerAction::Unnamed(_, code) => std::slice::from_ref(code),
+            StrangerAction::WithId { codes, .. } => codes,
+            StrangerAction::WithoutId(_, code) => std::slice::from_ref(code),
             StrangerAction::Breach(_) | StrangerAction::Leave => &[],
         };
         let is_known = |code: &u16| *code == OK || ErrorCode::from_code(*code).is_some();

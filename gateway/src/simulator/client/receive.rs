@@ -12,76 +12,76 @@ use tickwire_core::protocol::{Encoding, Heartbeat, ReceivedEvent, ServerError, S
 
 use super::super::trace;
 use super::{
-    AskedPast, AskedSubscription, ClientConnection, ClientWorld, Heard, MAY_CLOSE, Promise, SimClient, TOKEN_EXPIRED,
+    ClientConnection, ClientRequest, ClusterFacts, LogEntry, MAY_CLOSE, PastRequest, Promise, SimClient, TOKEN_EXPIRED,
 };
 
 impl SimClient {
     /// Takes in what has come. Returns whether anything has.
-    pub(super) fn hear(&mut self, world: &ClientWorld) -> bool {
-        let mut has_heard = false;
+    pub(super) fn receive(&mut self, facts: &ClusterFacts) -> bool {
+        let mut has_received = false;
         while let Some(connection) = &self.connection {
-            let Some(frame) = connection.line.borrow_mut().hear() else { break };
-            has_heard = true;
+            let Some(frame) = connection.socket.borrow_mut().receive() else { break };
+            has_received = true;
             let frame = Bytes::from(frame);
-            trace::line(|| format!("{} hears {:?}", self.name(), Heard::Frame(frame.clone())));
-            self.heard.push(Heard::Frame(frame.clone()));
+            trace::line(|| format!("{} hears {:?}", self.name(), LogEntry::Frame(frame.clone())));
+            self.log.push(LogEntry::Frame(frame.clone()));
             let messages = ServerMessage::parse(&frame, Encoding::Json).expect("a frame can be read");
             let is_early = messages.first() == Some(&ServerMessage::Early);
             for message in messages {
-                self.take(message, is_early, world);
+                self.receive_message(message, is_early, facts);
             }
         }
-        let closed = self.connection.as_ref().and_then(|connection| connection.line.borrow().closed());
+        let closed = self.connection.as_ref().and_then(|connection| connection.socket.borrow().close_code());
         if let Some(code) = closed {
-            has_heard = true;
+            has_received = true;
             trace::line(|| format!("{} is closed with {code}", self.name()));
-            self.heard.push(Heard::Closed(code));
+            self.log.push(LogEntry::Closed(code));
             // What a client that does nothing wrong may be closed with, which all ask it to come back.
             let has_token = self.connection.as_ref().is_some_and(|connection| connection.has_token);
             let may_close = MAY_CLOSE.contains(&code) || has_token && code == TOKEN_EXPIRED;
             assert!(may_close, "closed with {code}: {self:#?}");
             self.disconnect();
         }
-        if self.connection.as_ref().is_some_and(|connection| connection.line.borrow().is_over()) {
+        if self.connection.as_ref().is_some_and(|connection| connection.socket.borrow().has_ended()) {
             self.disconnect();
         }
-        has_heard
+        has_received
     }
 
-    fn take(&mut self, message: ServerMessage, is_early: bool, world: &ClientWorld) {
+    fn receive_message(&mut self, message: ServerMessage, is_early: bool, facts: &ClusterFacts) {
         match message {
             ServerMessage::Welcome(_) => {
                 self.connection.as_mut().expect("it is connected").is_welcome = true;
-                self.begin();
+                self.subscribe_or_resume();
             }
             ServerMessage::Subscribed(list) | ServerMessage::Subscriptions(list) => {
                 let asked = self.connection.as_mut().expect("it is connected").asked.remove(0);
-                self.answered(&asked, &list.position, world);
-                self.serve_from(world.now);
+                self.receive_answer(&asked, &list.position, facts);
+                self.serve_from(facts.now);
             }
             ServerMessage::CaughtUp(end) => {
-                self.serve_from(world.now);
+                self.serve_from(facts.now);
                 match self.past.take() {
                     Some(past) => {
                         self.pasts.push(past);
-                        self.move_on(&end.position, world, false);
+                        self.update_position(&end.position, facts, false);
                     }
                     None => {
                         self.is_catching_up = false;
-                        self.move_on(&end.position, world, true);
+                        self.update_position(&end.position, facts, true);
                     }
                 }
             }
             ServerMessage::Heartbeat(Heartbeat { position: Some(position) }) => {
-                self.move_on(&position, world, self.is_catching_up);
+                self.update_position(&position, facts, self.is_catching_up);
             }
             ServerMessage::Heartbeat(Heartbeat { position: None }) => {
                 let is_placed = self.connection.as_ref().is_some_and(ClientConnection::is_placed);
                 assert!(!is_placed, "a heartbeat without a position: {self:#?}");
             }
             ServerMessage::Event(event) => {
-                self.check_delay(&event, world);
-                self.given(&event, is_early);
+                self.check_delay(&event, facts);
+                self.receive_event(&event, is_early);
             }
             ServerMessage::Gap(gap) => {
                 let epoch_id = self.position.as_ref().expect("gaps come behind an answer").epoch_id;
@@ -90,17 +90,17 @@ impl SimClient {
                 if let Some(promise) = promise.filter(|_| gap.reason == "reset") {
                     promise.end[usize::from(gap.p.0)] = gap.from;
                 }
-                self.taken.entry(epoch_id).or_default().gaps.push(gap);
+                self.received.entry(epoch_id).or_default().gaps.push(gap);
             }
             ServerMessage::Notice(notice) => {
-                self.hear_of_upstream(&notice);
+                self.check_upstream_notice(&notice);
                 if let Some(position) = &self.position {
-                    self.taken.entry(position.epoch_id).or_default().dropped.extend(&notice.ranges);
+                    self.received.entry(position.epoch_id).or_default().dropped.extend(&notice.ranges);
                 }
                 self.notices.push(notice);
             }
             // It comes back later, at some gateway.
-            ServerMessage::Error(error) if self.may_refuse(&error, world) => self.disconnect(),
+            ServerMessage::Error(error) if self.may_refuse(&error, facts) => self.disconnect(),
             ServerMessage::Error(error) => panic!("refused: {error:?}: {self:#?}"),
             ServerMessage::Early | ServerMessage::Goaway(_) | ServerMessage::Pong(_) => {}
             other => panic!("{other:?}"),
@@ -108,53 +108,53 @@ impl SimClient {
     }
 
     /// Whether a client that does nothing wrong may be refused: it is further than a gateway that has lost its cluster.
-    fn may_refuse(&self, error: &ServerError, world: &ClientWorld) -> bool {
+    fn may_refuse(&self, error: &ServerError, facts: &ClusterFacts) -> bool {
         let is_resume = |connection: &ClientConnection| {
-            matches!(connection.asked[..], [AskedSubscription::Resume | AskedSubscription::ResumeHere(..), ..])
+            matches!(connection.asked[..], [ClientRequest::Resume | ClientRequest::ResumeHere(..), ..])
         };
         self.connection.as_ref().is_some_and(is_resume)
-            && (error.code == ErrorCode::Unavailable.code() || world.is_tight && error.msg.contains("beyond the end"))
+            && (error.code == ErrorCode::Unavailable.code() || facts.is_tight && error.msg.contains("beyond the end"))
     }
 
-    fn answered(&mut self, asked: &AskedSubscription, position: &str, world: &ClientWorld) {
+    fn receive_answer(&mut self, asked: &ClientRequest, position: &str, facts: &ClusterFacts) {
         match asked {
-            AskedSubscription::Resume => {
+            ClientRequest::Resume => {
                 self.connection.as_mut().expect("it is connected").is_new = false;
                 self.is_catching_up = true;
-                self.move_on(position, world, true);
+                self.update_position(position, facts, true);
             }
-            AskedSubscription::ResumeHere(filter, from) => {
+            ClientRequest::ResumeHere(filter, from) => {
                 // What came while it was on its way comes again, in order.
-                let taken = self.taken.get(&from.epoch_id).into_iter().flat_map(|taken| &taken.events);
-                self.may_come_again.extend(taken.filter(|(p, seq)| *seq > from.seqs[usize::from(p.0)]));
+                let received = self.received.get(&from.epoch_id).into_iter().flat_map(|received| &received.events);
+                self.may_come_again.extend(received.filter(|(p, seq)| *seq > from.seqs[usize::from(p.0)]));
                 self.order.clear();
                 self.connection.as_mut().expect("it is connected").is_new = false;
                 let (filter, epoch_id, start) = (*filter, from.epoch_id, from.seqs.clone());
                 self.promises.push(Promise { filter, epoch_id, end: start.clone(), start });
                 (self.is_promised, self.is_catching_up) = (true, true);
-                self.move_on(position, world, true);
+                self.update_position(position, facts, true);
             }
-            AskedSubscription::Subscribe(filter, since) => {
-                self.move_on(position, world, false);
-                self.leave_past();
+            ClientRequest::Subscribe(filter, since) => {
+                self.update_position(position, facts, false);
+                self.abandon_past();
                 let at = self.position.clone().expect("an answer has a position");
                 // Where something waits for the client, its position lies further back than what is new begins.
                 let (was_slow, is_new) = self.connection.as_ref().map_or((false, true), |at| (at.was_slow, at.is_new));
-                let may_wait = self.is_catching_up || self.past.is_some() || was_slow || world.has_burst;
+                let may_wait = self.is_catching_up || self.past.is_some() || was_slow || facts.has_burst;
                 let waits = may_wait && !is_new;
                 let (epoch_id, end) = (at.epoch_id, at.seqs);
-                let start = if waits { world.ends(epoch_id) } else { end.clone() };
+                let start = if waits { facts.ends(epoch_id) } else { end.clone() };
                 // A client that does not resume may be at a gateway that lags behind the former one.
                 if self.connection.as_mut().is_some_and(|connection| std::mem::take(&mut connection.is_new)) {
-                    let given = self.taken.get(&epoch_id).into_iter().flat_map(|taken| &taken.events);
+                    let given = self.received.get(&epoch_id).into_iter().flat_map(|received| &received.events);
                     self.may_come_again.extend(given.filter(|(p, seq)| *seq > end[usize::from(p.0)]));
                 }
-                let past = since.map(|since| AskedPast {
+                let past = since.map(|since| PastRequest {
                     filter: *filter,
                     since,
                     epoch_id,
                     end: end.clone(),
-                    most: start.clone(),
+                    latest: start.clone(),
                     waits,
                     given: BTreeSet::new(),
                     order: BTreeMap::new(),
@@ -164,30 +164,30 @@ impl SimClient {
                 self.promises.push(Promise { filter: *filter, epoch_id, start, end });
                 self.is_promised = true;
             }
-            AskedSubscription::List => self.move_on(position, world, self.is_catching_up),
-            AskedSubscription::Unsubscribe => {
-                self.move_on(position, world, false);
-                self.leave_past();
+            ClientRequest::List => self.update_position(position, facts, self.is_catching_up),
+            ClientRequest::Unsubscribe => {
+                self.update_position(position, facts, false);
+                self.abandon_past();
                 self.is_promised = false;
             }
         }
     }
 
     /// The subscription whose past is on its way has ended.
-    fn leave_past(&mut self) {
+    fn abandon_past(&mut self) {
         self.past.iter_mut().for_each(|past| past.is_wanted = false);
     }
 
-    /// It has been given or told everything up to here. `goes_on` is whether that was where an earlier connection was.
-    fn move_on(&mut self, position: &str, world: &ClientWorld, goes_on: bool) {
+    /// It has been given or told everything up to here. `is_resume` is whether that was where an earlier connection was.
+    fn update_position(&mut self, position: &str, facts: &ClusterFacts, is_resume: bool) {
         let position = Position::from_str(position).expect("a position can be read");
         self.seen.retain(|partition, seq| *seq > position.seqs[usize::from(partition.0)]);
         let former = self.position.as_ref().map(|position| position.epoch_id);
         let former = former.filter(|former| *former != position.epoch_id);
         if let (Some(past), Some(former)) = (&mut self.past, former) {
             // Of that only what the new epoch keeps can come.
-            let kept = world.epochs[&position.epoch_id].common_through(former).unwrap_or_default();
-            past.most.iter_mut().for_each(|most| *most = kept.min(*most));
+            let kept = facts.epochs[&position.epoch_id].common_through(former).unwrap_or_default();
+            past.latest.iter_mut().for_each(|most| *most = kept.min(*most));
         }
         let promise = self.promises.last().filter(|_| self.is_promised);
         if let Some(promise) = promise {
@@ -195,9 +195,9 @@ impl SimClient {
                 let moves_back = position.seqs.iter().zip(&promise.end).any(|(now, before)| now < before);
                 assert!(!moves_back, "a position moves back to {position}: {self:#?}");
             } else {
-                let epoch = world.epochs[&position.epoch_id];
+                let epoch = facts.epochs[&position.epoch_id];
                 // A live session gets the new epoch. One that resumes also gets what is left of the former.
-                let kept = epoch.common_through(promise.epoch_id).filter(|_| goes_on);
+                let kept = epoch.common_through(promise.epoch_id).filter(|_| is_resume);
                 // A position that is held back for what was given up lies before where the promise begins.
                 let reached = promise.end.iter().zip(&promise.start).map(|(end, start)| *end.max(start));
                 let begin = |seq: Seq| kept.map_or(epoch.before, |kept| kept.min(seq));
@@ -220,17 +220,17 @@ impl SimClient {
         self.seen.clear();
         self.early.clear();
         // A session at a gateway that did not know this epoch yet gets it again, from its beginning.
-        self.may_come_again = self.taken.get(&epoch_id).map(|taken| taken.events.clone()).unwrap_or_default();
+        self.may_come_again = self.received.get(&epoch_id).map(|received| received.events.clone()).unwrap_or_default();
         self.order.clear();
     }
 
-    fn given(&mut self, event: &ReceivedEvent, is_early: bool) {
+    fn receive_event(&mut self, event: &ReceivedEvent, is_early: bool) {
         let place = (event.p, event.seq);
         let epoch_id = self.position.as_ref().expect("events come behind an answer").epoch_id;
         let key = event.symbol.as_ref().map_or_else(|| format!("{:?}", event.key), ToString::to_string);
         let lane = (event.p, format!("{}/{key}", event.kind), format!("{:?}", event.priority));
         // What is before a subscription is given beside all else, and once.
-        let past = self.past.as_mut().filter(|past| is_early && event.seq <= past.most[usize::from(event.p.0)]);
+        let past = self.past.as_mut().filter(|past| is_early && event.seq <= past.latest[usize::from(event.p.0)]);
         if let Some(past) = past.filter(|past| !past.given.contains(&place)) {
             past.given.insert(place);
             self.early.insert(place);
@@ -238,7 +238,7 @@ impl SimClient {
             assert!(before.is_none_or(|before| before < event.seq), "{place:?} comes behind {before:?}: {self:#?}");
             return;
         }
-        let is_new = self.taken.entry(epoch_id).or_default().events.insert(place);
+        let is_new = self.received.entry(epoch_id).or_default().events.insert(place);
         let comes_again = self.may_come_again.remove(&place);
         assert!(is_new || comes_again, "{place:?} comes again: {self:#?}");
         if is_early {

@@ -21,7 +21,7 @@ pub(super) const ALL_FILTERS: u8 = 10;
 const MANY_SYMBOLS: u32 = 70;
 
 /// Whether a filter names many symbols.
-pub(super) fn is_much(number: u32) -> bool {
+pub(super) fn names_many_symbols(number: u32) -> bool {
     (u32::from(FILTERS)..u32::from(ALL_FILTERS)).contains(&number)
 }
 
