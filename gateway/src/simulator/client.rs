@@ -3,6 +3,7 @@
 
 mod check;
 mod connect;
+mod facts;
 mod receive;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,17 +13,16 @@ use std::rc::Rc;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tickwire_core::event::Timestamp;
-use tickwire_core::ids::{Epoch, EpochId, Millis, Partition, Seq, UserId};
+use tickwire_core::ids::{EpochId, Millis, Partition, Seq, UserId};
 use tickwire_core::protocol::position::Position;
 use tickwire_core::protocol::{Gap, Notice, Range};
 
 use super::clocks;
-use super::cluster::{AT_ONCE, NODES, PARTITIONS, SimCluster, StoredEvent};
+use super::cluster::{AT_ONCE, NODES, SimCluster};
 use super::fixtures::{filter, names_many_symbols, user};
 use super::gateway::identity;
 use super::plan::REPLAY_RANGE;
 use super::socket::{ClientMessage, ClientSocket};
-use super::stream::Lost;
 use super::trace;
 
 /// The number of the user who wants so many events an hour at most.
@@ -72,42 +72,6 @@ struct PastRequest {
 
 /// Within this, events come in their order.
 type Lane = (Partition, String, String);
-
-/// Facts of the cluster that a check needs, and that a client does not know.
-pub(super) struct ClusterFacts<'a> {
-    /// All epochs of the stream so far.
-    pub(super) epochs: &'a BTreeMap<EpochId, Epoch>,
-    /// What was stored in each.
-    pub(super) history: &'a BTreeMap<EpochId, Vec<StoredEvent>>,
-    /// What was stored in each and is there no more.
-    pub(super) lost: &'a Lost,
-    /// Whether a gateway that lags a little takes positions for ones that cannot be.
-    pub(super) is_tight: bool,
-    /// Whether more was stored at once than a user's rate, so that some of it waits.
-    pub(super) has_burst: bool,
-    pub(super) now: Millis,
-    /// How long an event may take to reach a client, if nothing keeps it from that, in milliseconds.
-    pub(super) delay: Option<u64>,
-}
-
-impl ClusterFacts<'_> {
-    /// When a message was stored, if it was.
-    fn stored(&self, epoch_id: EpochId, seq: Seq) -> Option<Millis> {
-        let log = self.history.get(&epoch_id)?;
-        let at = log.binary_search_by_key(&seq, |stored| stored.seq).ok()?;
-        Some(clocks::moment(log[at].event.stored))
-    }
-
-    /// Per partition, the last message that was stored. What the stream has lost since may wait for a client.
-    fn ends(&self, epoch_id: EpochId) -> Vec<Seq> {
-        let mut ends = vec![self.epochs[&epoch_id].before; usize::from(PARTITIONS)];
-        for stored in self.history[&epoch_id].iter().chain(self.lost.get(&epoch_id).into_iter().flatten()) {
-            let end = &mut ends[usize::from(stored.partition.0)];
-            *end = stored.seq.max(*end);
-        }
-        ends
-    }
-}
 
 /// What a client received of one epoch.
 #[derive(Debug, Default)]

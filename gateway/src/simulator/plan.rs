@@ -1,14 +1,14 @@
 //! What happens in a run: a list of actions that proptest makes and shrinks.
 
+mod random;
 mod scenes;
 
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 use tickwire_core::interest::table::TableLimits;
 
-use super::fixtures::{ALL_FILTERS, FILTERS};
 use super::intake::Fault;
-use super::stranger::KINDS;
+use random::{action, connect};
 use scenes::scene;
 
 /// The defaults. No run lasts long enough, or misses enough, to reach them.
@@ -331,93 +331,4 @@ fn actions(chaos: Chaos) -> impl Strategy<Value = Vec<Action>> {
     // Most faults show in a few actions, if a client is connected. Some need many actions.
     let lists = prop_oneof![8 => list(few), 3 => list(more), 1 => list(many)];
     (prop::collection::vec(connect(), 0..4), lists).prop_map(|(begin, rest)| [begin, rest].concat())
-}
-
-/// A filter, seldom one that wants much.
-fn filter() -> impl Strategy<Value = u8> {
-    prop_oneof![15 => 0..FILTERS, 1 => FILTERS..ALL_FILTERS]
-}
-
-fn connect() -> impl Strategy<Value = Action> {
-    (0..3u8, 0..4u8, filter()).prop_map(|(gateway, user, filter)| Action::Connect { gateway, user, filter })
-}
-
-/// One event, or seldom more of them than a user's rate.
-fn publish() -> impl Strategy<Value = Action> {
-    prop_oneof![
-        60 => (0..4u8, 0..10u8).prop_map(|(symbol, confidence)| Action::Publish { symbol, confidence }),
-        1 => (0..4u8, 0..10u8, 11..25u8)
-            .prop_map(|(symbol, confidence, tens)| Action::Burst { symbol, confidence, tens }),
-    ]
-}
-
-fn stranger() -> impl Strategy<Value = Action> {
-    (0..3u8, 0..3u8, 0..KINDS, 1..14u8).prop_map(|(stranger, gateway, kind, times)| Action::Stranger {
-        stranger,
-        gateway,
-        kind,
-        times,
-    })
-}
-
-fn action(chaos: Chaos) -> impl Strategy<Value = Action> {
-    let ordinary = prop_oneof![
-        4 => (1..80u64).prop_map(Action::Pass),
-        6 => publish(),
-        2 => stranger(),
-        2 => (0..4u8).prop_map(|user| Action::Address { user }),
-        3 => connect(),
-        2 => (any::<u8>(), filter()).prop_map(|(session, filter)| Action::Replace { session, filter }),
-        3 => (any::<u8>(), filter(), 0..8_000u64, any::<bool>())
-            .prop_map(|(session, filter, ago, in_seconds)| Action::LookBack { session, filter, ago, in_seconds }),
-        1 => any::<u8>().prop_map(|session| Action::Disconnect { session }),
-        1 => any::<u8>().prop_map(|session| Action::Unsubscribe { session }),
-        1 => (any::<u8>(), prop::option::of(0..60u8)).prop_map(|(session, tens)| Action::Room { session, tens }),
-        2 => (any::<u8>(), 0..3u8).prop_map(|(session, gateway)| Action::Resume { session, gateway }),
-        1 => (any::<u8>(), 0..3u8, 20..120u8)
-            .prop_map(|(session, gateway, tens)| Action::ResumeSlowly { session, gateway, tens }),
-        1 => (any::<u8>(), filter()).prop_map(|(session, filter)| Action::ResumeHere { session, filter }),
-        1 => (3..6u8).prop_map(|node| Action::ToggleMember { node }),
-        1 => (0..6u8).prop_map(|node| Action::LearnView { node }),
-    ];
-    if !chaos.fails_nodes() {
-        return ordinary.boxed();
-    }
-    prop_oneof![
-        8 => ordinary,
-        1 => (0..3u8, 0..3u8).prop_map(|(partition, to)| Action::Usurp { partition, to }),
-        // Longer than a pause; seldom longer than any timeout.
-        1 => prop_oneof![4 => 1_000..4_000u64, 1 => 4_000..20_000u64].prop_map(Action::Pass),
-        1 => (0..3u8).prop_map(|router| Action::CrashRouter { router }),
-        1 => (0..6u8).prop_map(|node| Action::Freeze { node }),
-        1 => (0..6u8).prop_map(|node| Action::Drain { node }),
-        1 => (0..3u8).prop_map(|gateway| Action::RestartGateway { gateway }),
-        1 => (0..3u8).prop_map(|gateway| Action::Cut { gateway }),
-        1 => (0..3u8).prop_map(|router| Action::CutRouter { router }),
-        1 => (0..3u8, -40..40i8).prop_map(|(gateway, seconds)| Action::SetClock { gateway, seconds }),
-        1 => (0..3u8).prop_map(|node| Action::ToggleMember { node }),
-        2 => (0..6u8).prop_map(|node| Action::LearnView { node }),
-        1 => (0..6u8).prop_map(|keep| Action::Discard { keep }),
-        1 => (0..3u8, 0..3u8).prop_map(|(node, role)| Action::Toggle { node: node + 3 * u8::from(role == 0) }),
-        1 => prop_oneof![Just(0), 0..20u8].prop_map(|from| Action::Recreate { from }),
-        1 => (0..6u8).prop_map(|events| Action::LoseTail { events }),
-        1 => (0..12u8).prop_map(|back| Action::Damage { back }),
-        1 => (0..3u8).prop_map(|router| Action::DropDelivery { router }),
-        1 => (0..3u8, 0..6u8).prop_map(|(server, keep)| Action::DiscardCopy { server, keep }),
-        1 => (0..3u8).prop_map(|server| Action::Lead { server }),
-        2 => (0..3u8, fault()).prop_map(|(router, fault)| Action::Disturb { router, fault }),
-        1 => (0..4u8).prop_map(|symbol| Action::Garble { symbol }),
-        1 => (0..3u8, 0..3u8, any::<u8>()).prop_map(|(router, gateway, ahead)| Action::Forge { router, gateway, ahead }),
-    ]
-    .boxed()
-}
-
-fn fault() -> impl Strategy<Value = Fault> {
-    prop_oneof![
-        1 => Just(Fault::Silent),
-        1 => Just(Fault::Ended),
-        2 => (0..2_190u64).prop_map(Fault::Late),
-        1 => (1..6u8).prop_map(Fault::Refused),
-        1 => Just(Fault::Cut),
-    ]
 }

@@ -12,7 +12,8 @@ use super::super::cluster::{SimCluster, StoredEvent};
 use super::super::fixtures::filter;
 use super::super::gateway::SimGateway;
 use super::super::stream::Lost;
-use super::{ClientConnection, ClusterFacts, Received, SimClient};
+use super::facts::ClusterFacts;
+use super::{ClientConnection, Received, SimClient};
 
 /// How much later than it is sent a frame is read, in milliseconds: a relative `since` begins that much later.
 const READ_MS: i64 = 20;

@@ -1,5 +1,6 @@
 //! Clients of a cluster connect, and read what has come.
 
+use super::facts::ClusterFacts;
 use super::*;
 
 impl SimCluster {

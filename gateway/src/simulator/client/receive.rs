@@ -11,9 +11,8 @@ use tickwire_core::protocol::position::Position;
 use tickwire_core::protocol::{Encoding, Heartbeat, ReceivedEvent, ServerError, ServerMessage};
 
 use super::super::trace;
-use super::{
-    ClientConnection, ClientRequest, ClusterFacts, LogEntry, MAY_CLOSE, PastRequest, Promise, SimClient, TOKEN_EXPIRED,
-};
+use super::facts::ClusterFacts;
+use super::{ClientConnection, ClientRequest, LogEntry, MAY_CLOSE, PastRequest, Promise, SimClient, TOKEN_EXPIRED};
 
 impl SimClient {
     /// Takes in what has come. Returns whether anything has.
