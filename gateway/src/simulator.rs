@@ -1,16 +1,35 @@
 //! A simulation of a whole cluster in one thread: routers, gateways, the stream, the network and clients. It injects
-//! random faults. In the end, the events that a client got and the gaps of which it was notified must be exactly what
-//! it was promised.
+//! random faults. At the end of a run, the events that a client got and the gaps of which it was notified must be
+//! exactly what it was promised.
 //!
-//! [`Edge`](crate::edge::Edge) and [`Shard`](crate::shard::Shard) are the shipped ones, with the default configuration.
-//! `gateway` calls them in the order of their drivers. A router is the shipped engine and ownership (`router`), the
-//! shipped intakes (`intake`), which read the servers' copies of the `stream`, and the shipped queue and passes of
-//! replays (`replay`). `cluster` holds the state and performs the actions of a `plan`; `client` checks what
-//! well-behaved clients receive, and `stranger` sends what the protocol does not allow. `crowd` has many sessions resume
-//! at once, and counts what that costs.
+//! It runs the production code with the default configuration, in the order in which the drivers call it:
+//! [`Edge`](crate::edge::Edge) and [`Shard`](crate::shard::Shard) in `gateway`, engine and ownership in `router`,
+//! intakes in `intake`, and the queue and passes of replays in `replay`. `cluster` holds the state and performs the
+//! actions of a `plan`. `client` checks what clients receive that keep to the protocol, and `stranger` sends what the
+//! protocol does not allow. `crowd` resumes many sessions at once, and counts their cohorts.
 //!
-//! A failing run prints its seed and its shortest plan, and keeps that in `target/simulator`; `make sim-trace` shows
-//! what happens in it. `make sim` sets the number of runs and the seed.
+//! It simulates:
+//!
+//! * the stream on one or three servers: copies with different retention, damaged messages, a lost end, a new epoch
+//! * consumers and readers that are late, silent, ended, refused, or read a server that lags behind
+//! * the leases in a KV bucket, with lost requests and answers, and owners that do not know of their leases
+//! * a network that loses, delays, reorders and duplicates messages
+//! * nodes that start late, end, crash, freeze and drain, and views that nodes learn one by one
+//! * routers and gateways without NATS
+//! * clocks of gateways' hosts that are set, and tokens that expire
+//! * the order in which a node serves its inputs: the production code decides which one is next
+//! * sockets that are not writable at first, take only a part of a frame, or nothing
+//!
+//! It does not simulate:
+//!
+//! * the I/O of the drivers
+//! * the search for the sequence of a time by bisection: the simulated NATS answers that question at once
+//! * the production readers for replays and for walks of the stream: the simulator has readers of its own
+//! * a stream on several servers that loses its end and fills up the lost sequences again
+//! * membership: nodes get their views from the plan
+//!
+//! A run that fails prints its seed and its shortest plan, and stores the plan in `target/simulator`. `make sim-trace`
+//! shows what happens in it. `make sim` sets the number of runs and the seed.
 
 mod client;
 mod clocks;
@@ -38,10 +57,10 @@ use cluster::SimCluster;
 use intake::Fault;
 use plan::{Action, Plan, plan};
 
-/// The seed of the runs that `make test` makes; `make sim` takes another one each time.
+/// The seed of the runs of `make test`. `make sim` uses a new one each time, unless `SEED` sets it.
 const SEED: u64 = 26;
 
-/// How many runs `make test` makes of each test that has everything go wrong.
+/// How many runs `make test` makes of each test with faults.
 const RUNS: u32 = 6_000;
 
 fn run(plan: &Plan) {
@@ -53,7 +72,7 @@ fn run(plan: &Plan) {
     cluster.check(plan.quiet);
 }
 
-/// Runs random plans on all processors, each with seeds of its own.
+/// Runs random plans on all processors. Each processor draws its plans from a seed of its own.
 fn simulate(chaos: plan::Chaos, runs: u32) {
     let seed = simulation::seed(SEED);
     let threads = std::thread::available_parallelism().map_or(1, usize::from) as u32;
@@ -86,7 +105,7 @@ fn simulate_from(seed: u64, chaos: plan::Chaos, runs: u32) {
     }
 }
 
-/// Not a test: it shows what happens in a plan that has failed.
+/// Not a test: this prints a trace of a plan that has failed.
 #[test]
 #[ignore = "`make sim-trace PLAN=FILE` runs it"]
 fn trace_of_a_plan() {
@@ -95,7 +114,7 @@ fn trace_of_a_plan() {
     run(&trace::read(path.as_ref()));
 }
 
-/// Numbers that must be known when the simulator is compiled.
+/// The simulator has these intervals as constants, so they must be those of the default configuration.
 #[test]
 fn intervals_are_those_that_ship() {
     let membership = gateway::config(|_| {}).membership;
@@ -118,12 +137,12 @@ fn stored_plan_is_read_back_unchanged() {
 
 #[test]
 fn a_quiet_network_loses_nothing() {
-    // What goes wrong here shows in the first runs.
+    // Without faults, plans differ less, so fewer runs are enough.
     simulate(plan::Chaos::None, simulation::runs(RUNS) / 3);
 }
 
 #[test]
-fn everything_adds_up_when_messages_are_lost_delayed_and_doubled() {
+fn everything_adds_up_when_messages_are_lost_delayed_and_duplicated() {
     simulate(plan::Chaos::Network, simulation::runs(RUNS));
 }
 
@@ -180,7 +199,7 @@ fn position_does_not_move_back_when_a_lagging_gateway_begins_a_new_epoch() {
     }
 }
 
-/// Two events wait for a client whose kernel takes so many bytes, in tens.
+/// Two events wait for a client whose socket takes `tens * 10` bytes.
 fn events_wait(tens: u8) -> Vec<Action> {
     vec![
         Action::Connect { gateway: 1, user: 2, filter: 0 },
@@ -203,7 +222,7 @@ fn events_queued_for_a_slow_client_are_not_delivered_in_the_next_epoch() {
     }
 }
 
-/// The same, and the client has given up its subscription, and subscribes again in the new epoch.
+/// Events wait for a client that unsubscribes. It subscribes again in the new epoch.
 #[test]
 fn events_of_an_ended_subscription_are_not_delivered_in_the_next_epoch() {
     for tens in [0, 4, 12] {
@@ -253,10 +272,10 @@ fn session_without_subscriptions_finishes_its_backfill_in_the_next_epoch() {
     }
 }
 
-/// The stream loses its end. A session resumes from before that, and its connection breaks during the backfill.
+/// The stream loses its end. A session resumes from an earlier position, and its connection breaks during the backfill.
 #[test]
-fn kept_events_arrive_after_a_break_at_the_begin_of_an_epoch() {
-    for pass in [0, 20, 30, 40, 50] {
+fn kept_events_arrive_after_a_disconnect_at_the_start_of_an_epoch() {
+    for time in [0, 20, 30, 40, 50] {
         let actions = vec![
             Action::Connect { gateway: 0, user: 0, filter: 7 },
             Action::Pass(1_000),
@@ -267,7 +286,7 @@ fn kept_events_arrive_after_a_break_at_the_begin_of_an_epoch() {
             Action::RestartGateway { gateway: 0 },
             Action::Pass(10_000),
             Action::Resume { session: 0, gateway: 1 },
-            Action::Pass(pass),
+            Action::Pass(time),
             Action::Resume { session: 0, gateway: 2 },
             Action::Pass(100),
         ];
@@ -291,7 +310,7 @@ fn since_a_duration_counts_from_the_request() {
     run(&failing(0, 0, plan::GIVE_UP_AFTER, actions));
 }
 
-/// Consumers are late, and retention removes what they have not delivered.
+/// Consumers are late, and retention removes messages that they have not delivered.
 #[test]
 fn gap_is_notified_when_retention_passes_a_late_consumer() {
     let late = (0..3).map(|router| Action::Disturb { router, fault: Fault::Late(2_100) });
@@ -309,7 +328,7 @@ fn gap_is_notified_when_retention_passes_a_late_consumer() {
     }
 }
 
-/// Several messages come at once, and one of them is lost on its way.
+/// A consumer delivers several messages at once, and one of them is lost.
 #[test]
 fn events_before_a_missed_delivery_are_delivered() {
     let mut actions = vec![Action::Connect { gateway: 0, user: 0, filter: 0 }, Action::Pass(300)];

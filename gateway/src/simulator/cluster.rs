@@ -33,25 +33,26 @@ use super::trace;
 pub(super) const PARTITIONS: u16 = 3;
 pub(super) const NODES: usize = 3;
 
-/// How often nodes say that they live, and routers how far they are. As shipped, like all numbers that no plan chooses,
-/// in milliseconds.
+/// The interval of beats, in milliseconds. It is the default, as all values are that no plan chooses.
 pub(super) const BEAT: u64 = 1_000;
+
+/// The shortest time between two turns of the cluster, in milliseconds.
 const STEP: u64 = 5;
 
 /// How often the cluster is checked for recovery, in milliseconds.
 const PAUSE: u64 = 250;
 
-/// How many messages an event waits for at most, one after the other: what is wanted, a section, a request, and its
-/// answer.
+/// For how many messages, one after the other, an event waits at most: a delta of the interest, a section, an ask, and
+/// its answer.
 const DELAYS: u64 = 4;
 
-/// When a node is due for which something has come.
+/// The next turn of a node that has something to do now.
 pub(super) const AT_ONCE: Millis = Millis(0);
 
 /// How often each partition gets a heartbeat, in milliseconds.
 pub(super) const HEARTBEAT: u64 = 5_000;
 
-/// Of a hundred searches for a time, how many the server does not answer with anything when nodes fail.
+/// The percentage of searches for a time to which the server gives no sequence, where nodes fail.
 const UNANSWERED_SEARCHES: u64 = 15;
 
 /// A message of the stream.
@@ -60,11 +61,11 @@ pub(super) struct StoredEvent {
     pub(super) partition: Partition,
     pub(super) seq: Seq,
     pub(super) event: Arc<Event>,
-    /// As it travels between nodes.
+    /// The event as sections carry it.
     pub(super) wire: Bytes,
     /// Whether it is a partition heartbeat, or a message that cannot be read.
     pub(super) is_heartbeat: bool,
-    /// Whether it is something else, and so a dead letter when it is read.
+    /// Whether it cannot be read as an event, so that an intake makes it a dead letter.
     pub(super) is_unreadable: bool,
 }
 
@@ -73,17 +74,17 @@ const FIRST: Epoch = Epoch { epoch_id: EpochId(1), before: Seq(0) };
 
 pub(super) struct SimCluster {
     pub(super) config: Config,
-    /// How much interest routers hold.
+    /// How much interest routers keep.
     pub(super) interest_limits: TableLimits,
-    /// Whether routers read from replicas that lag, and answer by interests that are too old.
+    /// Whether nodes fail: for example, routers read from replicas that lag, and match against outdated interest.
     pub(super) failing: bool,
-    /// How long a router takes to read a range again.
+    /// How long a pass of a router waits before it reads, in milliseconds.
     pub(super) reading: u64,
     /// How long tokens are valid; `None` if clients have none.
     pub(super) token_life: Option<Duration>,
-    /// Up to where each epoch of the stream was discarded.
+    /// For each epoch, the last sequence that retention removed.
     pub(super) discarded: BTreeMap<EpochId, Seq>,
-    /// What cannot be read any more, of each epoch.
+    /// For each epoch, the sequences of damaged messages.
     pub(super) damaged: BTreeMap<EpochId, BTreeSet<Seq>>,
     pub(super) now: Millis,
     pub(super) network: Network,
@@ -92,9 +93,9 @@ pub(super) struct SimCluster {
     pub(super) last: Seq,
     pub(super) first: Seq,
     pub(super) history: BTreeMap<EpochId, Vec<StoredEvent>>,
-    /// The messages of each epoch that the stream has lost. Clients need not get them.
+    /// For each epoch, the messages that the stream has lost. Clients need not get them.
     pub(super) lost: Lost,
-    /// What servers keep of the present epoch.
+    /// What the servers keep of the current epoch.
     pub(super) stream: Stream,
     /// The dead letters that are stored.
     pub(super) dead_letters: BTreeSet<(EpochId, Seq)>,
@@ -105,9 +106,9 @@ pub(super) struct SimCluster {
     pub(super) gateways: Vec<SimGateway>,
     pub(super) clients: Vec<SimClient>,
     pub(super) strangers: Vec<Stranger>,
-    /// Whether nothing goes wrong.
+    /// Whether the plan has no faults.
     is_quiet: bool,
-    /// Whether more was stored at once than a user's rate.
+    /// Whether more events were stored at once than the rate limit of a user lets through.
     pub(super) has_burst: bool,
 }
 
@@ -174,7 +175,7 @@ impl SimCluster {
         cluster
     }
 
-    /// Everyone begins: partitions find owners, and gateways are served.
+    /// Runs until partitions have owners, and gateways have coverage.
     fn settle(&mut self) {
         for _ in 0..3 * BEAT / PAUSE {
             self.run_for(PAUSE);
@@ -184,6 +185,7 @@ impl SimCluster {
         }
     }
 
+    /// The name of a node that starts. Its nonce is new.
     pub(super) fn new_node(&mut self, name: &str, number: usize) -> NodeRef {
         self.nonces += 1;
         NodeRef { id: NodeId::new(&format!("{name}-{number}")).unwrap(), nonce: Nonce(self.nonces) }
@@ -262,13 +264,13 @@ impl SimCluster {
                 self.network.send(self.now, &SimMessage::Beat(usize::from(router), beat));
             }
         }
-        // What was done may be seen at once, by anyone.
+        // Any node may notice the action at once.
         self.wake_all();
         self.run_for(STEP);
     }
 
-    /// A client subscribes, and wants what was stored in so many milliseconds before: as a time, or in whole seconds,
-    /// which count from when its gateway reads them, by the clock of that.
+    /// A client subscribes with `since`, `ago` milliseconds before now: as a time of day, or as a number of whole seconds.
+    /// Seconds count from the time at which the gateway reads the frame, by the clock of the gateway's host.
     fn look_back(&mut self, (session, filter): (u8, u8), ago: u64, in_seconds: bool) {
         let Some(at) = self.wanted_client(session) else { return };
         let gateway = self.clients[at].gateway().map(|gateway| &self.gateways[gateway]);
@@ -283,7 +285,7 @@ impl SimCluster {
         self.clients[at].look_back(filter.into(), &since_text.unwrap_or_else(|| since.to_string()), since);
     }
 
-    /// A client goes on at a gateway; its kernel takes so many bytes, in tens, or all.
+    /// A client resumes at a gateway. Its socket takes `tens * 10` bytes, or all.
     fn resume(&mut self, session: u8, gateway: u8, tens: Option<u8>) {
         if !self.clients.is_empty() {
             let at = pick_index(session, self.clients.len());
@@ -293,8 +295,9 @@ impl SimCluster {
         }
     }
 
-    /// How long an event may take to reach a client in quiet, in milliseconds: what is read of a partition that changes
-    /// its owner is told by the next checkpoint, a gap is asked for, and the router's and the session's windows end.
+    /// How long an event may take to reach a client without faults, in milliseconds. If a partition changes its owner, the
+    /// new owner starts at a checkpoint. The gateway may then ask for a gap. The windows of router and session come after
+    /// that.
     pub(super) fn delay(&self) -> Option<u64> {
         let (router, gateway) = (&self.config.router, &self.config.gateway);
         let handover = router.checkpoint_interval + router.flush_window;
@@ -302,18 +305,20 @@ impl SimCluster {
         (self.is_quiet && !self.has_burst).then(|| millis(all) + DELAYS * MAX_DELAY)
     }
 
-    /// Does something with one of the clients that mean to be connected.
+    /// Calls `act` with one of the clients that want to be connected.
     fn with_client(&mut self, pick: u8, act: impl FnOnce(&mut SimClient)) {
         if let Some(at) = self.wanted_client(pick) {
             act(&mut self.clients[at]);
         }
     }
 
+    /// The place of the client that a plan picks among those that want to be connected.
     fn wanted_client(&self, pick: u8) -> Option<usize> {
         let wanted: Vec<usize> = (0..self.clients.len()).filter(|at| self.clients[*at].is_wanted).collect();
         (!wanted.is_empty()).then(|| wanted[pick_index(pick, wanted.len())])
     }
 
+    /// Gives a node the newest view.
     fn learn_view(&mut self, node: usize) {
         if node < NODES {
             self.routers[node].set_view(Arc::new(self.view.clone()));
@@ -323,6 +328,7 @@ impl SimCluster {
         }
     }
 
+    /// Runs the cluster for a time in milliseconds.
     fn run_for(&mut self, time: u64) {
         let end = self.now.plus(time);
         while self.now < end {
@@ -345,6 +351,7 @@ impl SimCluster {
         }
     }
 
+    /// Gives all nodes a turn now.
     fn wake_all(&mut self) {
         self.gateways.iter_mut().for_each(|gateway| gateway.due = AT_ONCE);
         self.wake_routers();
@@ -354,7 +361,7 @@ impl SimCluster {
         self.routers.iter_mut().for_each(|router| router.due = AT_ONCE);
     }
 
-    /// When something is next due, for anyone.
+    /// When a node is due, a message arrives, or a beat begins.
     fn next_turn(&self) -> Millis {
         let beat = Millis((self.now.0 / BEAT + 1) * BEAT);
         let due = self.gateways.iter().filter(|gateway| gateway.runs()).map(|gateway| gateway.due);
@@ -362,6 +369,7 @@ impl SimCluster {
         due.chain(self.network.next()).fold(beat, Millis::min)
     }
 
+    /// Does what happens at each beat.
     fn beat(&mut self) {
         self.note_whether_loss_shows();
         if (self.now.0 / BEAT).is_multiple_of(HEARTBEAT / BEAT) {
@@ -371,7 +379,7 @@ impl SimCluster {
     }
 }
 
-/// Which of so many clients a plan means.
+/// The place of the client that a plan picks among `count` clients.
 fn pick_index(session: u8, count: usize) -> usize {
     if session == NEWEST { count - 1 } else { usize::from(session) % count }
 }

@@ -1,5 +1,5 @@
-//! Sessions that lost their gateway come to another one at once, and share cohorts: what that costs depends on what
-//! they lack, not on how many they are.
+//! Many sessions lose their gateway, resume at another one at once, and share cohorts. The number of requests for
+//! replays depends on the ranges that they lack, not on the number of sessions.
 
 use std::collections::BTreeSet;
 
@@ -13,31 +13,32 @@ use super::fixtures::user;
 use super::plan::{self, Action, Plan};
 use super::{RUNS, SEED, failing};
 
-/// The gateway that all lose, and the one that they come to.
+/// The gateway that all sessions lose, and the one at which they resume.
 const FORMER: usize = 0;
 const NEXT: usize = 1;
 
-/// How many times sessions leave, and how many events are stored each time before the next ones do.
+/// How many groups of sessions leave, one after the other, and how many events of each sort are stored after each of
+/// them.
 const TIMES: usize = 3;
 const EVENTS: u8 = 20;
 
-/// How long a crowd may take until all have what they lack, in milliseconds: cohorts gather, and have an answer.
+/// How long the backfill of a crowd may take, in milliseconds: cohorts gather, ask, and get an answer.
 const DONE: u64 = 400;
 
-/// How long a crowd has of which some read slowly: longer than others wait for them, and than a cohort waits of which
-/// nobody reads, in milliseconds.
+/// How long the backfill of a crowd with slow readers may take, in milliseconds. It is longer than a cohort waits for
+/// slow readers, and longer than a cohort waits if none of its sessions reads.
 const SLOW: u64 = 7_000;
 
-/// What may wait for a session of such a crowd, in bytes: less than it lacks.
+/// How many bytes may wait for a session of such a crowd: fewer than it lacks.
 const SLOW_OUTBOX: usize = 2_000;
 
 /// A session of a crowd.
 #[derive(Clone, Debug)]
 struct CrowdSession {
     filter: u32,
-    /// After which events it leaves.
+    /// The number of the group with which it leaves.
     leaves: usize,
-    /// How many bytes its kernel takes when it is back, in tens, if not all.
+    /// How many bytes its socket takes after the resume, in tens; `None` for all.
     room: Option<usize>,
 }
 
@@ -46,7 +47,7 @@ fn member() -> impl Strategy<Value = CrowdSession> {
     (0..8u32, 0..TIMES, room).prop_map(|(filter, leaves, room)| CrowdSession { filter, leaves, room })
 }
 
-/// The sessions of a crowd miss events, each some of them.
+/// Connects the sessions of a crowd. They leave in groups, and so each misses a part of the events.
 fn lose_gateway(cluster: &mut SimCluster, crowd: &[CrowdSession]) {
     for (number, member) in (0..).zip(crowd) {
         let mut client = SimClient::new(user(number));
@@ -66,8 +67,8 @@ fn lose_gateway(cluster: &mut SimCluster, crowd: &[CrowdSession]) {
     }
 }
 
-/// They come back, all at once.
-fn come_back(cluster: &mut SimCluster, crowd: &[CrowdSession]) {
+/// All sessions of a crowd resume at once.
+fn resume_all(cluster: &mut SimCluster, crowd: &[CrowdSession]) {
     for (at, member) in crowd.iter().enumerate() {
         cluster.connect(at, NEXT);
         cluster.clients[at].set_room(member.room.map(|tens| tens * 10));
@@ -75,17 +76,17 @@ fn come_back(cluster: &mut SimCluster, crowd: &[CrowdSession]) {
     cluster.act(&Action::Pass(DONE));
 }
 
-/// The number of cohorts that a crowd needs if nothing goes wrong and all read.
+/// The number of cohorts that a crowd needs without faults and slow readers.
 fn cohorts(crowd: &[CrowdSession]) -> usize {
     let plan = Plan { quiet: true, failing: false, ..failing(1, 0, plan::GIVE_UP_AFTER, Vec::new()) };
     let mut cluster = SimCluster::new(&plan);
     lose_gateway(&mut cluster, crowd);
-    come_back(&mut cluster, crowd);
-    assert!(cluster.is_all_served(), "a session waits after {DONE} ms");
+    resume_all(&mut cluster, crowd);
+    assert!(cluster.is_all_served(), "a session still waits after {DONE} ms");
     let asks = std::mem::take(&mut cluster.gateways[NEXT].cohort_asks);
-    // An answer may end early; then the cohort asks for the rest.
+    // An answer may end early. Then the cohort asks for the rest, which begins at another sequence.
     let begins: BTreeSet<_> = asks.iter().map(|(cohort, ask)| (*cohort, ask.partition, ask.from)).collect();
-    assert_eq!(begins.len(), asks.len(), "something was asked for twice: {asks:?}");
+    assert_eq!(begins.len(), asks.len(), "a cohort asked twice for the same range: {asks:?}");
     cluster.heal(false, false);
     cluster.check(true);
     asks.iter().map(|(cohort, _)| *cohort).collect::<BTreeSet<u64>>().len()
@@ -98,7 +99,7 @@ fn two_thousand_sessions_that_lack_the_same_share_a_cohort() {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        // Each run has many sessions.
+        // Runs have many sessions, so there are fewer of them.
         cases: simulation::runs(RUNS).div_ceil(60),
         rng_seed: RngSeed::Fixed(simulation::seed(SEED)),
         failure_persistence: None,
@@ -112,7 +113,7 @@ proptest! {
     }
 
     #[test]
-    fn crowd_gets_every_event_once_though_some_read_slowly_and_messages_are_lost(
+    fn crowd_gets_every_event_once_when_some_read_slowly_and_messages_are_lost(
         crowd in prop::collection::vec(member(), 2..40),
         seed in any::<u64>(),
         loss in prop_oneof![Just(0), 0..30u32],
@@ -120,10 +121,10 @@ proptest! {
         let plan = failing(seed, loss, plan::GIVE_UP_AFTER, Vec::new());
         let mut cluster = SimCluster::new(&Plan { outbox_bytes: SLOW_OUTBOX, ..plan });
         lose_gateway(&mut cluster, &crowd);
-        come_back(&mut cluster, &crowd);
+        resume_all(&mut cluster, &crowd);
         cluster.act(&Action::Pass(SLOW));
         for (at, _) in crowd.iter().enumerate().filter(|(_, member)| loss == 0 && member.room.is_none()) {
-            prop_assert!(cluster.is_served(at), "session {} waits for those that do not read", at);
+            prop_assert!(cluster.is_served(at), "session {} waits for slow readers", at);
         }
         cluster.heal(false, false);
         cluster.check(false);

@@ -13,11 +13,11 @@ pub(super) fn symbol(number: u8) -> Symbol {
     Symbol::new(&format!("S{number}")).unwrap()
 }
 
-/// How many filters there are that want little, and how many with those that want much.
+/// How many filters name few symbols, and how many filters there are with those that name many.
 pub(super) const FILTERS: u8 = 8;
 pub(super) const ALL_FILTERS: u8 = 10;
 
-/// How many symbols the others name: more than a request for a replay carries.
+/// How many symbols a filter of the second sort names: more than a request for a replay carries.
 const MANY_SYMBOLS: u32 = 70;
 
 /// Whether a filter names many symbols.
@@ -25,8 +25,8 @@ pub(super) fn names_many_symbols(number: u32) -> bool {
     (u32::from(FILTERS)..u32::from(ALL_FILTERS)).contains(&number)
 }
 
-/// Eight filters that overlap, contain one another, or have nothing in common, as clients write them. Two more name
-/// many symbols. All others want what nobody else does.
+/// The filter of a number, as a client writes it. The first eight overlap, contain one another, or have nothing in
+/// common. The next two name many symbols. Each higher number has a symbol of its own, for which there are no events.
 pub(super) fn filter(number: u32) -> Value {
     match number {
         0 => json!({}),
@@ -46,6 +46,7 @@ pub(super) fn filter(number: u32) -> Value {
     }
 }
 
+/// An event of a kind, without anything that a filter names.
 pub(super) fn blank(kind: Kind, audience: Audience) -> Event {
     Event { kind, key: "k".into(), audience, ..blank_event() }
 }

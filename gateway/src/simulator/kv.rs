@@ -1,4 +1,4 @@
-//! The leases: a KV bucket that answers late, or not at all.
+//! The KV bucket of the leases. The network may lose its requests and answers, or delay them.
 
 use std::collections::BTreeMap;
 
@@ -6,14 +6,14 @@ use tickwire_core::ids::NodeRef;
 use tickwire_node::lease::{LeaseRead, LeaseRecord};
 use tickwire_router_node::decisions::{Checkpoint, Source, WriteOutcome};
 
-/// What a router asks of the bucket.
+/// A request of a router to the bucket.
 #[derive(Clone, Debug)]
 pub(super) enum KvRequest {
     Read(Source),
     Write { source: Source, revision: u64, record: LeaseRecord<Checkpoint> },
 }
 
-/// What it is answered.
+/// The answer to a [`KvRequest`].
 #[derive(Clone, Debug)]
 pub(super) enum KvAnswer {
     Read(LeaseRead<Checkpoint>),
@@ -27,7 +27,7 @@ pub(super) struct Kv {
 }
 
 impl Kv {
-    /// What stands in the leases.
+    /// The checkpoints in the leases.
     pub(super) fn checkpoints(&self) -> impl Iterator<Item = &Checkpoint> {
         self.entries.values().map(|(_, record)| &record.state)
     }
@@ -49,7 +49,7 @@ impl Kv {
         }
     }
 
-    /// A lease has another owner, who does not know it: its own write was not answered.
+    /// Gives a lease to another router, which does not know that: as if its write was stored, and the answer was lost.
     pub(super) fn usurp(&mut self, source: Source, owner: NodeRef) {
         if let Some((_, record)) = self.entries.get(&source) {
             let record = LeaseRecord { owner: Some(owner), ..record.clone() };

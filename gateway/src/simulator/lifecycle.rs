@@ -8,7 +8,7 @@ use super::cluster::{AT_ONCE, NODES, SimCluster};
 use super::gateway::SimGateway;
 
 impl SimCluster {
-    /// A node ends, or one that is down starts: routers first, then gateways.
+    /// Stops a node that is up, or starts one that is down. Routers are numbered first, then gateways.
     pub(super) fn toggle(&mut self, node: usize) {
         match node.checked_sub(NODES) {
             None if self.routers[node].is_down => self.start_router(node),
@@ -52,7 +52,7 @@ impl SimCluster {
         self.gateways[number] = SimGateway::new(node, number, &self.config, self);
     }
 
-    /// The view names a new start of a node.
+    /// Puts a node that starts into the view, in place of its former start.
     fn join(&mut self, member: usize, name: &str, number: usize) -> NodeRef {
         let node = self.new_node(name, number);
         let member = &mut self.view.members[member];
@@ -61,7 +61,8 @@ impl SimCluster {
         node
     }
 
-    /// SIGSTOP, or SIGCONT: routers first, then gateways. What is sent to a frozen node waits for it.
+    /// Freezes a node as SIGSTOP does, or continues it as SIGCONT does. Routers are numbered first, then gateways.
+    /// Messages to a frozen node wait for it.
     pub(super) fn freeze(&mut self, node: usize) {
         match node.checked_sub(NODES) {
             None => {
@@ -82,7 +83,7 @@ impl SimCluster {
         }
     }
 
-    /// A router loses its connection to NATS, or has it again.
+    /// Cuts a router's connection to NATS, or restores it.
     pub(super) fn cut_router(&mut self, number: usize) {
         let router = &mut self.routers[number];
         router.is_cut = !router.is_cut;
@@ -90,7 +91,7 @@ impl SimCluster {
         router.due = AT_ONCE;
     }
 
-    /// SIGTERM: routers first, then gateways. The node hands over what it has, and ends.
+    /// Drains a node, as SIGTERM does. Routers are numbered first, then gateways.
     pub(super) fn drain(&mut self, node: usize) {
         let deadline = self.now.plus(millis(self.config.node.shutdown_grace));
         let member = match node.checked_sub(NODES) {
@@ -116,7 +117,7 @@ impl SimCluster {
         self.view.version += 1;
     }
 
-    /// Nodes that have drained end, and so do those that have not in time.
+    /// Stops the nodes whose drain is complete, and those whose deadline has passed.
     pub(super) fn end_drains(&mut self) {
         let grace = millis(self.config.node.shutdown_grace);
         for number in 0..NODES {
@@ -127,7 +128,7 @@ impl SimCluster {
             let gateway = &self.gateways[number];
             if gateway.runs() && gateway.drains_until.is_some_and(|until| gateway.is_drained() || until <= self.now) {
                 let had_time = gateway.drains_until >= Some(gateway.thawed_at.plus(grace));
-                assert!(gateway.is_drained() || !had_time, "{} has sessions behind its drain", gateway.node);
+                assert!(gateway.is_drained() || !had_time, "{} still has sessions after its drain", gateway.node);
                 self.stop_gateway(number);
             }
         }

@@ -1,4 +1,4 @@
-//! A network that loses, delays, reorders and doubles, by a seed.
+//! A network that loses, delays, reorders and duplicates messages at random, from a seed.
 
 use std::collections::BTreeMap;
 
@@ -11,10 +11,10 @@ use tickwire_core::replay::{ReplayPart, ReplayRequest};
 
 use super::kv::{KvAnswer, KvRequest};
 
-/// How long a message may be on its way, in milliseconds.
+/// How long the network may take for a message, in milliseconds.
 pub(super) const MAX_DELAY: u64 = 60;
 
-/// The largest message that it takes; as shipped.
+/// The largest message that NATS takes, by its default configuration.
 pub(super) const MAX_PAYLOAD: usize = 1024 * 1024;
 
 #[derive(Clone, Debug)]
@@ -26,17 +26,17 @@ pub(super) enum SimMessage {
     Snapshot(usize, Vec<SnapshotPart>),
     Ask(usize, u64, ReplayRequest),
     Answer(NodeRef, u64, Bytes),
-    /// From the server: nobody hears what was asked.
+    /// The NATS server's answer when no router receives asks.
     NoResponders(NodeRef, u64),
-    /// Where in the stream a time stands, and the answer; `None` if the server has none.
+    /// A search for the last sequence before a time, and its answer. It is `None` if the server does not answer.
     Find(NodeRef, Timestamp),
     Found(NodeRef, Timestamp, Option<Seq>),
-    /// From a router to KV, and back.
+    /// A router's request to KV, and the answer. The number identifies the request.
     Lease(usize, u64, KvRequest),
     LeaseAnswer(usize, u64, KvAnswer),
 }
 
-/// Up to where a batch shows that partitions reach, in an epoch of the stream.
+/// The last sequences of partitions that a batch shows, in an epoch of the stream.
 #[derive(Clone, Debug)]
 pub(super) struct BatchEnds {
     pub(super) epoch_id: EpochId,
@@ -47,7 +47,7 @@ pub(super) struct BatchEnds {
 pub(super) struct Network {
     random: u64,
     loss: u32,
-    /// Whether messages overtake each other though none is lost.
+    /// Whether messages overtake each other even if none is lost.
     delays: bool,
     counter: u64,
     in_flight: BTreeMap<(Millis, u64), SimMessage>,
@@ -58,7 +58,7 @@ impl Network {
         Self { random: seed, loss, delays, counter: 0, in_flight: BTreeMap::new() }
     }
 
-    /// SplitMix64.
+    /// A random number below `below`. The generator is SplitMix64.
     pub(super) fn random(&mut self, below: u64) -> u64 {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut x = self.random;
@@ -67,7 +67,7 @@ impl Network {
         (x ^ (x >> 31)) % below
     }
 
-    /// Cuts a section of an answer in two, or not.
+    /// Divides a section of an answer into two at random.
     pub(super) fn split(&mut self, part: ReplayPart<Bytes>) -> Vec<ReplayPart<Bytes>> {
         match part {
             ReplayPart::Events(section) if section.events.len() > 1 && self.random(2) == 0 => {
@@ -97,7 +97,7 @@ impl Network {
         }
     }
 
-    /// Sends what no network doubles: a request over a connection.
+    /// Sends a message that NATS never duplicates: a request over a connection, or its answer.
     pub(super) fn send_once(&mut self, now: Millis, message: SimMessage) {
         if self.random(100) as u32 >= self.loss {
             self.dispatch(now, message);
@@ -105,18 +105,19 @@ impl Network {
     }
 
     fn dispatch(&mut self, now: Millis, message: SimMessage) {
-        // Without loss the network is a single server's: in order, per sender and receiver.
+        // Without loss and delays, messages arrive in the order in which they were sent, as over a single server.
         let is_ordered = self.loss == 0 && !self.delays;
         let delay = if is_ordered { 1 } else { 1 + self.random(MAX_DELAY) };
         self.counter += 1;
         self.in_flight.insert((now.plus(delay), self.counter), message);
     }
 
-    /// When the next message comes.
+    /// When the next message arrives.
     pub(super) fn next(&self) -> Option<Millis> {
         self.in_flight.first_key_value().map(|((at, _), _)| *at)
     }
 
+    /// A message that has arrived by now, if there is one.
     pub(super) fn take_arrived(&mut self, now: Millis) -> Option<SimMessage> {
         let entry = self.in_flight.first_entry()?;
         (entry.key().0 <= now).then(|| entry.remove())

@@ -1,4 +1,5 @@
-//! What happens in a run, a line each, for whoever looks for the cause of a failure. Plans that have failed are files.
+//! The trace of a run, which shows the cause of a failure: one line for each thing that happens. This also stores plans
+//! that have failed, and reads them.
 
 use std::cell::Cell;
 use std::fs;
@@ -17,47 +18,47 @@ thread_local! {
     static IS_SHOWN: Cell<bool> = const { Cell::new(false) };
 }
 
-/// From now on this thread shows what happens.
+/// Turns the trace of this thread on.
 pub(super) fn show() {
     IS_SHOWN.set(true);
 }
 
-/// Shows a line, if anyone looks.
+/// Prints a line with the time, if the trace is on.
 pub(super) fn line(text: impl FnOnce() -> String) {
     if IS_SHOWN.get() {
         println!("{:>8} {}", clocks::now().0, text());
     }
 }
 
-/// Where plans that have failed are kept.
+/// The folder of the plans that have failed.
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/simulator")
 }
 
-/// Keeps a plan, and gives its file.
+/// Stores a plan, and returns the path of its file.
 pub(super) fn store(plan: &Plan) -> PathBuf {
     fs::create_dir_all(folder()).expect("a folder for plans");
     let path = folder().join(format!("{:016x}.json", plan.seed));
     fs::write(&path, serde_json::to_vec_pretty(plan).expect("a plan is JSON")).expect("a file for a plan");
-    path.canonicalize().expect("it is there")
+    path.canonicalize().expect("the file was written")
 }
 
-/// A plan that was kept.
+/// Reads a plan that was stored.
 pub(super) fn read(path: &Path) -> Plan {
     let text = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     serde_json::from_slice(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// A message between nodes, in few words.
+/// A short text for a message between nodes.
 pub(super) fn message(message: &SimMessage) -> String {
     match message {
         SimMessage::Batch(to, bytes, _) => {
-            let batch: Batch<Bytes> = wire::decode(bytes).expect("what routers send can be read");
+            let batch: Batch<Bytes> = wire::decode(bytes).expect("a batch can be decoded");
             let sections: Vec<String> = batch.sections.iter().map(section).collect();
             format!("{} -> {to}: epoch {}, {}", batch.router, batch.epoch_id, sections.join(", "))
         }
         SimMessage::Answer(to, ask, bytes) => {
-            let answer: ReplayAnswer<Bytes> = wire::decode(bytes).expect("what routers answer can be read");
+            let answer: ReplayAnswer<Bytes> = wire::decode(bytes).expect("an answer can be decoded");
             let part = match &answer.part {
                 ReplayPart::Events(part) => section(part),
                 part => format!("{part:?}"),

@@ -1,10 +1,10 @@
-//! Clients of a cluster connect, and read what has come.
+//! Connects clients to gateways, and has them read the frames that have arrived.
 
 use super::facts::ClusterFacts;
 use super::*;
 
 impl SimCluster {
-    /// A client connects to a gateway, if it is there.
+    /// Connects a client to a gateway, unless that is down.
     pub(in super::super) fn connect(&mut self, at: usize, gateway: usize) {
         let expires = self.token_life.map(clocks::time_of_day_in);
         let (now, client) = (self.now, &mut self.clients[at]);
@@ -29,7 +29,7 @@ impl SimCluster {
         });
     }
 
-    /// Clients take in what has come.
+    /// All clients receive the frames that have arrived.
     pub(in super::super) fn receive_at_clients(&mut self) {
         let is_tight = self.config.gateway.replay_range < REPLAY_RANGE;
         let facts = ClusterFacts {

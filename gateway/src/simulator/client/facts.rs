@@ -1,4 +1,4 @@
-//! What the simulator knows about the cluster when a client receives something.
+//! What the simulator knows of the cluster when it checks a frame that a client has received.
 
 use std::collections::BTreeMap;
 
@@ -8,20 +8,20 @@ use super::super::clocks;
 use super::super::cluster::{PARTITIONS, StoredEvent};
 use super::super::stream::Lost;
 
-/// Facts of the cluster that a check needs, and that a client does not know.
+/// Facts of the cluster that checks need, and that a client does not know.
 pub(super) struct ClusterFacts<'a> {
     /// All epochs of the stream so far.
     pub(super) epochs: &'a BTreeMap<EpochId, Epoch>,
-    /// What was stored in each.
+    /// The messages of each epoch.
     pub(super) history: &'a BTreeMap<EpochId, Vec<StoredEvent>>,
-    /// What was stored in each and is there no more.
+    /// The messages of each epoch that the stream has lost.
     pub(super) lost: &'a Lost,
-    /// Whether a gateway that lags a little takes positions for ones that cannot be.
+    /// Whether `gateway.replay_range` is so small that a gateway that lags refuses valid positions as beyond the end.
     pub(super) is_tight: bool,
-    /// Whether more was stored at once than a user's rate, so that some of it waits.
+    /// Whether more events were stored at once than the rate limit of a user lets through, so that some wait.
     pub(super) has_burst: bool,
     pub(super) now: Millis,
-    /// How long an event may take to reach a client, if nothing keeps it from that, in milliseconds.
+    /// How long an event may take to reach a client, in milliseconds; `None` if that has no bound.
     pub(super) delay: Option<u64>,
 }
 
@@ -33,7 +33,7 @@ impl ClusterFacts<'_> {
         Some(clocks::moment(log[at].event.stored))
     }
 
-    /// Per partition, the last message that was stored. What the stream has lost since may wait for a client.
+    /// For each partition, the last message that was stored, even if the stream has lost it: it may wait for a client.
     pub(super) fn ends(&self, epoch_id: EpochId) -> Vec<Seq> {
         let mut ends = vec![self.epochs[&epoch_id].before; usize::from(PARTITIONS)];
         for stored in self.history[&epoch_id].iter().chain(self.lost.get(&epoch_id).into_iter().flatten()) {

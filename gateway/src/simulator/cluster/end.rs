@@ -1,4 +1,4 @@
-//! The end of a run: all faults are over, everyone is served in time, and everything adds up.
+//! The end of a run: all faults end, all clients must be served in time, and everything that they got is checked.
 
 use std::time::Duration;
 
@@ -13,26 +13,27 @@ use super::super::plan::{GIVE_UP_AFTER, OUTBOX_BYTES, REPLAY_RANGE};
 use super::super::stranger::Stranger;
 use super::{BEAT, NODES, PARTITIONS, PAUSE, SimCluster};
 
-/// The numbers of users that no plan names.
+/// The number of the first user that connects at the end of a run to show that its gateway serves.
 const FIRST_WITNESS: u32 = 1_000;
 
-/// The numbers of users, and of what they want, that come while faults end.
+/// The number of the first user, and of the first filter, of the clients that connect while faults end.
 const FIRST_NEWCOMER: u32 = 10_000;
 
-/// How often one comes to each gateway, in milliseconds; how many at least, and at most until no gap is open.
+/// The interval at which a newcomer connects to each gateway, in milliseconds. Newcomers connect until no gap is open:
+/// at least the first number for each gateway, and fewer than the second.
 const NEWCOMER_INTERVAL: u64 = 15;
 const MIN_NEWCOMERS: u32 = 20;
 const MAX_NEWCOMERS: u32 = 1_000;
 
-/// How long everything that is missing may take to be asked for and to come when all faults have ended, in
-/// milliseconds.
+/// How long the cluster may take to recover after the faults, in milliseconds.
 const RECOVERY_LIMIT: u64 = 34 * BEAT;
 
-/// How long clients wait to be told how far they are before they ask, where a plan lasts, in milliseconds.
+/// How long clients rely on heartbeats for their position before they ask for it, in plans with `lasts`, in
+/// milliseconds.
 const HEARTBEAT_WAIT: u64 = 16 * BEAT;
 
 impl SimCluster {
-    /// Ends all faults and waits until everything that was stored has had time to arrive.
+    /// Ends all faults, and runs until all clients are served or the time for that is over.
     pub(in super::super) fn heal(&mut self, newcomers: bool, lasts: bool) {
         self.network.heal();
         (self.failing, self.reading) = (false, 0);
@@ -64,7 +65,7 @@ impl SimCluster {
         for client in &mut self.clients {
             client.set_room(None);
         }
-        // Where routers hold little, what a gateway wants could stay too much for ever.
+        // Where routers keep little interest, that of a gateway could stay too large.
         if self.interest_limits.gateway_bytes < TableLimits::default().gateway_bytes {
             self.clients.iter_mut().for_each(SimClient::want_less);
         }
@@ -72,7 +73,7 @@ impl SimCluster {
         if newcomers {
             self.connect_newcomers();
         }
-        // One at each gateway shows that it serves.
+        // A new client at each gateway shows that the gateway serves.
         let witnesses = self.clients.len();
         for gateway in 0..NODES {
             self.clients.push(SimClient::new(user(FIRST_WITNESS + gateway as u32)));
@@ -107,19 +108,20 @@ impl SimCluster {
         }
     }
 
-    /// Whether all gateways would be sent new clients, and are given all that is stored.
+    /// Whether all gateways are ready for new clients, and lack nothing.
     pub(super) fn are_gateways_ready(&self) -> bool {
         self.gateways.iter().all(|gateway| gateway.is_ready().is_ok() && gateway.edge.open_gaps() == 0)
     }
 
-    /// Clients come all the time, each with a wish of its own. What is missing is given all the same.
+    /// Connects new clients all the time, each with a filter of its own, so that the interest keeps changing. Gaps must
+    /// be closed nevertheless.
     fn connect_newcomers(&mut self) {
         for came in 0.. {
-            // What is lost just now shows when the next come.
+            // A loss may show only with the next newcomers, so there is a least number of them.
             if came > MIN_NEWCOMERS && self.gateways.iter().all(|gateway| gateway.edge.open_gaps() == 0) {
                 return;
             }
-            assert!(came < MAX_NEWCOMERS, "a gap stays open while clients come");
+            assert!(came < MAX_NEWCOMERS, "a gap stays open while clients connect");
             for gateway in 0..NODES {
                 let number = self.clients.len() as u32;
                 self.clients.push(SimClient::new(user(FIRST_NEWCOMER + number)));
@@ -130,9 +132,9 @@ impl SimCluster {
         }
     }
 
-    /// Whether a client may have been told that it lost events for this reason.
+    /// Whether a client may have been notified of lost events with this code.
     fn may_lose(&self, client: &SimClient, code: NoticeCode) -> bool {
-        // More than may wait for a session comes at once where little may.
+        // With a small outbox, a burst is more than may wait for a session.
         let has_flood = self.has_burst && self.config.gateway.outbox_bytes < OUTBOX_BYTES;
         match code {
             NoticeCode::SlowConsumer => client.was_slow || has_flood,
@@ -146,7 +148,7 @@ impl SimCluster {
         (0..self.clients.len()).all(|at| self.is_served(at)) && self.strangers.iter().all(Stranger::is_answered)
     }
 
-    /// Whether a client that means to be connected has all that there is.
+    /// Whether a client has everything, or does not want to be connected.
     pub(in super::super) fn is_served(&self, at: usize) -> bool {
         let mut ends = vec![Seq(0); usize::from(PARTITIONS)];
         for stored in self.history[&self.epoch.epoch_id].iter().filter(|stored| !stored.is_heartbeat) {
@@ -155,7 +157,7 @@ impl SimCluster {
         self.clients[at].has_reached(self.epoch.epoch_id, &ends)
     }
 
-    /// Whether a gap had to be told: nobody could have given it.
+    /// Whether a client may have been notified of a gap: no router could replay it.
     fn is_gap_allowed(&self, epoch: EpochId, gap: &Gap) -> bool {
         match gap.reason.as_str() {
             "retention" => self.discarded.get(&epoch).is_some_and(|discarded| gap.to <= *discarded),
@@ -176,13 +178,15 @@ impl SimCluster {
             .all(|router| !router.gateways_without_interest().iter().any(|node| self.is_current_gateway(node)))
     }
 
+    /// Whether this is the present start of a gateway.
     fn is_current_gateway(&self, node: &NodeRef) -> bool {
         self.gateways.iter().any(|gateway| gateway.node == *node)
     }
 
+    /// Checks what all clients received, and the state of all nodes.
     pub(in super::super) fn check(&self, quiet: bool) {
         for (at, client) in self.clients.iter().enumerate() {
-            assert!(self.is_served(at), "not served, up to {} of {:?}: {client:#?}", self.last, self.epoch);
+            assert!(self.is_served(at), "a client is not served up to {} of {:?}: {client:#?}", self.last, self.epoch);
             client.check(
                 (&self.history, &self.epochs, &self.lost),
                 self.stream.has_diverged,
@@ -190,10 +194,10 @@ impl SimCluster {
                 |epoch, gap| self.is_gap_allowed(epoch, gap),
                 |epoch, seq| self.may_lack(epoch, seq),
             );
-            assert!(!quiet || !client.has_gaps(), "a gap in quiet: {client:#?}");
+            assert!(!quiet || !client.has_gaps(), "a gap without a fault: {client:#?}");
         }
         for stranger in &self.strangers {
-            assert!(stranger.is_answered(), "not answered: {stranger:#?}");
+            assert!(stranger.is_answered(), "a frame is not answered: {stranger:#?}");
         }
         for gateway in &self.gateways {
             assert_eq!((gateway.is_ready(), gateway.edge.open_gaps()), (Ok(()), 0), "{}", gateway.node);
@@ -203,7 +207,7 @@ impl SimCluster {
                 router.gateways_without_interest().iter().filter(|node| self.is_current_gateway(node)).collect();
             assert!(
                 gateways_without_interest.is_empty(),
-                "{} waits for more than these want: {gateways_without_interest:?}",
+                "{} lacks the interest of {gateways_without_interest:?}",
                 router.node
             );
         }

@@ -1,4 +1,4 @@
-//! What producers and the owners of partitions store in the stream.
+//! The messages that producers and the owners of partitions store in the stream.
 
 use tickwire_core::event::{Audience, Event, Kind, Priority, Tier};
 use tickwire_core::ids::{Confidence, Partition};
@@ -11,6 +11,7 @@ impl SimCluster {
         self.store_message(partition, event, (false, false));
     }
 
+    /// Stores a public event of a symbol, with a confidence in tenths.
     pub(super) fn publish(&mut self, number: u8, tenths: u8) {
         let confidence = Confidence::new(f64::from(tenths) / 10.0);
         let event = Event {
@@ -23,20 +24,22 @@ impl SimCluster {
         self.store_event(u16::from(number) % PARTITIONS, event);
     }
 
+    /// Stores an event for one user.
     pub(super) fn address(&mut self, number: u8) {
         self.store_event(u16::from(number) % PARTITIONS, blank(Kind::Alert, Audience::User(user(number.into()))));
     }
 
-    /// A message that is no event.
+    /// Stores a message that cannot be read as an event.
     pub(super) fn publish_unreadable(&mut self, number: u8) {
         let event = blank(Kind::Other("garbled".into()), Audience::Public);
         self.store_message(u16::from(number) % PARTITIONS, event, (false, true));
     }
 
+    /// The owners of partitions store their heartbeats.
     pub(super) fn store_heartbeats(&mut self) {
         for partition in 0..PARTITIONS {
             if self.routers.iter().any(|router| router.runs() && !router.is_cut && router.holds(Partition(partition))) {
-                self.store_message(partition, blank(Kind::Other("tick".into()), Audience::Public), (true, false));
+                self.store_message(partition, blank(Kind::Other("heartbeat".into()), Audience::Public), (true, false));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What a message does when it has arrived.
+//! Delivers the messages of the network that have arrived.
 
 use super::*;
 
@@ -17,12 +17,12 @@ impl SimCluster {
                     self.routers[to].waiting.push(message);
                 }
             }
-            // It has unsubscribed.
+            // A router that drains has unsubscribed from asks.
             SimMessage::Ask(to, ..) if self.routers[to].drains_until.is_some() => {}
             SimMessage::Ask(to, ask, request) => self.enqueue_replay(to, ask, request),
             SimMessage::NoResponders(node, ask) => self.deliver(&node, |inputs| inputs.answers.push_back((ask, None))),
             SimMessage::Find(node, time) => {
-                // A replica that is not there, or a stream without a leader.
+                // A replica is down, or the stream has no leader.
                 let is_silent = self.failing && self.network.random(100) < UNANSWERED_SEARCHES;
                 let seq = (!is_silent).then(|| self.last_before(time));
                 self.network.send_once(self.now, SimMessage::Found(node, time, seq));
