@@ -23,9 +23,9 @@
 //! It does not simulate:
 //!
 //! * the I/O of the drivers
-//! * the search for the sequence of a time by bisection: the simulated NATS answers that question at once
+//! * the search for the sequence of a time by bisection: the simulated NATS knows the answer
 //! * the production readers for replays and for walks of the stream: the simulator has readers of its own
-//! * a stream on several servers that loses its end and fills up the lost sequences again
+//! * a stream on several servers that loses its end and fills it up again
 //! * membership: nodes get their views from the plan
 //!
 //! A run that fails prints its seed and its shortest plan, and stores the plan in `target/simulator`. `make sim-trace`

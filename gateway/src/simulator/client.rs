@@ -25,18 +25,18 @@ use super::plan::REPLAY_RANGE;
 use super::socket::{ClientMessage, ClientSocket};
 use super::trace;
 
-/// The number of the user who wants so many events an hour at most.
+/// The number of the user whose subscriptions have `max_events_per_hour`, and its value.
 const USER_WITH_QUOTA: u32 = 3;
 const QUOTA: u32 = 6;
 
-/// The name of the one subscription that a client has.
+/// The name of the only subscription of a client.
 const NAME: &str = "mine";
 
-/// What a client that does nothing wrong may be closed with; all ask it to come back: it read too slowly, another
-/// gateway has room, or this one drains or has lost its cluster.
+/// The codes with which a gateway may close a client that keeps to the protocol. With all of them the client connects
+/// again: it read too slowly, another gateway has room, or this one drains or has lost its cluster.
 pub(super) const MAY_CLOSE: [u16; 5] = [1012, 4008, 4010, 4012, 4013];
 
-/// The same for a client whose token has expired. It comes back with another one.
+/// The code with which a gateway closes a client whose token has expired. The client connects again with another one.
 const TOKEN_EXPIRED: u16 = 4009;
 
 /// The range in which a filter is in force: until it is replaced, or a new epoch begins.
@@ -44,33 +44,33 @@ const TOKEN_EXPIRED: u16 = 4009;
 pub(super) struct Promise {
     filter: u32,
     epoch_id: EpochId,
-    /// Per partition, after which sequence it begins.
+    /// For each partition, the sequence after which the range begins.
     start: Vec<Seq>,
-    /// Per partition, the position that the client got last: up to there it has every event or a notice.
+    /// For each partition, the last position that the client got: up to there it has every event or a notice.
     end: Vec<Seq>,
 }
 
-/// What was stored before a subscription that is wanted with it.
+/// The earlier events that a subscription with `since` asks for.
 #[derive(Debug)]
 struct PastRequest {
     filter: u32,
-    /// From when on it was stored.
+    /// The time from which on they were stored.
     since: Timestamp,
     epoch_id: EpochId,
-    /// Per partition, up to where it is promised, and up to where it may be given: something may have waited for the
-    /// client.
+    /// For each partition, the sequence up to which they are promised, and the one up to which they may be given. The
+    /// two differ if events may have waited for the client.
     end: Vec<Seq>,
     latest: Vec<Seq>,
-    /// Whether something may have waited.
+    /// Whether events may have waited for the client when it subscribed.
     waits: bool,
     given: BTreeSet<(Partition, Seq)>,
-    /// Per key and priority, the last event of it.
+    /// For each key and priority, the last of them that came.
     order: BTreeMap<Lane, Seq>,
-    /// Whether its subscription is there still.
+    /// Whether the subscription still exists.
     is_wanted: bool,
 }
 
-/// Within this, events come in their order.
+/// A partition, a key and a priority. Events that have them in common come in their order.
 type Lane = (Partition, String, String);
 
 /// What a client received of one epoch.
@@ -78,33 +78,33 @@ type Lane = (Partition, String, String);
 struct Received {
     events: BTreeSet<(Partition, Seq)>,
     gaps: Vec<Gap>,
-    /// Where events stand that were dropped, since the client read too slowly.
+    /// The ranges of dropped events.
     dropped: Vec<Range>,
 }
 
-/// A connection.
+/// A client's connection to a gateway.
 #[derive(Debug)]
 struct ClientConnection {
     gateway: usize,
     socket: ClientSocket,
     since: Millis,
-    /// Whether it ends when its token expires.
+    /// Whether it has a token that expires.
     has_token: bool,
     is_welcome: bool,
-    /// What was asked for and is not answered yet, in order.
+    /// The requests that are not answered yet, in order.
     asked: Vec<ClientRequest>,
-    /// Whether its kernel has ever not taken all that came.
+    /// Whether its socket has ever taken only a part of what was sent.
     was_slow: bool,
-    /// Whether it was told of an outage of the cluster, and not yet of its end.
+    /// Whether the client was notified of an outage of the cluster, and not yet of its end.
     outage_notified: bool,
-    /// Whether nothing was in force in it yet.
+    /// Whether it has not had a subscription or a resume yet.
     is_new: bool,
-    /// Since when new events arrive without a backfill before them.
+    /// The time since which new events arrive without a backfill before them.
     served_since: Millis,
 }
 
 impl ClientConnection {
-    /// Whether the gateway knows how far the client is.
+    /// Whether the gateway knows the client's position.
     fn is_placed(&self) -> bool {
         let is_resume = |asked: &ClientRequest| matches!(asked, ClientRequest::Resume | ClientRequest::ResumeHere(..));
         !self.is_new && !self.asked.iter().any(is_resume)
@@ -115,13 +115,13 @@ impl ClientConnection {
 enum ClientRequest {
     Subscribe(u32, Option<Timestamp>),
     Resume,
-    /// The same in a connection in which something was subscribed to: what is wanted, and from where on.
+    /// A resume in a connection that already had a subscription: the new filter, and the position.
     ResumeHere(u32, Position),
     Unsubscribe,
     List,
 }
 
-/// What a client heard, for a reader of a failure.
+/// What a client received, for the output of a failure.
 enum LogEntry {
     Frame(Bytes),
     Closed(u16),
@@ -140,36 +140,36 @@ impl fmt::Debug for LogEntry {
 pub(super) struct SimClient {
     user: UserId,
     connection: Option<ClientConnection>,
-    /// How many it has had.
+    /// How many connections it has had.
     connections: u32,
-    /// Whether it means to be connected.
+    /// Whether it wants to be connected.
     pub(super) is_wanted: bool,
     /// The filter that it wants; `None` for none.
     wanted: Option<u32>,
     position: Option<Position>,
     seen: BTreeMap<Partition, Seq>,
-    /// What came early in this connection.
+    /// The events that came early in this connection.
     early: BTreeSet<(Partition, Seq)>,
-    /// What came early in one before, and may come again.
+    /// The events that came in an earlier connection or epoch, and may come again.
     may_come_again: BTreeSet<(Partition, Seq)>,
-    /// Whether a backfill of the whole session is under way. Until its end positions do not move on.
+    /// Whether the session has a backfill after a resume. Positions do not move on before its end.
     is_catching_up: bool,
-    /// What is on its way of the time before a subscription.
+    /// The request for earlier events whose backfill has not ended.
     past: Option<PastRequest>,
-    /// The completed ones.
+    /// The requests for earlier events whose backfill has ended.
     pasts: Vec<PastRequest>,
     promises: Vec<Promise>,
     /// Whether the last promise is in force.
     is_promised: bool,
     received: BTreeMap<EpochId, Received>,
-    /// Per key and priority, the last event that came in this connection.
+    /// For each key and priority, the last event that came in this connection.
     order: BTreeMap<Lane, Seq>,
-    /// What it has ever asked for.
+    /// All filters that it has ever had.
     filters: BTreeSet<u32>,
     notices: Vec<Notice>,
-    /// Whether it has ever not taken all that came.
+    /// Whether its sockets have ever taken only a part of what was sent.
     pub(super) was_slow: bool,
-    /// The last things that it heard, for a reader of a failure.
+    /// Everything that it received, for the output of a failure.
     log: Vec<LogEntry>,
 }
 
@@ -199,7 +199,7 @@ impl SimClient {
         }
     }
 
-    /// That gateway is no more.
+    /// Ends the connection, if it was to this gateway.
     pub(super) fn gateway_stopped(&mut self, gateway: usize) {
         if self.connection.as_ref().is_some_and(|connection| connection.gateway == gateway) {
             self.disconnect();
@@ -225,7 +225,7 @@ impl SimClient {
         (self.is_catching_up, self.past) = (false, None);
     }
 
-    /// From now on so many bytes of what it is sent are taken, or all.
+    /// Sets how many bytes more its socket takes; `None` for all.
     pub(super) fn set_room(&mut self, room: Option<usize>) {
         if let Some(connection) = &mut self.connection {
             connection.was_slow |= room.is_some();
@@ -234,12 +234,13 @@ impl SimClient {
         }
     }
 
-    /// Who it is, and where, for a reader.
+    /// Its user and its gateway, for the trace.
     fn name(&self) -> String {
         let at = self.connection.as_ref().map(|connection| format!(" at gateway {}", connection.gateway));
         format!("{}{}", self.user, at.unwrap_or_default())
     }
 
+    /// Sends a frame that gets an answer.
     fn send(&mut self, frame: &Value, asked: ClientRequest) {
         trace::line(|| format!("{} says {frame}", self.name()));
         if let Some(connection) = &mut self.connection {
@@ -248,12 +249,12 @@ impl SimClient {
         }
     }
 
-    /// Wants this from now on, beside nothing else.
+    /// Replaces its subscription by one with this filter.
     pub(super) fn subscribe(&mut self, wanted: u32) {
         self.want(wanted, None);
     }
 
-    /// The same, from a time on, as it is spoken, if nothing of the past is on its way.
+    /// Subscribes with `since`, unless another backfill may be under way. Then it subscribes without.
     pub(super) fn look_back(&mut self, wanted: u32, since_text: &str, since: Timestamp) {
         let is_free =
             |asked: &ClientRequest| matches!(asked, ClientRequest::Subscribe(_, None) | ClientRequest::Unsubscribe);
@@ -277,8 +278,8 @@ impl SimClient {
         }
     }
 
-    /// Wants something else if it wants much.
-    pub(super) fn want_less(&mut self) {
+    /// Replaces a filter that names many symbols by one that names none.
+    pub(super) fn replace_large_filter(&mut self) {
         if self.wanted.is_some_and(names_many_symbols) {
             self.subscribe(0);
         }
@@ -293,7 +294,7 @@ impl SimClient {
         }
     }
 
-    /// Asks for its position, unless it waits for an answer that has it.
+    /// Asks for its position with `list`, unless it waits for an answer, which will have the position.
     pub(super) fn list(&mut self) {
         let may = |connection: &ClientConnection| connection.is_welcome && connection.asked.is_empty();
         if self.is_promised && self.connection.as_ref().is_some_and(may) {
@@ -301,7 +302,7 @@ impl SimClient {
         }
     }
 
-    /// Gives up what it has, and goes on in the same connection where it is, with something else.
+    /// Unsubscribes, and resumes from its position in the same connection with another filter.
     pub(super) fn resume_here(&mut self, wanted: u32) {
         let Some(mut from) = self.position.clone() else { return };
         if !self.connection.as_ref().is_some_and(|connection| connection.is_welcome && connection.asked.is_empty()) {
@@ -318,6 +319,7 @@ impl SimClient {
         self.send(&frame, ClientRequest::ResumeHere(wanted, from));
     }
 
+    /// A resume frame.
     fn resume(&self, position: &Position, wanted: u32) -> Value {
         let seen: BTreeMap<String, Seq> = self.seen.iter().map(|(p, seq)| (p.to_string(), *seq)).collect();
         json!({
@@ -328,7 +330,7 @@ impl SimClient {
         })
     }
 
-    /// A subscription as it is written.
+    /// A subscription as frames carry it.
     fn subscription_json(&self, wanted: u32) -> Value {
         match self.quota() {
             Some(quota) => json!({ "filter": filter(wanted), "max_events_per_hour": quota }),
@@ -336,12 +338,12 @@ impl SimClient {
         }
     }
 
-    /// How many events an hour it wants at most.
+    /// The `max_events_per_hour` of its subscriptions.
     pub(super) fn quota(&self) -> Option<u32> {
         (self.user == user(USER_WITH_QUOTA)).then_some(QUOTA)
     }
 
-    /// Says what it wants: where it was, if it was somewhere.
+    /// Begins a connection: resumes if it had a subscription in force, or subscribes.
     fn subscribe_or_resume(&mut self) {
         let Some(wanted) = self.wanted else {
             self.is_promised = false;
@@ -356,7 +358,7 @@ impl SimClient {
         }
     }
 
-    /// Whether everything was given or told, up to here.
+    /// Whether it got all events, or notices of them, up to these sequences.
     pub(super) fn has_reached(&self, epoch_id: EpochId, ends: &[Seq]) -> bool {
         let Some(connection) = &self.connection else { return !self.is_wanted };
         if self.wanted.is_none() {

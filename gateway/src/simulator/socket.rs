@@ -1,5 +1,5 @@
-//! A connection between a client and a gateway, in memory: what either says waits until the other takes it, and the
-//! kernel between them may take less than is offered.
+//! A connection between a client and a gateway, in memory. What one end sends waits until the other end reads it. The
+//! kernel between them may take only a part of what the gateway writes.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -12,28 +12,29 @@ use tickwire_core::protocol::codes::CloseCode;
 
 use crate::socket::{HEADER, Incoming, Ready, Socket, SocketEnd};
 
-/// Both ends.
+/// The state of a connection, which both ends share.
 #[derive(Debug, Default)]
 pub(super) struct SimPipe {
-    /// Whether the gateway's runtime has polled its end, which takes nothing before that.
+    /// Whether the gateway's runtime has polled the socket. It is not writable before that.
     is_attached: bool,
-    /// What the client said and nobody read.
+    /// The messages of the client that the gateway has not read.
     from_client: VecDeque<ClientMessage>,
-    /// What the gateway wrote, in order; the client has what the kernel took whole.
+    /// The frames that the gateway wrote and the client has not read, in order. The client can read a frame when the
+    /// kernel has taken all of it.
     written: VecDeque<Vec<u8>>,
-    /// How many bytes of the end of `written` the kernel has not taken.
+    /// How many bytes at the end of `written` the kernel has not taken.
     unsent: usize,
     /// How many bytes more the kernel takes; `None` for all.
     room: Option<usize>,
-    /// The client has gone.
+    /// Whether the client has dropped its end.
     is_cut: bool,
-    /// The gateway has dropped its end: nothing more arrives.
+    /// Whether the gateway has dropped its end.
     is_dropped: bool,
-    /// The gateway has said goodbye with this code, behind all that it wrote.
+    /// The code of the gateway's close frame, which it sent after all other frames.
     close_code: Option<u16>,
 }
 
-/// What a client says, as a reader of WebSocket makes it out.
+/// What the gateway's WebSocket reader finds when it reads a message of a client.
 #[derive(Debug)]
 pub(super) enum ClientMessage {
     Frame(Bytes),
@@ -41,23 +42,23 @@ pub(super) enum ClientMessage {
     WrongType,
     TooLarge,
     Pong,
-    /// Something after which nothing can be read, and the code that it is closed with.
+    /// A violation of the WebSocket protocol, and the code with which the gateway closes. Nothing after it is read.
     Breach(CloseCode),
 }
 
-/// What stands for a WebSocket's ping.
+/// The bytes that stand for a ping.
 const PING: &[u8] = b"ping";
 
 /// The client's end.
 pub(super) type ClientSocket = Rc<RefCell<SimPipe>>;
 
 impl SimPipe {
-    /// The client says something.
+    /// The client sends a message.
     pub(super) fn send(&mut self, message: ClientMessage) {
         self.from_client.push_back(message);
     }
 
-    /// The next frame that has come whole. Pings are answered, as WebSocket libraries do.
+    /// The next frame of the gateway that the kernel has taken completely. It answers pings, as WebSocket libraries do.
     pub(super) fn receive(&mut self) -> Option<Vec<u8>> {
         loop {
             let waiting: usize = self.written.iter().skip(1).map(Vec::len).sum();
@@ -72,32 +73,32 @@ impl SimPipe {
         }
     }
 
-    /// The code of the goodbye, once all before it was heard.
+    /// The code of the gateway's close frame, once the client has read all frames before it.
     pub(super) fn close_code(&self) -> Option<u16> {
         self.close_code.filter(|_| self.written.is_empty())
     }
 
-    /// Whether the connection has ended, and all that came was heard.
+    /// Whether the gateway has ended the connection, and the client has read all that arrived.
     pub(super) fn has_ended(&self) -> bool {
         self.is_dropped && (self.written.is_empty() || self.unsent > 0)
     }
 
-    /// The client goes without a word.
+    /// The client drops its end without a close frame.
     pub(super) fn cut(&mut self) {
         self.is_cut = true;
     }
 
-    /// From now on the kernel takes so many bytes, or all.
+    /// Sets how many bytes more the kernel takes; `None` for all.
     pub(super) fn set_room(&mut self, room: Option<usize>) {
         self.room = room;
     }
 
-    /// The gateway's runtime has polled its end.
+    /// The gateway's runtime polls the socket for the first time.
     pub(super) fn attach(&mut self) {
         self.is_attached = true;
     }
 
-    /// How many of so many bytes the kernel takes.
+    /// How many of `offered` bytes the kernel takes.
     fn take(&mut self, offered: usize) -> usize {
         if !self.is_attached {
             return 0;

@@ -1,5 +1,5 @@
-//! Clients that do what the protocol does not allow. Each of their frames is answered with the code of
-//! docs/protocol.md, or ends the connection with it; and nobody else notices.
+//! Hostile clients, which do what the protocol does not allow. Each of their frames must be answered with a code of
+//! docs/protocol.md, or end the connection with one. Other clients must not be affected.
 
 mod frames;
 
@@ -23,17 +23,17 @@ use frames::{OK, StrangerAction};
 
 pub(super) use frames::KINDS;
 
-/// The numbers of users that are strangers.
+/// The number of the first user that is a stranger.
 const FIRST_STRANGER: u32 = 500;
 
-/// What only a faulty client sends; `gateway.max_malformed` of it a minute.
+/// The errors for malformed frames. A client may cause `gateway.max_malformed` of them a minute.
 const MALFORMED: [ErrorCode; 4] =
     [ErrorCode::BadFrame, ErrorCode::BadFilter, ErrorCode::UnknownAction, ErrorCode::BadField];
 
-/// With so many frames unanswered a stranger says no more.
+/// A stranger sends nothing while this many of its frames are unanswered.
 const UNANSWERED: usize = 200;
 
-/// How a stranger's limits are configured.
+/// The configured limits of a client.
 #[derive(Clone, Copy, Debug)]
 struct Limits {
     malformed: u64,
@@ -54,15 +54,15 @@ struct Connection {
     gateway: usize,
     socket: ClientSocket,
     since: Millis,
-    /// The frames with an id that are not answered, and with which codes they may be.
+    /// The unanswered frames with an id, and the codes of the answers that they may get.
     asked: BTreeMap<u64, &'static [u16]>,
-    /// The errors that frames without an id get, in order.
+    /// The codes of the errors that unanswered frames without an id get, in order.
     without_id: Vec<u16>,
     last_id: u64,
     answered: u64,
     malformed: u64,
     subscriptions: usize,
-    /// The code that a breach of WebSocket is closed with.
+    /// The code with which the gateway must close after a violation of the WebSocket protocol.
     breach: Option<u16>,
 }
 
@@ -71,42 +71,43 @@ impl Connection {
         self.socket.borrow_mut().send(message);
     }
 
-    /// Takes an error. It is one that the frame may get.
+    /// Receives an error, which must be one that the frame may get.
     fn receive_error(&mut self, now: Millis, limits: Limits, error: &ServerError) {
         self.count_answer(now, limits);
         match &error.id {
             Some(Id::Number(id)) => {
-                let id = id.as_u64().expect("ids are counted");
+                let id = id.as_u64().expect("ids are numbers");
                 let codes = self.asked.remove(&id).unwrap_or_else(|| panic!("{id} is answered twice: {self:#?}"));
-                assert!(codes.contains(&error.code), "{codes:?} was due: {error:?}: {self:#?}");
+                assert!(codes.contains(&error.code), "{error:?} is not one of {codes:?}: {self:#?}");
             }
             other => {
-                assert!(other.is_none() && !self.without_id.is_empty(), "nothing asked for {error:?}: {self:#?}");
+                assert!(other.is_none() && !self.without_id.is_empty(), "no frame explains {error:?}: {self:#?}");
                 assert_eq!(self.without_id.remove(0), error.code, "{error:?}: {self:#?}");
             }
         }
         self.malformed += u64::from(MALFORMED.iter().any(|code| code.code() == error.code));
-        // The frame that is one too many is answered as well.
+        // The frame that exceeds the limit is answered as well.
         let most = limits.malformed + 1 + now.since(self.since) * limits.malformed / 60_000;
-        assert!(self.malformed <= most, "{} malformed frames, and not closed: {self:#?}", self.malformed);
+        assert!(self.malformed <= most, "not closed after {} malformed frames: {self:#?}", self.malformed);
     }
 
+    /// Receives an answer that is no error.
     fn receive_success(&mut self, now: Millis, limits: Limits, id: Option<&Id>) {
         let Some(Id::Number(id)) = id else { return };
-        let id = id.as_u64().expect("ids are counted");
+        let id = id.as_u64().expect("ids are numbers");
         let codes = self.asked.remove(&id).unwrap_or_else(|| panic!("{id} is answered twice: {self:#?}"));
-        assert!(codes.contains(&OK), "{codes:?} was due: {self:#?}");
+        assert!(codes.contains(&OK), "success is not one of {codes:?}: {self:#?}");
         self.count_answer(now, limits);
     }
 
-    /// It is answered no faster than commands are read.
+    /// Counts an answer. A gateway must not answer faster than it may read commands.
     fn count_answer(&mut self, now: Millis, limits: Limits) {
         self.answered += 1;
         let most = limits.burst + 1 + now.since(self.since) * limits.rate / 1_000;
         assert!(self.answered <= most, "more answers than commands may be read: {self:#?}");
     }
 
-    /// Whether it may be closed with this.
+    /// Whether the gateway may close the connection with this code.
     fn may_close(&self, limits: Limits, code: u16) -> bool {
         let is_malformed = code == CloseCode::TooManyBadFrames.code() && self.malformed > limits.malformed;
         is_malformed || self.breach == Some(code) || MAY_CLOSE.contains(&code)
@@ -119,7 +120,7 @@ impl Stranger {
         Self { user: user(FIRST_STRANGER + number), connection: None, position }
     }
 
-    /// Says something that it should not.
+    /// Sends a frame of a kind, or ends the connection.
     fn send(&mut self, kind: u8) {
         let Some(connection) = &mut self.connection else { return };
         if connection.asked.len() >= UNANSWERED || connection.breach.is_some() {
@@ -128,7 +129,7 @@ impl Stranger {
         connection.last_id += 1;
         let id = connection.last_id;
         let frame = frames::frame(kind, id, &self.position, connection.subscriptions > 0);
-        trace::line(|| format!("{} at gateway {} says {frame:?}", self.user, connection.gateway));
+        trace::line(|| format!("{} at gateway {} sends {frame:?}", self.user, connection.gateway));
         match frame {
             StrangerAction::WithId { text, codes } => {
                 connection.asked.insert(id, codes);
@@ -152,14 +153,14 @@ impl Stranger {
         }
     }
 
-    /// That gateway is no more.
+    /// Ends the connection, if it was to this gateway.
     pub(super) fn gateway_stopped(&mut self, gateway: usize) {
         if self.connection.as_ref().is_some_and(|connection| connection.gateway == gateway) {
             self.leave();
         }
     }
 
-    /// Whether all that it has said is answered.
+    /// Whether all its frames are answered.
     pub(super) fn is_answered(&self) -> bool {
         let is_answered = |connection: &Connection| {
             connection.asked.is_empty() && connection.without_id.is_empty() && connection.breach.is_none()
@@ -167,13 +168,13 @@ impl Stranger {
         self.connection.as_ref().is_none_or(is_answered)
     }
 
-    /// Takes in what has come. Returns at which gateway, if anything has.
+    /// Receives the frames that have arrived. Returns the gateway that sent them, if there were any.
     fn receive(&mut self, now: Millis, limits: Limits) -> Option<usize> {
         let mut receiving_gateway = None;
         while let Some(connection) = &mut self.connection {
             let Some(frame) = connection.socket.borrow_mut().receive() else { break };
             receiving_gateway = Some(connection.gateway);
-            trace::line(|| format!("{} hears {}", self.user, String::from_utf8_lossy(&frame)));
+            trace::line(|| format!("{} receives {}", self.user, String::from_utf8_lossy(&frame)));
             for message in ServerMessage::parse(&Bytes::from(frame), Encoding::Json).expect("a frame can be read") {
                 match message {
                     ServerMessage::Error(error) => connection.receive_error(now, limits, &error),
@@ -181,7 +182,10 @@ impl Stranger {
                     ServerMessage::Subscribed(list) | ServerMessage::Subscriptions(list) => {
                         connection.receive_success(now, limits, list.id.as_ref());
                         connection.subscriptions = list.subscriptions.len();
-                        assert!(connection.subscriptions <= limits.subscriptions, "too many: {connection:#?}");
+                        assert!(
+                            connection.subscriptions <= limits.subscriptions,
+                            "too many subscriptions: {connection:#?}"
+                        );
                         self.position = Position::from_str(&list.position).expect("a position can be read");
                     }
                     _ => {}
@@ -195,7 +199,7 @@ impl Stranger {
             receiving_gateway = Some(connection.gateway);
         }
         if closed.is_some() || is_over {
-            assert!(closed.is_some() || connection.breach.is_none(), "a breach is not named: {self:#?}");
+            assert!(closed.is_some() || connection.breach.is_none(), "a violation is closed without a code: {self:#?}");
             self.leave();
         }
         receiving_gateway
@@ -203,7 +207,7 @@ impl Stranger {
 }
 
 impl SimCluster {
-    /// A stranger says something so many times. It connects first, if it is not connected.
+    /// A stranger sends a frame of a kind several times. It connects first, if it is not connected.
     pub(super) fn act_as_stranger(&mut self, number: u8, gateway: usize, kind: u8, times: u8) {
         let at = usize::from(number);
         while self.strangers.len() <= at {
@@ -229,7 +233,7 @@ impl SimCluster {
         (0..frames::times(kind, times)).for_each(|_| stranger.send(kind));
     }
 
-    /// Strangers take in what has come.
+    /// All strangers receive the frames that have arrived.
     pub(super) fn receive_at_strangers(&mut self) {
         let config = &self.config.gateway;
         let limits = Limits {

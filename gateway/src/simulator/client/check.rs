@@ -15,15 +15,16 @@ use super::super::stream::Lost;
 use super::facts::ClusterFacts;
 use super::{ClientConnection, Received, SimClient};
 
-/// How much later than it is sent a frame is read, in milliseconds: a relative `since` begins that much later.
+/// How long after it was sent a frame may be read, in milliseconds. A relative `since` begins that much later.
 const READ_MS: i64 = 20;
 
-/// How soon a client is notified of an outage that it finds when it connects, in milliseconds.
+/// How long after it connected a client may be notified of an outage that already lasts, in milliseconds.
 const NOTIFIED_MS: u64 = 200;
 
 impl SimClient {
-    /// What was given and told must be what was promised. `is_gap_allowed` says whether a gap had to be, and `may_lack`
-    /// whether nobody could know that a sequence has another message now.
+    /// Checks that the events that the client got and the notices together are what it was promised. `may_lose` says
+    /// whether a notice of losses may have a code. `is_gap_allowed` says whether no router could replay a gap. `may_lack`
+    /// says whether no node could notice that a sequence has another message now.
     pub(in super::super) fn check(
         &self,
         (history, epochs, lost): (&BTreeMap<EpochId, Vec<StoredEvent>>, &BTreeMap<EpochId, Epoch>, &Lost),
@@ -40,7 +41,7 @@ impl SimClient {
             .collect();
         let wants = |filter: u32, event: &Event| event.audience.admits(&self.user) && filters[&filter].matches(event);
         for past in self.pasts.iter().filter(|past| past.is_wanted) {
-            // What a later epoch keeps may come in that.
+            // Events that a later epoch keeps may come in that epoch.
             let epochs = self.received.iter().filter(|(epoch, _)| **epoch >= past.epoch_id);
             let received: Vec<&Received> = epochs.map(|(_, received)| received).collect();
             let is_past = |stored: &&StoredEvent| {
@@ -53,19 +54,19 @@ impl SimClient {
             for StoredEvent { partition, seq, .. } in history[&past.epoch_id].iter().filter(is_promised) {
                 let is_notified = received.iter().any(|received| received.is_notified(*partition, *seq));
                 let is_known = is_notified || past.given.contains(&(*partition, *seq)) || may_lack(past.epoch_id, *seq);
-                assert!(is_known, "{partition}:{seq} of {past:#?} was neither given nor told: {self:#?}");
+                assert!(is_known, "{partition}:{seq} of {past:#?} was neither delivered nor notified: {self:#?}");
             }
             for place in &past.given {
                 let mut log = history[&past.epoch_id].iter().chain(lost.get(&past.epoch_id).into_iter().flatten());
                 let was_stored = log.any(|stored| (stored.partition, stored.seq) == *place && is_past(&stored));
-                // A server that has removed more than another knows of nothing before a time where that one does.
+                // A server that has removed more than another finds a later first message for the same time.
                 let may_be = self.was_slow || past.waits || was_stored || has_diverged;
-                assert!(may_be, "{place:?} is none of {past:#?}: {self:#?}");
+                assert!(may_be, "{place:?} was not asked for by {past:#?}: {self:#?}");
             }
         }
         for promise in &self.promises {
             let received = self.received.get(&promise.epoch_id).unwrap_or(&nothing);
-            // What stands before an epoch began is the same in the one before.
+            // Messages before the start of an epoch are the same as in the epoch before.
             let epoch = epochs[&promise.epoch_id];
             let former = self
                 .received
@@ -83,11 +84,11 @@ impl SimClient {
                 let knows = |received: &Received| received.knows(*partition, *seq);
                 let is_known = knows(received) || *seq <= epoch.before && former.iter().any(|received| knows(received));
                 let is_known = is_known || may_lack(promise.epoch_id, *seq);
-                assert!(is_known, "{partition}:{seq} of {promise:#?} was neither given nor told: {self:#?}");
+                assert!(is_known, "{partition}:{seq} of {promise:#?} was neither delivered nor notified: {self:#?}");
             }
         }
         for (epoch_id, received) in &self.received {
-            // Where the stream has lost something, several messages have stood in one place.
+            // If the stream has lost messages, several messages have had the same sequence.
             let lost = lost.get(epoch_id).into_iter().flatten();
             let mut log: BTreeMap<_, Vec<&Event>> = BTreeMap::new();
             for StoredEvent { partition, seq, event, .. } in history[epoch_id].iter().chain(lost) {
@@ -96,16 +97,17 @@ impl SimClient {
             for place in &received.events {
                 let events = log.get(place).unwrap_or_else(|| panic!("{place:?} was never stored: {self:#?}"));
                 let is_wanted = |event: &&Event| self.filters.iter().any(|filter| wants(*filter, event));
-                assert!(events.iter().any(is_wanted), "{place:?} is not what was asked for: {self:#?}");
+                assert!(events.iter().any(is_wanted), "{place:?} matches no filter of the client: {self:#?}");
             }
             for gap in &received.gaps {
-                assert!(is_gap_allowed(*epoch_id, gap), "{gap:?} need not have been told: {self:#?}");
+                assert!(is_gap_allowed(*epoch_id, gap), "a router could have replayed {gap:?}: {self:#?}");
             }
         }
         self.check_losses(history, wants, may_lose, may_lack);
     }
 
-    /// What was dropped and conflated must be what is lacking, exactly, and there must be a reason for it.
+    /// Checks that the counts of dropped and conflated events in notices are exactly what the client lacks, and that each
+    /// notice has a reason.
     fn check_losses(
         &self,
         history: &BTreeMap<EpochId, Vec<StoredEvent>>,
@@ -117,9 +119,9 @@ impl SimClient {
         for notice in self.notices.iter().filter(|notice| notice.dropped + notice.conflated > 0) {
             losses += notice.dropped + notice.conflated;
             let code = NoticeCode::ALL.into_iter().find(|code| notice.code == code.as_str());
-            assert!(code.is_some_and(|code| may_lose(self, code)), "there is no reason for {notice:?}: {self:#?}");
+            assert!(code.is_some_and(|code| may_lose(self, code)), "nothing explains {notice:?}: {self:#?}");
         }
-        // What a client takes up again may be dropped again, or be given.
+        // After a resume, an event may be dropped again or be delivered, so the counts cannot be compared.
         let [promise] = &self.promises[..] else { return };
         if self.connections > 1 || self.connection.is_none() || !self.pasts.is_empty() || history.len() > 1 {
             return;
@@ -136,17 +138,17 @@ impl SimClient {
         let excused = lacking.iter().filter(|seq| may_lack(promise.epoch_id, **seq)).count() as u64;
         let lacking = lacking.len() as u64;
         let is_notified = losses <= lacking && lacking <= losses + excused;
-        assert!(is_notified, "{lacking} are lacking, and {losses} were told: {self:#?}");
+        assert!(is_notified, "{lacking} events are lacking, and notices count {losses}: {self:#?}");
     }
 
-    /// What is new comes at once from now on.
+    /// No backfill delays new events from now on.
     pub(super) fn serve_from(&mut self, now: Millis) {
         if let Some(connection) = &mut self.connection {
             connection.served_since = now;
         }
     }
 
-    /// In quiet an event comes soon after it was stored.
+    /// Without faults, an event must arrive within a bound after it was stored.
     pub(super) fn check_delay(&self, event: &ReceivedEvent, facts: &ClusterFacts) {
         let (Some(most), Some(connection), Some(position)) = (facts.delay, &self.connection, &self.position) else {
             return;
@@ -154,12 +156,12 @@ impl SimClient {
         if self.was_slow || self.is_catching_up || self.past.is_some() {
             return;
         }
-        let stored = facts.stored(position.epoch_id, event.seq).expect("what comes was stored");
+        let stored = facts.stored(position.epoch_id, event.seq).expect("an event that arrives was stored");
         let took = facts.now.since(stored.max(connection.served_since));
         assert!(took <= most, "{event:?} takes {took} ms: {self:#?}");
     }
 
-    /// An outage of the cluster and its end are told in turn.
+    /// Notices of an outage and of its end must alternate.
     pub(super) fn check_upstream_notice(&mut self, notice: &Notice) {
         let lost = notice.code == NoticeCode::UpstreamLost.as_str();
         if !lost && notice.code != NoticeCode::UpstreamRestored.as_str() {
@@ -167,11 +169,12 @@ impl SimClient {
         }
         let Some(connection) = &mut self.connection else { return };
         let knew = std::mem::replace(&mut connection.outage_notified, lost);
-        assert_ne!(knew, lost, "{notice:?} comes twice, or without the one before: {self:#?}");
+        assert_ne!(knew, lost, "{notice:?} comes twice, or without the other before it: {self:#?}");
     }
 
-    /// What a client that takes all that comes knows of an outage at this gateway. Before its welcome it may be
-    /// notified a little later; one that is sent away soon need not be.
+    /// Whether a client of this gateway was notified of an outage; `None` if it need not know yet. A new client may be
+    /// notified a little later, and at a gateway that drains only after its welcome. A slow client may not have read the
+    /// notice yet.
     fn outage_notified_at(&self, gateway: usize, (now, thawed_at, drains): (Millis, Millis, bool)) -> Option<bool> {
         let here = |connection: &&ClientConnection| {
             let waited = now.since(connection.since.max(thawed_at));
@@ -187,18 +190,18 @@ impl SimClient {
 }
 
 impl Received {
-    /// Whether this was given, or told as missing.
+    /// Whether the client got this event, or a notice that it lacks it.
     fn knows(&self, partition: Partition, seq: Seq) -> bool {
         self.events.contains(&(partition, seq)) || self.is_notified(partition, seq)
     }
 
-    /// Whether this was given, or lies in a gap.
+    /// Whether the client got this event, or it is in a gap.
     fn is_given_or_in_gap(&self, partition: Partition, seq: Seq) -> bool {
         let in_gap = |gap: &Gap| gap.p == partition && gap.from < seq && seq <= gap.to;
         self.events.contains(&(partition, seq)) || self.gaps.iter().any(in_gap)
     }
 
-    /// Whether this was told as missing.
+    /// Whether the client was notified that it lacks this event.
     fn is_notified(&self, partition: Partition, seq: Seq) -> bool {
         let in_gap = |gap: &Gap| gap.p == partition && gap.from < seq && seq <= gap.to;
         let is_dropped = |range: &Range| range.p == partition && range.first <= seq && seq <= range.last;
@@ -207,7 +210,7 @@ impl Received {
 }
 
 impl SimCluster {
-    /// Either all clients of a gateway know of an outage or none, no matter when they connected.
+    /// Either all clients of a gateway were notified of an outage or none, no matter when they connected.
     pub(super) fn check_outage(&self, gateway: usize) {
         if self.gateways[gateway].is_frozen {
             return;

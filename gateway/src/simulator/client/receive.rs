@@ -15,14 +15,14 @@ use super::facts::ClusterFacts;
 use super::{ClientConnection, ClientRequest, LogEntry, MAY_CLOSE, PastRequest, Promise, SimClient, TOKEN_EXPIRED};
 
 impl SimClient {
-    /// Takes in what has come. Returns whether anything has.
+    /// Receives the frames that have arrived. Returns whether there were any.
     pub(super) fn receive(&mut self, facts: &ClusterFacts) -> bool {
         let mut has_received = false;
         while let Some(connection) = &self.connection {
             let Some(frame) = connection.socket.borrow_mut().receive() else { break };
             has_received = true;
             let frame = Bytes::from(frame);
-            trace::line(|| format!("{} hears {:?}", self.name(), LogEntry::Frame(frame.clone())));
+            trace::line(|| format!("{} receives {:?}", self.name(), LogEntry::Frame(frame.clone())));
             self.log.push(LogEntry::Frame(frame.clone()));
             let messages = ServerMessage::parse(&frame, Encoding::Json).expect("a frame can be read");
             let is_early = messages.first() == Some(&ServerMessage::Early);
@@ -35,7 +35,6 @@ impl SimClient {
             has_received = true;
             trace::line(|| format!("{} is closed with {code}", self.name()));
             self.log.push(LogEntry::Closed(code));
-            // What a client that does nothing wrong may be closed with, which all ask it to come back.
             let has_token = self.connection.as_ref().is_some_and(|connection| connection.has_token);
             let may_close = MAY_CLOSE.contains(&code) || has_token && code == TOKEN_EXPIRED;
             assert!(may_close, "closed with {code}: {self:#?}");
@@ -47,6 +46,7 @@ impl SimClient {
         has_received
     }
 
+    /// Processes one message of a frame.
     fn receive_message(&mut self, message: ServerMessage, is_early: bool, facts: &ClusterFacts) {
         match message {
             ServerMessage::Welcome(_) => {
@@ -83,8 +83,8 @@ impl SimClient {
                 self.receive_event(&event, is_early);
             }
             ServerMessage::Gap(gap) => {
-                let epoch_id = self.position.as_ref().expect("gaps come behind an answer").epoch_id;
-                // An epoch of the stream ends there: up to there everything was given or told.
+                let epoch_id = self.position.as_ref().expect("gaps come after an answer").epoch_id;
+                // The epoch ends at `gap.from`. Up to there the client has all events, or notices of them.
                 let promise = self.promises.last_mut().filter(|_| self.is_promised && !self.is_catching_up);
                 if let Some(promise) = promise.filter(|_| gap.reason == "reset") {
                     promise.end[usize::from(gap.p.0)] = gap.from;
@@ -98,7 +98,7 @@ impl SimClient {
                 }
                 self.notices.push(notice);
             }
-            // It comes back later, at some gateway.
+            // The client connects again later, to some gateway.
             ServerMessage::Error(error) if self.may_refuse(&error, facts) => self.disconnect(),
             ServerMessage::Error(error) => panic!("refused: {error:?}: {self:#?}"),
             ServerMessage::Early | ServerMessage::Goaway(_) | ServerMessage::Pong(_) => {}
@@ -106,7 +106,8 @@ impl SimClient {
         }
     }
 
-    /// Whether a client that does nothing wrong may be refused: it is further than a gateway that has lost its cluster.
+    /// Whether a client that keeps to the protocol may be refused: its position is beyond the coverage of a gateway that
+    /// has lost its cluster or lags.
     fn may_refuse(&self, error: &ServerError, facts: &ClusterFacts) -> bool {
         let is_resume = |connection: &ClientConnection| {
             matches!(connection.asked[..], [ClientRequest::Resume | ClientRequest::ResumeHere(..), ..])
@@ -115,6 +116,7 @@ impl SimClient {
             && (error.code == ErrorCode::Unavailable.code() || facts.is_tight && error.msg.contains("beyond the end"))
     }
 
+    /// Processes the answer to a request.
     fn receive_answer(&mut self, asked: &ClientRequest, position: &str, facts: &ClusterFacts) {
         match asked {
             ClientRequest::Resume => {
@@ -123,7 +125,7 @@ impl SimClient {
                 self.update_position(position, facts, true);
             }
             ClientRequest::ResumeHere(filter, from) => {
-                // What came while it was on its way comes again, in order.
+                // Events after the position of the resume come again, in order.
                 let received = self.received.get(&from.epoch_id).into_iter().flat_map(|received| &received.events);
                 self.may_come_again.extend(received.filter(|(p, seq)| *seq > from.seqs[usize::from(p.0)]));
                 self.order.clear();
@@ -137,13 +139,13 @@ impl SimClient {
                 self.update_position(position, facts, false);
                 self.abandon_past();
                 let at = self.position.clone().expect("an answer has a position");
-                // Where something waits for the client, its position lies further back than what is new begins.
+                // If events wait for the client, its position is before the first new event of the subscription.
                 let (was_slow, is_new) = self.connection.as_ref().map_or((false, true), |at| (at.was_slow, at.is_new));
                 let may_wait = self.is_catching_up || self.past.is_some() || was_slow || facts.has_burst;
                 let waits = may_wait && !is_new;
                 let (epoch_id, end) = (at.epoch_id, at.seqs);
                 let start = if waits { facts.ends(epoch_id) } else { end.clone() };
-                // A client that does not resume may be at a gateway that lags behind the former one.
+                // A client that does not resume may have connected to a gateway that lags behind the former one.
                 if self.connection.as_mut().is_some_and(|connection| std::mem::take(&mut connection.is_new)) {
                     let given = self.received.get(&epoch_id).into_iter().flat_map(|received| &received.events);
                     self.may_come_again.extend(given.filter(|(p, seq)| *seq > end[usize::from(p.0)]));
@@ -172,19 +174,20 @@ impl SimClient {
         }
     }
 
-    /// The subscription whose past is on its way has ended.
+    /// The subscription with `since` ends before its backfill does.
     fn abandon_past(&mut self) {
         self.past.iter_mut().for_each(|past| past.is_wanted = false);
     }
 
-    /// It has been given or told everything up to here. `is_resume` is whether that was where an earlier connection was.
+    /// The client has all events, or notices of them, up to a position. `is_resume` says whether this position continues
+    /// that of an earlier connection.
     fn update_position(&mut self, position: &str, facts: &ClusterFacts, is_resume: bool) {
         let position = Position::from_str(position).expect("a position can be read");
         self.seen.retain(|partition, seq| *seq > position.seqs[usize::from(partition.0)]);
         let former = self.position.as_ref().map(|position| position.epoch_id);
         let former = former.filter(|former| *former != position.epoch_id);
         if let (Some(past), Some(former)) = (&mut self.past, former) {
-            // Of that only what the new epoch keeps can come.
+            // Only earlier events that the new epoch keeps can still come.
             let kept = facts.epochs[&position.epoch_id].common_through(former).unwrap_or_default();
             past.latest.iter_mut().for_each(|most| *most = kept.min(*most));
         }
@@ -192,12 +195,12 @@ impl SimClient {
         if let Some(promise) = promise {
             if promise.epoch_id == position.epoch_id {
                 let moves_back = position.seqs.iter().zip(&promise.end).any(|(now, before)| now < before);
-                assert!(!moves_back, "a position moves back to {position}: {self:#?}");
+                assert!(!moves_back, "the position moves back to {position}: {self:#?}");
             } else {
                 let epoch = facts.epochs[&position.epoch_id];
-                // A live session gets the new epoch. One that resumes also gets what is left of the former.
+                // A live session gets the new epoch. One that resumes also gets what the new epoch keeps of the former.
                 let kept = epoch.common_through(promise.epoch_id).filter(|_| is_resume);
-                // A position that is held back for what was given up lies before where the promise begins.
+                // A position that was held back for a former subscription may be before the start of the promise.
                 let reached = promise.end.iter().zip(&promise.start).map(|(end, start)| *end.max(start));
                 let begin = |seq: Seq| kept.map_or(epoch.before, |kept| kept.min(seq));
                 let start: Vec<Seq> = reached.map(begin).collect();
@@ -214,27 +217,28 @@ impl SimClient {
         self.position = Some(position);
     }
 
-    /// Sequences mean other events from now on.
+    /// A new epoch begins, in which sequences mean other events.
     fn begin_epoch(&mut self, epoch_id: EpochId) {
         self.seen.clear();
         self.early.clear();
-        // A session at a gateway that did not know this epoch yet gets it again, from its beginning.
+        // A session may get an epoch again from its beginning, at a gateway that did not know the epoch yet.
         self.may_come_again = self.received.get(&epoch_id).map(|received| received.events.clone()).unwrap_or_default();
         self.order.clear();
     }
 
+    /// Records an event, which must be new or may come again, and must come in order.
     fn receive_event(&mut self, event: &ReceivedEvent, is_early: bool) {
         let place = (event.p, event.seq);
-        let epoch_id = self.position.as_ref().expect("events come behind an answer").epoch_id;
+        let epoch_id = self.position.as_ref().expect("events come after an answer").epoch_id;
         let key = event.symbol.as_ref().map_or_else(|| format!("{:?}", event.key), ToString::to_string);
         let lane = (event.p, format!("{}/{key}", event.kind), format!("{:?}", event.priority));
-        // What is before a subscription is given beside all else, and once.
+        // Earlier events of a subscription with `since` come once, with an order of their own.
         let past = self.past.as_mut().filter(|past| is_early && event.seq <= past.latest[usize::from(event.p.0)]);
         if let Some(past) = past.filter(|past| !past.given.contains(&place)) {
             past.given.insert(place);
             self.early.insert(place);
             let before = past.order.insert(lane, event.seq);
-            assert!(before.is_none_or(|before| before < event.seq), "{place:?} comes behind {before:?}: {self:#?}");
+            assert!(before.is_none_or(|before| before < event.seq), "{place:?} comes after {before:?}: {self:#?}");
             return;
         }
         let is_new = self.received.entry(epoch_id).or_default().events.insert(place);
@@ -247,6 +251,6 @@ impl SimClient {
             *seen = event.seq.max(*seen);
         }
         let before = self.order.insert(lane, event.seq);
-        assert!(before.is_none_or(|before| before < event.seq), "{place:?} comes behind {before:?}: {self:#?}");
+        assert!(before.is_none_or(|before| before < event.seq), "{place:?} comes after {before:?}: {self:#?}");
     }
 }

@@ -67,7 +67,7 @@ impl SimCluster {
         }
         // Where routers keep little interest, that of a gateway could stay too large.
         if self.interest_limits.gateway_bytes < TableLimits::default().gateway_bytes {
-            self.clients.iter_mut().for_each(SimClient::want_less);
+            self.clients.iter_mut().for_each(SimClient::replace_large_filter);
         }
         self.wake_all();
         if newcomers {

@@ -1,4 +1,4 @@
-//! What strangers say, by number, and what docs/protocol.md says of it.
+//! The frames of strangers, by number, and the codes of the answers that docs/protocol.md allows.
 
 use serde_json::{Value, json};
 use tickwire_core::ids::{EpochId, Seq};
@@ -7,10 +7,10 @@ use tickwire_core::protocol::position::Position;
 
 use crate::simulator::socket::ClientMessage;
 
-/// How many sorts there are.
+/// How many kinds of frames there are.
 pub(in super::super) const KINDS: u8 = 36;
 
-/// Stands for an answer that is no error.
+/// The code that stands for an answer without an error.
 pub(super) const OK: u16 = 0;
 
 const BAD_FRAME: u16 = 400;
@@ -20,7 +20,7 @@ const UNKNOWN_ACTION: &[u16] = &[411];
 const UNKNOWN_SUBSCRIPTION: &[u16] = &[412, 503];
 const BAD_FIELD: &[u16] = &[415];
 const FRAME_TOO_LARGE: u16 = 417;
-/// There may be too many subscriptions, or requests that wait.
+/// The client may have too many subscriptions, or too many requests may wait.
 const SUBSCRIBES: &[u16] = &[OK, 414, 503];
 const FILTER_BUDGET: &[u16] = &[414, 416];
 const RESUMES: &[u16] = &[OK, 413, 415, 503];
@@ -28,28 +28,28 @@ const RESUMES_LATE: &[u16] = &[413, 415, 503];
 const LISTS: &[u16] = &[OK, 503];
 const AUTHENTICATES: &[u16] = &[402, 403];
 
-/// So many symbols are more than `gateway.max_symbols`, and two lists of so many texts are more than
+/// A number of symbols above `gateway.max_symbols`, and a number of texts of which two lists exceed
 /// `gateway.max_filter_bytes`.
 const MANY_SYMBOLS: usize = 501;
 const MANY_TEXTS: usize = 1_000;
 
-/// Further than `gateway.replay_range` beyond the end.
+/// How far a position is beyond the end: further than `gateway.replay_range`.
 const FAR: u64 = 10_000_000;
 
-/// What a stranger does: a frame, and what it gets, or an end.
+/// What a stranger does: it sends a frame that gets certain answers, or ends the connection.
 #[derive(Debug)]
 pub(super) enum StrangerAction {
-    /// One whose answer names it.
+    /// A frame whose answer has its id.
     WithId { text: String, codes: &'static [u16] },
-    /// One whose error has no id.
+    /// A frame whose error has no id.
     WithoutId(ClientMessage, u16),
-    /// What WebSocket does not allow, or too large a message.
+    /// A violation of the WebSocket protocol, or a message that is too large for it.
     Breach(CloseCode),
-    /// The connection ends in the middle of a frame.
+    /// The stranger ends the connection without a close frame.
     Leave,
 }
 
-/// How often a frame is said: what is cheap and allowed comes in floods.
+/// How often a frame is sent. Frames that are cheap and allowed are sent as a flood.
 pub(super) fn times(kind: u8, times: u8) -> u32 {
     match kind {
         0..=3 => u32::from(times) * 10,
@@ -58,7 +58,7 @@ pub(super) fn times(kind: u8, times: u8) -> u32 {
     }
 }
 
-/// The frame of a kind. `at` is a position that it was told, `is_subscribed` whether a resume comes too late.
+/// The frame of a kind. `at` is a position that the stranger got. `is_subscribed` says whether a resume comes too late.
 pub(super) fn frame(kind: u8, id: u64, at: &Position, is_subscribed: bool) -> StrangerAction {
     let named = |frame: Value, codes| {
         let mut frame = frame;
