@@ -269,8 +269,8 @@ impl SimCluster {
         self.run_for(STEP);
     }
 
-    /// A client subscribes with `since`, `ago` milliseconds before now: as a time of day, or as a number of whole seconds.
-    /// Seconds count from the time at which the gateway reads the frame, by the clock of the gateway's host.
+    /// A client subscribes with `since`, `ago` milliseconds before now: as a time of day, or as a number of whole
+    /// seconds. Seconds count from the time at which the gateway reads the frame, by the clock of its host.
     fn look_back(&mut self, (session, filter): (u8, u8), ago: u64, in_seconds: bool) {
         let Some(at) = self.wanted_client(session) else { return };
         let gateway = self.clients[at].gateway().map(|gateway| &self.gateways[gateway]);
@@ -295,9 +295,9 @@ impl SimCluster {
         }
     }
 
-    /// How long an event may take to reach a client without faults, in milliseconds. If a partition changes its owner, the
-    /// new owner starts at a checkpoint. The gateway may then ask for a gap. The windows of router and session come after
-    /// that.
+    /// How long an event may take to reach a client without faults, in milliseconds. If a partition changes its owner,
+    /// the new owner starts at a checkpoint. The gateway may then ask for a gap. The windows of router and session come
+    /// after that.
     pub(super) fn delay(&self) -> Option<u64> {
         let (router, gateway) = (&self.config.router, &self.config.gateway);
         let handover = router.checkpoint_interval + router.flush_window;

@@ -1,4 +1,4 @@
-//! The gateways: shipped edges and shards.
+//! The gateways: the production edge and shards.
 
 mod turns;
 
@@ -36,51 +36,52 @@ const SHARDS: u16 = 2;
 
 pub(super) struct SimGateway {
     pub(super) node: NodeRef,
+    /// Whether its process does not run. Messages to it are lost.
     pub(super) is_down: bool,
-    /// When it next has something to do, on the clock of the world.
+    /// The simulated time of its next turn.
     pub(super) due: Millis,
-    /// What its clock shows beside that of the world.
+    /// How far its monotonic clock is ahead of the simulated time, in milliseconds.
     offset: u64,
     /// How far its time of day is ahead of the true one, in milliseconds.
     pub(super) ahead: i64,
     /// Whether it has no connection to NATS.
     pub(super) is_cut: bool,
-    /// Its process is stopped: it does nothing, and what is sent to it waits.
+    /// Whether its process is stopped: it does nothing, and messages to it wait.
     pub(super) is_frozen: bool,
-    /// When it last went on after that.
+    /// When its process last continued after that.
     pub(super) thawed_at: Millis,
-    /// Until when it drains, if it does.
+    /// The deadline of its drain, if it drains.
     pub(super) drains_until: Option<Millis>,
     pub(super) edge: Edge,
-    /// The times that are searched for, and until when.
+    /// The searches for a time that are under way, and their deadlines.
     searches: BTreeMap<Timestamp, Millis>,
-    /// Those of them that have yet to be sent.
+    /// The searches that are not sent yet.
     new_searches: Vec<Timestamp>,
-    /// The snapshots that are to be sent.
+    /// The snapshots that are not sent yet.
     snapshots: Vec<Snapshot>,
     shards: Vec<SimShard>,
     requests: Receiver<ToEdge>,
     pub(super) inputs: EdgeInputs,
     readiness: Readiness,
     bounds: MemoryBounds,
-    /// What its cohorts have asked for, each with its number.
+    /// The requests for replays that its cohorts have sent, each with the number of its cohort.
     pub(super) cohort_asks: Vec<(u64, ReplayRequest)>,
 }
 
-/// What may be held, in bytes.
+/// The bounds of memory, in bytes.
 #[derive(Clone, Copy, Debug)]
 struct MemoryBounds {
     hold_bytes: usize,
     shard_bytes: usize,
 }
 
-/// The whole interest of a gateway for a router.
+/// A snapshot of a gateway's interest for a router.
 struct Snapshot {
     router: usize,
     parts: Vec<SnapshotPart>,
 }
 
-/// A shard and what its driver keeps.
+/// A shard, and the state that its driver keeps.
 struct SimShard {
     shard: Shard<GatewaySocket>,
     inbox: Receiver<ToShard>,
@@ -89,7 +90,7 @@ struct SimShard {
     watched: Vec<u64>,
     /// The sockets that the runtime has not polled yet.
     new_sockets: Vec<ClientSocket>,
-    /// The clients whose handshakes are done, and that the shard has not taken.
+    /// The clients whose handshakes are done, and that the shard does not have yet.
     arriving: Vec<(Identity, ClientSocket)>,
 }
 
@@ -154,25 +155,25 @@ impl SimGateway {
         !self.is_down && !self.is_frozen
     }
 
-    /// Sends its clients away, and takes no more.
+    /// Begins to drain: it asks its sessions to connect elsewhere.
     pub(super) fn drain(&mut self, now: Millis) {
         let now = now.plus(self.offset);
         self.due = AT_ONCE;
         self.shards.iter_mut().for_each(|input| input.shard.drain(now));
     }
 
-    /// Whether it has no session any more.
+    /// Whether it has no sessions left.
     pub(super) fn is_drained(&self) -> bool {
         self.shards.iter().all(|input| input.shard.is_empty() && input.arriving.is_empty())
     }
 
-    /// Whether it would be sent new clients; if not, what it tells an operator.
+    /// Whether its readiness check passes; if not, its report.
     pub(super) fn is_ready(&self) -> Result<(), String> {
         let report = self.readiness.report(false);
         if report.ready { Ok(()) } else { Err(format!("{report:?}")) }
     }
 
-    /// A client has connected.
+    /// Takes a new connection of a client.
     pub(super) fn accept(&mut self, identity: Identity, socket: &ClientSocket) {
         let shard = shard_of(&identity.user, self.shards.len());
         self.due = AT_ONCE;
@@ -180,7 +181,7 @@ impl SimGateway {
     }
 }
 
-/// The configuration that ships, with what a plan chooses.
+/// The default configuration, with the values that a plan chooses.
 pub(super) fn config(choose: impl FnOnce(&mut Config)) -> Config {
     static SHIPPED: LazyLock<Config> = LazyLock::new(|| Config::load(&LoadOptions::default()).unwrap());
     let mut config = SHIPPED.clone();
@@ -189,12 +190,12 @@ pub(super) fn config(choose: impl FnOnce(&mut Config)) -> Config {
     config
 }
 
-/// A place among the sessions of a gateway.
+/// The permit of a session, which gateways limit in number.
 fn connection_permit() -> OwnedSemaphorePermit {
     Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap()
 }
 
-/// Who a client is, and when its token expires.
+/// The identity of a client whose token expires at `expires`.
 pub(super) fn identity(user: &UserId, expires: Option<Duration>) -> Identity {
     Identity { user: user.clone(), plan: None, weight: USUAL_WEIGHT, expires }
 }
@@ -223,7 +224,7 @@ impl SimCluster {
         gateway.due = gateway.next_turn();
     }
 
-    /// A gateway sends something.
+    /// Sends a message of a gateway's edge.
     fn send_outgoing(&mut self, from: usize, Outgoing { subject, reply, payload, ask }: Outgoing) {
         let gateway = &mut self.gateways[from];
         if gateway.is_cut {
@@ -233,17 +234,17 @@ impl SimCluster {
             return;
         }
         if let Some(reply) = reply {
-            let ask = names::parse_replayed(&reply).expect("answers go to where asks are known");
+            let ask = names::parse_replayed(&reply).expect("an answer is addressed to its ask");
             let to = (0..NODES).find(|router| {
                 let node = &self.routers[*router].node;
                 *subject == names::replay_of(node.id.as_str(), &node.nonce.to_string())
             });
-            // Any router that is connected, of NATS's choosing, or one by name.
+            // The ask names a router, or NATS chooses one that is connected.
             let connected: Vec<usize> = (0..NODES).filter(|router| self.routers[*router].serves_replays()).collect();
             let is_any = subject == names::REPLAY && !connected.is_empty();
             let to = to.filter(|router| connected.contains(router));
             let to = to.or_else(|| is_any.then(|| connected[self.network.random(connected.len() as u64) as usize]));
-            let request: ReplayRequest = wire::decode(&payload).expect("what a gateway asks can be read");
+            let request: ReplayRequest = wire::decode(&payload).expect("a request can be decoded");
             if Cohorts::is_cohort_ask(ask) {
                 gateway.cohort_asks.push((ask >> ASK_BITS, request.clone()));
             }
@@ -267,7 +268,7 @@ impl SimCluster {
         }
     }
 
-    /// Something has come for a gateway.
+    /// Delivers an input to a gateway, if messages reach it.
     pub(super) fn deliver(&mut self, node: &NodeRef, deliver: impl FnOnce(&mut EdgeInputs)) {
         if let Some(gateway) = self.gateways.iter_mut().find(|gateway| gateway.is_reachable_as(node)) {
             gateway.due = AT_ONCE;
@@ -275,7 +276,7 @@ impl SimCluster {
         }
     }
 
-    /// NATS says where a time stands.
+    /// A gateway receives the answer to its search for a time.
     pub(super) fn receive_found(&mut self, node: &NodeRef, time: Timestamp, seq: Option<Seq>) {
         let gateway = self.gateways.iter_mut().find(|gateway| gateway.is_reachable_as(node));
         if gateway.is_some_and(|gateway| gateway.searches.remove(&time).is_some()) {
@@ -283,7 +284,7 @@ impl SimCluster {
         }
     }
 
-    /// A gateway loses its connection to NATS, or has it again.
+    /// Cuts a gateway's connection to NATS, or restores it.
     pub(super) fn cut(&mut self, number: usize) {
         let gateway = &mut self.gateways[number];
         gateway.is_cut = !gateway.is_cut;

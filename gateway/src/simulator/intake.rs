@@ -1,4 +1,4 @@
-//! What routers read: shipped intakes, and consumers of the stream, which lag, fail, fall silent and lose messages.
+//! The production intakes, and consumers of the stream that lag, fail, fall silent and lose messages.
 
 mod consumer;
 
@@ -16,78 +16,81 @@ use tickwire_router_node::decisions::{
 
 use super::cluster::{SimCluster, StoredEvent};
 
-/// How many messages come of a consumer at a time at most, and how many are counted: more than any intake asks for.
+/// The most messages that a consumer delivers at a time, and the most that it counts as pending.
 const BATCH: u64 = 4;
 const MAX_PENDING: usize = 20;
 
-/// The interval of a consumer's idle heartbeats, and after how long a silence it is given up, in milliseconds.
+/// The interval of a consumer's idle heartbeats, and the silence after which it counts as broken, in milliseconds.
 const HEARTBEAT: u64 = CONSUMER_HEARTBEAT.as_millis() as u64;
 const SILENCE: u64 = CONSUMER_SILENCE.as_millis() as u64;
 
-/// How long anything that is asked takes at most, when nodes fail, in milliseconds.
+/// How long an answer to a router takes at most where nodes fail, in milliseconds.
 pub(super) const MAX_ANSWER_DELAY: u64 = 60;
 
-/// Of so many questions one is not answered, when nodes fail.
+/// Where nodes fail, one in this many questions is not answered.
 const UNANSWERED: u64 = 40;
 
-/// How many outputs an intake may have at one moment. A burst of events needs several for each message.
+/// The most outputs that an intake may have at one simulated time. A burst of events needs several for each message.
 const TURNS: usize = 4_000;
 
-/// What happens to the consumers of a router.
+/// A fault of the consumers of a router.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) enum Fault {
-    /// They say nothing any more.
+    /// They send nothing any more.
     Silent,
-    /// Their server says that they are gone.
+    /// Their server ends them.
     Ended,
-    /// They deliver nothing for so long.
+    /// They deliver nothing for this many milliseconds.
     Late(u64),
-    /// No other one can be made, so many times.
+    /// They end, and this many requests for new ones are refused.
     Refused(u8),
-    /// The router loses its connection to NATS, and has it again.
+    /// They end, since the router's connection to NATS is lost and restored at once.
     Cut,
 }
 
-/// An intake, and what it waits for.
+/// An intake, and the output that it waits for.
 pub(super) struct SimIntake {
     intake: Intake,
     partition: Option<Partition>,
     epoch_id: EpochId,
-    /// What is under way, and when it is over.
+    /// The output that is under way, and when it is done.
     under_way: Option<(IntakeOutput, Millis)>,
-    /// When it began.
+    /// When the output began.
     since: Millis,
     consumer: Option<Consumer>,
-    /// NATS was away, which it has not heard of.
+    /// Whether the connection to NATS was lost and restored, and the intake has not processed that yet.
     was_disconnected: bool,
-    /// Up to where it has told the engine.
+    /// The sequence up to which it has reported to the engine.
     reported: Seq,
 }
 
-/// A consumer of one partition, which reads the copy that a server has.
+/// A consumer of one partition. It reads the copy of the stream on one server.
 struct Consumer {
     server: usize,
     /// The number of the server start in which it was created. A later start ends it.
     start: u64,
+    /// The last sequence that it has delivered or passed.
     cursor: Seq,
+    /// How many messages it has delivered.
     number: u64,
-    /// Since when it has delivered everything, and until when that is sure.
+    /// Since when it has delivered everything, and the last time at which that was still true.
     idle_since: Option<Millis>,
     idle_at: Option<Millis>,
-    /// When a message of it was lost on its way, and nothing came behind that.
+    /// When its last message was lost, if no message came after that.
     lost_at: Option<Millis>,
-    /// Since when it says nothing.
+    /// Since when it sends nothing.
     silent_since: Option<Millis>,
     is_ended: bool,
+    /// It delivers nothing before this.
     held_until: Millis,
 }
 
-/// What a consumer has for its reader.
+/// What a consumer has for its intake.
 enum ConsumerOutput {
-    /// Messages, and when it last said that it had delivered everything.
+    /// Messages, and the time of its last idle heartbeat.
     Messages(Option<Millis>, Vec<(ConsumerDelivery, StoredEvent)>),
     Trouble(IntakeTrouble),
-    /// Nothing until then.
+    /// Nothing before this time.
     Nothing(Millis),
 }
 
@@ -111,16 +114,16 @@ impl SimIntake {
         }
     }
 
-    /// NATS was away.
+    /// The connection to NATS was lost and restored.
     pub(super) fn reconnect(&mut self) {
         self.was_disconnected = true;
-        // Whatever it waits for may be over.
+        // What it waits for may be over now.
         if let Some((_, until)) = &mut self.under_way {
             *until = Millis(0);
         }
     }
 
-    /// Something happens to its consumer.
+    /// Inflicts a fault on its consumer.
     pub(super) fn disturb(&mut self, now: Millis, fault: Fault) {
         let Some(consumer) = &mut self.consumer else { return };
         match fault {
@@ -131,14 +134,14 @@ impl SimIntake {
         }
     }
 
-    /// When something is due next.
+    /// When it is due next.
     pub(super) fn due(&self) -> Millis {
         self.under_way.as_ref().map_or(Millis(0), |(_, until)| *until)
     }
 }
 
 impl SimCluster {
-    /// Gives an intake its turns. Returns whether it has done anything.
+    /// Gives an intake its turns. Returns whether it did anything.
     pub(super) fn turn_intake(&mut self, number: usize, tenure: Tenure, now: Millis) -> bool {
         let Some(mut reader) = self.routers[number].intakes.remove(&tenure) else { return false };
         let mut is_busy = false;
@@ -146,7 +149,7 @@ impl SimCluster {
             let (output, until) = match reader.under_way.take() {
                 Some(under_way) => under_way,
                 None => {
-                    let output = reader.intake.next_output().expect("an intake waits for something");
+                    let output = reader.intake.next_output().expect("an intake has an output");
                     reader.since = now;
                     let until = self.until(now, &output);
                     (output, until)
@@ -160,10 +163,10 @@ impl SimCluster {
             }
             is_busy = true;
         }
-        panic!("an intake is busy for ever: {:#?}", reader.intake);
+        panic!("an intake never runs out of work: {:#?}", reader.intake);
     }
 
-    /// When something is over that an intake wants done.
+    /// When an output of an intake is done.
     fn until(&mut self, now: Millis, output: &IntakeOutput) -> Millis {
         match output {
             IntakeOutput::Read | IntakeOutput::Report(_) | IntakeOutput::Close => now,
@@ -173,7 +176,7 @@ impl SimCluster {
         }
     }
 
-    /// Does what an intake wants done, if that is over by now. If not, it is returned.
+    /// Completes an output of an intake, or returns it if it is not done yet.
     fn perform_for(
         &mut self,
         number: usize,
@@ -193,7 +196,7 @@ impl SimCluster {
                 self.check_dead_letters(reader, &what);
                 self.routers[number].report(IntakeReport { tenure, what });
             }
-            // Without a connection it is tried again.
+            // Without a connection the driver tries again.
             IntakeOutput::Post(_) if self.routers[number].is_cut => return Some((output, now.plus(MAX_ANSWER_DELAY))),
             IntakeOutput::Post(dead_letters) => {
                 let epoch = reader.epoch_id;
@@ -209,7 +212,7 @@ impl SimCluster {
         None
     }
 
-    /// Answers what an intake asks of the stream, or does not.
+    /// Gives an intake the stream's answer to a question, or a failure.
     fn answer(&mut self, number: usize, reader: &mut SimIntake, question: IntakeOutput) {
         let failure = self.is_unanswered(number).then(|| "no answer".to_owned());
         let partition = reader.partition;
@@ -243,11 +246,12 @@ impl SimCluster {
         }
     }
 
-    /// Whether what a router asks just now is not answered.
+    /// Whether a question of a router gets no answer.
     pub(super) fn is_unanswered(&mut self, number: usize) -> bool {
         self.routers[number].is_cut || self.failing && self.network.random(UNANSWERED) == 0
     }
 
+    /// Opens a consumer for an intake.
     fn open(
         &mut self,
         number: usize,
@@ -282,7 +286,7 @@ impl SimCluster {
         Ok(Opened { pending, server: name })
     }
 
-    /// An intake waits for messages. Returns what it waits for still.
+    /// Gives an intake what its consumer delivers. Returns the output if the intake must wait.
     fn read(&mut self, number: usize, reader: &mut SimIntake, now: Millis) -> Option<(IntakeOutput, Millis)> {
         if std::mem::take(&mut reader.was_disconnected) {
             reader.intake.reconnected();
@@ -302,7 +306,7 @@ impl SimCluster {
         }
     }
 
-    /// Before the engine hears of anything behind a message that is no event, that is a dead letter.
+    /// A message that is no event must be stored as a dead letter before the intake reports anything after it.
     fn check_dead_letters(&self, reader: &mut SimIntake, what: &IntakeEvent) {
         let through = match what {
             IntakeEvent::Events { through, .. } => *through,
@@ -313,18 +317,21 @@ impl SimCluster {
         if reader.epoch_id != self.epoch.epoch_id {
             return;
         }
-        // Where the stream has lost something another message may stand now than the one that was read.
+        // If the stream has lost messages, their sequences may have other messages than those that the intake read.
         let end = self.stream.unchanged_through.map_or(through, |end| end.min(through));
         let reported = self.readable(after).take_while(|stored| stored.seq <= end);
         for StoredEvent { seq, .. } in
             reported.filter(|one| one.is_unreadable && Some(one.partition) == reader.partition)
         {
-            assert!(self.dead_letters.contains(&(reader.epoch_id, *seq)), "{seq} is no event, and no dead letter");
+            assert!(
+                self.dead_letters.contains(&(reader.epoch_id, *seq)),
+                "{seq} is no event, and was not stored as a dead letter"
+            );
         }
     }
 }
 
-/// What a message holds, as the decoder would find.
+/// The content of a message, as the decoder would return it.
 fn content(stored: &StoredEvent) -> Content {
     let StoredEvent { seq, event, wire, is_heartbeat, is_unreadable, .. } = stored;
     if *is_unreadable {

@@ -1,4 +1,4 @@
-//! What happens in a run: a list of actions that proptest makes and shrinks.
+//! The plan of a run: settings, and a list of actions. Proptest draws plans at random and shrinks those that fail.
 
 mod random;
 mod scenes;
@@ -11,20 +11,20 @@ use super::intake::Fault;
 use random::{action, connect};
 use scenes::scene;
 
-/// The defaults. No run lasts long enough, or misses enough, to reach them.
+/// Values that have no effect, since no run reaches them: the defaults, and a long time for `give_up_after`.
 pub(super) const GIVE_UP_AFTER: u64 = 600_000;
 pub(super) const REPLAY_RANGE: u64 = 1_000_000;
 pub(super) const INTEREST_BYTES: usize = 4 << 20;
 const HOLD_BYTES: usize = 64 << 20;
 pub(super) const OUTBOX_BYTES: usize = 1 << 20;
 
-/// As a session, the client that came last.
+/// The number of a session that stands for the newest client.
 pub(super) const NEWEST: u8 = u8::MAX;
 
-/// One of so many places of a plan is a scene.
+/// One in this many places of a plan has a scene instead of an action.
 const SCENE_EVERY: u32 = 60;
 
-/// How much goes wrong.
+/// Which faults a test has.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Chaos {
     None,
@@ -41,30 +41,30 @@ impl Chaos {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Plan {
-    /// Nothing goes wrong: there must be no gap at all.
+    /// Whether the plan has no faults, so that no client may be notified of a gap.
     pub(super) quiet: bool,
-    /// Nodes fail as well, and answer wrongly.
+    /// Whether nodes fail, and answers are late, missing or outdated.
     pub(super) failing: bool,
-    /// A bit for each node that is not there at the start: routers, then gateways.
+    /// A bit for each node that is down at the start: routers, then gateways.
     pub(super) late: u8,
-    /// How long gateways ask for something in vain, in milliseconds.
+    /// How long gateways ask for a gap before they notify clients of it, in milliseconds.
     pub(super) give_up_after: u64,
-    /// What gateways hold behind gaps, in bytes.
+    /// How much gateways hold after gaps, in bytes.
     pub(super) hold_bytes: usize,
-    /// What may wait for a session, in bytes.
+    /// How much may wait for a session, in bytes.
     pub(super) outbox_bytes: usize,
     /// The longest range that gateways ask for.
     pub(super) replay_range: u64,
-    /// The most that routers hold of what a gateway wants, in bytes.
+    /// How much interest of a gateway routers keep, in bytes.
     pub(super) interest_bytes: usize,
     pub(super) seed: u64,
-    /// Of a hundred messages, how many are lost; as many are doubled.
+    /// The percentage of messages that are lost. The same percentage is duplicated.
     pub(super) loss: u32,
-    /// Whether messages overtake each other though none is lost.
+    /// Whether messages overtake each other even if none is lost.
     pub(super) delays: bool,
-    /// How long a router takes to read a range again, in milliseconds.
+    /// How long a pass of a router waits before it reads, in milliseconds.
     pub(super) reading: u64,
-    /// Whether new clients come all the time while faults end, so that interest never rests.
+    /// Whether new clients connect all the time while faults end, so that the interest keeps changing.
     pub(super) newcomers: bool,
     /// How many servers keep the stream.
     pub(super) copies: u8,
@@ -77,7 +77,7 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// How much interest routers hold. Where that is little, they measure it whenever it has changed.
+    /// How much interest routers keep. With a small limit, they measure the interest whenever it has changed.
     pub(super) fn interest_limits(&self) -> TableLimits {
         let shipped = TableLimits::default();
         let measured_bytes = shipped.measured_bytes.min(self.interest_bytes);
@@ -87,7 +87,7 @@ impl Plan {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Action {
-    /// Time goes on.
+    /// Time passes, in milliseconds.
     Pass(u64),
     /// A public event on symbol `0..4`, with a confidence in tenths.
     Publish {
@@ -98,13 +98,13 @@ pub(super) enum Action {
     Address {
         user: u8,
     },
-    /// So many public events on a symbol at once, in tens: more than a user's rate.
+    /// `tens * 10` public events on a symbol at once: more than the rate limit of a user lets through.
     Burst {
         symbol: u8,
         confidence: u8,
         tens: u8,
     },
-    /// A client that does what it should not says something so many times.
+    /// A hostile client sends a kind of frame several times.
     Stranger {
         stranger: u8,
         gateway: u8,
@@ -120,7 +120,7 @@ pub(super) enum Action {
         session: u8,
         filter: u8,
     },
-    /// A session subscribes, and wants what was stored in the last so many milliseconds: as a time, or in whole
+    /// A session subscribes with `since`, `ago` milliseconds before now: as a time of day, or as a number of whole
     /// seconds.
     LookBack {
         session: u8,
@@ -134,17 +134,17 @@ pub(super) enum Action {
     Unsubscribe {
         session: u8,
     },
-    /// A client's kernel takes so many bytes more, in tens, or all that comes.
+    /// The socket of a client takes `tens * 10` bytes more, or all.
     Room {
         session: u8,
         tens: Option<u8>,
     },
-    /// A session that is connected, or was, goes on at a gateway where it was.
+    /// A client disconnects, if it is connected, and resumes at a gateway.
     Resume {
         session: u8,
         gateway: u8,
     },
-    /// The same, and the client's kernel takes so many bytes, in tens.
+    /// A client resumes at a gateway, and its socket takes only `tens * 10` bytes.
     ResumeSlowly {
         session: u8,
         gateway: u8,
@@ -155,7 +155,7 @@ pub(super) enum Action {
         session: u8,
         filter: u8,
     },
-    /// Another router takes the lease, and neither it nor the owner knows.
+    /// A lease gets another router as its owner, and neither router knows.
     Usurp {
         partition: u8,
         to: u8,
@@ -174,20 +174,20 @@ pub(super) enum Action {
     RestartGateway {
         gateway: u8,
     },
-    /// A gateway loses its connection to NATS, or has it again.
+    /// A gateway loses its connection to NATS, or has it restored.
     Cut {
         gateway: u8,
     },
-    /// A router loses its connection to NATS, or has it again.
+    /// A router loses its connection to NATS, or has it restored.
     CutRouter {
         router: u8,
     },
-    /// The clock of a gateway's host is set so many seconds ahead of the time of day, or behind it.
+    /// The clock of a gateway's host is set ahead of the true time of day, or behind it.
     SetClock {
         gateway: u8,
         seconds: i8,
     },
-    /// A node ends, or one that is not there starts: routers `0..3`, gateways `3..6`.
+    /// A node stops, or one that is down starts: routers `0..3`, gateways `3..6`.
     Toggle {
         node: u8,
     },
@@ -199,7 +199,7 @@ pub(super) enum Action {
     LearnView {
         node: u8,
     },
-    /// The stream discards its oldest events, keeping this many.
+    /// Retention removes all but the last events of the stream, and those that are too young.
     Discard {
         keep: u8,
     },
@@ -207,28 +207,28 @@ pub(super) enum Action {
     Recreate {
         from: u8,
     },
-    /// The stream has lost so many of its last events, and gives their sequences again.
+    /// The stream loses its last events, and uses their sequences again.
     LoseTail {
         events: u8,
     },
-    /// The message that has this many after it is damaged.
+    /// The message that is this far before the last one is damaged.
     Damage {
         back: u8,
     },
-    /// A consumer drops a message on its way.
+    /// A consumer of a router loses the next message that it delivers.
     DropDelivery {
         router: u8,
     },
-    /// A server removes more than the others, keeping this many.
+    /// Retention removes more messages on one server than on others.
     DiscardCopy {
         server: u8,
         keep: u8,
     },
-    /// Another server leads the stream.
+    /// Another server becomes the leader of the stream.
     Lead {
         server: u8,
     },
-    /// Something happens to the consumers of a router.
+    /// The consumers of a router have a fault.
     Disturb {
         router: u8,
         fault: Fault,
@@ -237,7 +237,7 @@ pub(super) enum Action {
     Garble {
         symbol: u8,
     },
-    /// Someone tells a router that a gateway is further than it is.
+    /// A forged beat announces a revision to a router that the gateway does not have.
     Forge {
         router: u8,
         gateway: u8,
@@ -248,7 +248,7 @@ pub(super) enum Action {
 pub(super) fn plan(chaos: Chaos) -> impl Strategy<Value = Plan> {
     let network = matches!(chaos, Chaos::Network | Chaos::All);
     let loss = if network { (0..30u32).boxed() } else { Just(0).boxed() };
-    // All as shipped, or so tight that it matters.
+    // The defaults, or bounds that are so tight that runs reach them.
     let tight = chaos == Chaos::All;
     let range = if tight { prop_oneof![Just(REPLAY_RANGE), 3..30u64].boxed() } else { Just(REPLAY_RANGE).boxed() };
     let patience = if tight {
@@ -268,7 +268,7 @@ pub(super) fn plan(chaos: Chaos) -> impl Strategy<Value = Plan> {
     };
     let failing = chaos.fails_nodes();
     let late = if failing { prop_oneof![2 => Just(0), 1 => 0..64u8].boxed() } else { Just(0).boxed() };
-    // Usually fast. Sometimes so slow that the gateway has given up the request.
+    // Passes are usually fast, and sometimes so slow that the gateway no longer waits for the answer.
     let reading = prop_oneof![4 => Just(0), 4 => 0..500u64, 1 => 500..6_000u64];
     let reading = if network { reading.boxed() } else { Just(0).boxed() };
     let interest = if failing {
@@ -307,7 +307,7 @@ pub(super) fn plan(chaos: Chaos) -> impl Strategy<Value = Plan> {
                 loss,
                 delays,
                 reading,
-                // Each of them wants more.
+                // Each newcomer adds to the interest, which must not exceed a small limit.
                 newcomers: newcomers && interest_bytes == INTEREST_BYTES,
                 lasts,
                 copies,
@@ -318,7 +318,7 @@ pub(super) fn plan(chaos: Chaos) -> impl Strategy<Value = Plan> {
     )
 }
 
-/// What is done in a run: clients connect, and anything follows.
+/// The actions of a run: some clients connect first, and any actions follow.
 fn actions(chaos: Chaos) -> impl Strategy<Value = Vec<Action>> {
     let one = || action(chaos).prop_map(|action| vec![action]);
     let place = || match chaos.fails_nodes() {

@@ -1,4 +1,4 @@
-//! Replays: shipped queues and passes, and readers of the stream that lag, fail, and end early.
+//! The production queue and passes of replays, and readers of the stream that lag, fail, and end early.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,40 +20,40 @@ use super::cluster::{AT_ONCE, PARTITIONS, SimCluster, StoredEvent};
 use super::intake::MAX_ANSWER_DELAY;
 use super::network::{MAX_PAYLOAD, SimMessage};
 
-/// How many messages a reader gives at a time, and how many there are until the time of a pass is over, at most.
+/// The most messages that a reader returns at a time, and the average number of reads before a pass is out of time.
 const READ: u64 = 3;
 const BATCHES: u64 = 4;
 
-/// Of a hundred readers, how many see no more than a server that lags has, when nodes fail.
+/// The percentage of readers whose server lags, where nodes fail.
 const LAGGING: u64 = 15;
 
-/// A pass that takes this long is answered as it is.
+/// A pass that has taken this long answers with what it has.
 const LONG: Duration = Duration::from_secs(1);
 
-/// A gateway, and which of its questions is answered.
+/// A gateway, and the number of its ask.
 type SimRequest = (NodeRef, u64);
 
-/// A pass that runs.
+/// A pass that is under way.
 pub(super) struct SimPass {
     pass: Pass<SimRequest>,
     reader: Option<SimRangeReader>,
     until: Millis,
-    /// Whether the reading is over, so that it is to be proved.
+    /// Whether it has read everything, and must prove that.
     is_read: bool,
 }
 
-/// A reader of the copy that a server has.
+/// A reader of the copy of the stream on one server.
 struct SimRangeReader {
     span: Span,
     server: usize,
-    /// What the server does not have yet comes behind this.
+    /// The last sequence that the server has.
     end: Seq,
     cursor: Seq,
     proof: Proof,
 }
 
 impl SimPass {
-    /// When something is due next.
+    /// When it is due next.
     pub(super) fn due(&self) -> Millis {
         self.until
     }
@@ -67,7 +67,7 @@ impl SimRangeReader {
 }
 
 impl SimCluster {
-    /// A router is asked for a replay.
+    /// A router receives a request for a replay.
     pub(super) fn enqueue_replay(&mut self, number: usize, ask: u64, request: ReplayRequest) {
         let router = &mut self.routers[number];
         router.due = AT_ONCE;
@@ -77,7 +77,7 @@ impl SimCluster {
         }
     }
 
-    /// Gives the passes of a router their turns. Returns whether there was anything.
+    /// Gives the passes of a router their turns. Returns whether they did anything.
     pub(super) fn turn_replays(&mut self, number: usize, now: Millis) -> bool {
         let mut is_busy = false;
         while let Some(Due { requests, stale }) = self.routers[number].queue.begin(now) {
@@ -95,6 +95,7 @@ impl SimCluster {
         is_busy
     }
 
+    /// Begins a pass for requests. Those without usable interest are refused.
     fn begin_pass(&mut self, number: usize, now: Millis, requests: Vec<QueuedReplay<SimRequest>>) -> SimPass {
         let view = Arc::clone(&self.routers[number].view);
         let mut pass = Pass::new(PARTITIONS, self.config.router.replay_bytes, view);
@@ -108,7 +109,7 @@ impl SimCluster {
         SimPass { pass, reader, until: now.plus(self.reading), is_read: false }
     }
 
-    /// A reader of one of the kinds that ship, which may see no more than a server that lags has.
+    /// A reader of one of the kinds that routers use. Its server may lag.
     fn reader(&mut self, span: Span) -> SimRangeReader {
         let lags = self.failing && self.network.random(100) < LAGGING;
         let end = if lags { Seq(self.last.0.saturating_sub(self.network.random(6))) } else { Seq(u64::MAX) };
@@ -132,7 +133,7 @@ impl SimCluster {
                     return self.finish(number, running.pass, &Err(refusal));
                 }
             }
-            // Other things happen meanwhile.
+            // Other things may happen before the proof.
             if !running.is_read || self.failing && self.network.random(4) == 0 {
                 running.until = now.plus(1 + self.network.random(MAX_ANSWER_DELAY));
                 return self.routers[number].passes.push(running);
@@ -142,7 +143,7 @@ impl SimCluster {
         self.finish(number, running.pass, &proved);
     }
 
-    /// Reads on. Returns whether all is read.
+    /// Reads more of the range. Returns whether the reading is complete.
     fn read_range(&mut self, number: usize, SimPass { pass, reader, .. }: &mut SimPass) -> Result<bool, ReplayRefusal> {
         let Some(reader) = reader else { return Ok(true) };
         let reads_all = reader.reads_all();
@@ -154,7 +155,7 @@ impl SimCluster {
             if !pass.wants_more(if dice == 0 { LONG } else { Duration::ZERO }) {
                 return Ok(true);
             }
-            // What is read as it stands is compared with what the leader has.
+            // A walk proves the sequences against the leader's copy, so the reader reads that copy.
             let server = if reader.proof == Proof::Sequences { self.leader().0 } else { reader.server };
             let most = 1 + self.network.random(READ) as usize;
             let there = self.readable_at(server, reader.cursor).take_while(|stored| stored.seq <= reader.end);
@@ -175,7 +176,7 @@ impl SimCluster {
         }
     }
 
-    /// What the stream is like after the reading, if that is proved.
+    /// Proves afterwards that the reading was complete, and returns the state of the stream.
     fn prove(&mut self, number: usize, SimPass { pass, reader, .. }: &SimPass) -> Result<Proved, ReplayRefusal> {
         let (state, proofs) = (self.state(), reader.iter().map(|reader| reader.proof.clone()).collect::<Vec<_>>());
         if self.is_unanswered(number) || !is_proved(&proofs, &state) {
@@ -193,13 +194,14 @@ impl SimCluster {
         Ok(Proved { facts: state.facts, walked: self.walk(number, from, through) })
     }
 
+    /// Sends the answers of a pass.
     fn finish(&mut self, number: usize, pass: Pass<SimRequest>, proved: &Result<Proved, ReplayRefusal>) {
         let mut left = Vec::new();
         for outcome in pass.finish(proved.as_ref().map_err(|refusal| *refusal)) {
             match outcome {
                 PassOutcome::Answered(waiting, parts) => {
                     let epoch_id = waiting.request.epoch_id;
-                    // An answer of several messages, which may come in any order.
+                    // Several messages make an answer, and may arrive in any order.
                     let parts = parts.into_iter().flat_map(packed).flat_map(|part| self.network.split(part)).collect();
                     self.send_answer(number, &waiting.reply, epoch_id, parts);
                 }
@@ -226,8 +228,8 @@ impl SimCluster {
         }
     }
 
-    /// The interest to match against. One that is older than asked for is never to be used; some router does so all
-    /// the same, but it cannot lie about its revision.
+    /// The interest to match against. A router must not use an older revision than the gateway asked for. With faults
+    /// it may, but its answer has the revision that it used, so the gateway can detect that.
     fn interest_for(
         &mut self,
         number: usize,
@@ -252,7 +254,7 @@ impl SimCluster {
     }
 }
 
-/// What a message holds, as the decoder would find.
+/// The content of a message, as the decoder would return it.
 fn decode(stored: &StoredEvent) -> Option<ReplayedEvent> {
     let StoredEvent { event, is_heartbeat, is_unreadable, .. } = stored;
     ReplayedEvent::of(match (is_unreadable, is_heartbeat) {
@@ -262,7 +264,7 @@ fn decode(stored: &StoredEvent) -> Option<ReplayedEvent> {
     })
 }
 
-/// The messages that a part of an answer takes.
+/// The messages that carry a part of an answer.
 fn packed(part: ReplayPart<RoutedEvent>) -> Vec<ReplayPart<Bytes>> {
     match part {
         ReplayPart::Events(section) => {

@@ -1,5 +1,6 @@
-//! The routers: shipped engines and ownerships, in the turns that their drivers give them, and consumers of the stream.
+//! The routers: the production engine and ownership, called in the order of their drivers.
 
+mod outputs;
 mod ownership;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -25,65 +26,67 @@ use super::kv::{KvAnswer, KvRequest};
 use super::network::{BatchEnds, MAX_PAYLOAD, SimMessage};
 use super::replay::SimPass;
 
-/// How long a look at the stream takes at most, in milliseconds.
+/// How long the stream takes at most to answer a look or to begin an epoch, in milliseconds.
 const LOOK: u64 = 20;
 
-/// Of the rounds of an ownership that has nothing to do, one in so many takes place.
+/// An ownership that has nothing to do has a round only after this many intervals, to save time.
 const IDLE_ROUNDS: u64 = 4;
 
-/// How many turns a router may need until there is nothing left to do at one moment.
+/// The most turns that a router may take at one simulated time. More means that it never runs out of work.
 const TURNS: usize = 2_000;
 
 pub(super) struct SimRouter {
     pub(super) node: NodeRef,
-    /// There is no such process. What is sent to it is lost.
+    /// Whether its process does not run. Messages to it are lost.
     pub(super) is_down: bool,
-    /// Its process is stopped: it does nothing, and what is sent to it waits.
+    /// Whether its process is stopped: it does nothing, and messages to it wait.
     pub(super) is_frozen: bool,
-    /// Until when it drains, if it does.
+    /// The deadline of its drain, if it drains.
     pub(super) drains_until: Option<Millis>,
-    /// When it next has something to do, on the clock of the world.
+    /// The simulated time of its next turn.
     pub(super) due: Millis,
+    /// The messages that wait while it is frozen.
     pub(super) waiting: Vec<SimMessage>,
-    /// What its clock shows beside that of the world.
+    /// How far its monotonic clock is ahead of the simulated time, in milliseconds.
     offset: u64,
     pub(super) view: Arc<View>,
     pub(super) engine: Engine,
     ownership: Ownership,
-    /// What waits for the engine, and whose turn it is.
+    /// The inputs that wait for the engine, and the turns that choose between them.
     inputs: EngineInputs,
     turns: MessageTurns,
     /// Whether it has no connection to NATS.
     pub(super) is_cut: bool,
-    /// Between engine and ownership: what the ownership wants, and what the engine has reported and published.
+    /// Between engine and ownership: the orders of the ownership, and the reports and checkpoints of the engine.
     orders: VecDeque<Order>,
     report: EngineReport,
     checkpoints: SourceCheckpoints,
     pub(super) intakes: BTreeMap<Tenure, SimIntake>,
-    /// So many consumers are not made.
+    /// How many requests for a consumer are refused from now on.
     pub(super) refused: u8,
-    /// NATS was away, which it has not heard of.
+    /// Whether the connection to NATS was lost and restored, and the ownership has not processed that yet.
     pub(super) was_disconnected: bool,
     pub(super) queue: Queue<(NodeRef, u64)>,
     pub(super) passes: Vec<SimPass>,
     operations: Vec<Operation>,
-    /// What is asked of the stream, and when it is answered.
+    /// The task of the ownership at the stream, and the time of its answer.
     stream_request: Option<(StreamTask, Millis)>,
     pub(super) snapshots: BTreeMap<NodeRef, SnapshotRequest>,
     pub(super) round_at: Millis,
     checkpoint_at: Millis,
+    /// Whether a consumer drops the next message.
     pub(super) drops_next: bool,
-    /// The walked parts of the stream, and their epoch.
+    /// What walks have shown of the stream, and in which epoch.
     pub(super) completeness: Completeness,
     pub(super) completeness_epoch: EpochId,
 }
 
-/// What waits for an engine.
+/// The inputs that wait for an engine.
 #[derive(Default)]
 struct EngineInputs {
     view: Option<Arc<View>>,
     messages: VecDeque<InterestMessage>,
-    /// The answers to requests for snapshots; `None` if there was none in time.
+    /// The answers to requests for snapshots; `None` if none came in time.
     snapshots: VecDeque<(NodeRef, Option<Vec<SnapshotPart>>)>,
     reports: VecDeque<IntakeReport>,
 }
@@ -98,12 +101,12 @@ struct Operation {
 
 /// A request for a snapshot.
 pub(super) struct SnapshotRequest {
-    /// When it is to be sent; `None` when it was.
+    /// The time to send it; `None` if it was sent.
     at: Option<Millis>,
     until: Millis,
 }
 
-/// What the ownership asks of the stream.
+/// A task of the ownership that the stream answers.
 enum StreamTask {
     Look(Expected),
     Begin { known: EpochId, before: Seq },
@@ -114,7 +117,7 @@ impl SimRouter {
         !self.is_down && !self.is_frozen
     }
 
-    /// What its clock shows.
+    /// Its monotonic clock.
     pub(super) fn time(&self, now: Millis) -> Millis {
         now.plus(self.offset)
     }
@@ -124,12 +127,12 @@ impl SimRouter {
         !self.is_down && !self.is_cut
     }
 
-    /// Whether it is asked for replays by those who ask any router.
+    /// Whether it answers asks.
     pub(super) fn serves_replays(&self) -> bool {
         self.is_reachable() && self.drains_until.is_none()
     }
 
-    /// Whether it has given back what it owned, and answered what it was asked.
+    /// Whether it has released its leases, and answered all asks.
     pub(super) fn is_drained(&self) -> bool {
         self.ownership.is_empty() && self.orders.is_empty() && self.passes.is_empty()
     }
@@ -139,28 +142,28 @@ impl SimRouter {
         self.ownership.held().any(|source| source == Source::Partition(partition))
     }
 
-    /// The gateways whose interest it does not know as new as it is.
+    /// The gateways of which it lacks the newest revision of the interest that it knows of.
     pub(super) fn gateways_without_interest(&self) -> &[NodeRef] {
         &self.report.gateways_without_interest
     }
 
-    /// The revision of a gateway's interest that it knows.
+    /// The revision of a gateway's interest that it has.
     pub(super) fn known_revision(&mut self, gateway: &NodeRef) -> Option<Revision> {
         self.engine.interest(gateway, Revision(0)).map(|(revision, _)| revision)
     }
 
-    /// It learns another view, and has a round at once.
+    /// Sets its view. Its ownership has a round at once.
     pub(super) fn set_view(&mut self, view: Arc<View>) {
         self.inputs.view = Some(Arc::clone(&view));
         (self.view, self.round_at) = (view, AT_ONCE);
     }
 
-    /// Something of an intake has come for the engine.
+    /// Passes the report of an intake to the engine.
     pub(super) fn report(&mut self, report: IntakeReport) {
         self.inputs.reports.push_back(report);
     }
 
-    /// When something is due next.
+    /// The simulated time of the next turn.
     fn next_turn(&self) -> Millis {
         let operations = self.operations.iter().map(|operation| operation.until);
         let snapshots = self.snapshots.values().map(|snapshot| snapshot.at.unwrap_or(snapshot.until));
@@ -171,7 +174,7 @@ impl SimRouter {
         Millis(next.0.saturating_sub(self.offset))
     }
 
-    /// Something that was sent to it has come.
+    /// Receives a message.
     pub(super) fn receive(&mut self, now: Millis, message: SimMessage) {
         let now = now.plus(self.offset);
         self.due = AT_ONCE;
@@ -191,17 +194,18 @@ impl SimRouter {
                 }
                 self.round_at = now;
             }
-            other => panic!("{other:?} is nothing for a router"),
+            other => panic!("{other:?} is not for a router"),
         }
     }
 
+    /// Ends a request for a snapshot.
     fn snapshot(&mut self, gateway: NodeRef, parts: Option<Vec<SnapshotPart>>) {
         if self.snapshots.remove(&gateway).is_some() {
             self.inputs.snapshots.push_back((gateway, parts));
         }
     }
 
-    /// Serves one input of the engine, or the clock, in the order of its driver. Returns whether anything was ready.
+    /// Serves one input of the engine, or the clock, in the order of its driver. Returns whether there was one.
     fn serve_engine(&mut self, now: Millis, checkpoint_interval: u64) -> bool {
         let engine = &mut self.engine;
         if let Some(order) = self.orders.pop_front() {
@@ -221,7 +225,7 @@ impl SimRouter {
             engine.set_connected(!self.is_cut);
             engine.checkpoint(now);
         } else if engine.next_turn().is_some_and(|due| due <= now) {
-            // What is due is done below, after each input.
+            // `settle` does what is due, here and after each input.
         } else if !self.inputs.reports.is_empty() {
             self.turns.restart();
             let count = self.inputs.reports.len().min(ENGINE_TURN);
@@ -234,7 +238,7 @@ impl SimRouter {
         engine.set_connected(!self.is_cut);
         engine.settle(now);
         let next = engine.next_turn();
-        assert!(next.is_none_or(|next| next > now), "due at {next:?}, and still at {now:?}");
+        assert!(next.is_none_or(|next| next > now), "{next:?} is still due at {now:?}");
         true
     }
 }
@@ -245,14 +249,15 @@ impl SimCluster {
         let (node, view) = (member.node.clone(), Arc::new(self.view.clone()));
         let (config, membership) = (&self.config.router, &self.config.membership);
         let pace = PlacementTiming::new(membership.lease_ttl, config.checkpoint_interval);
-        // Passes are few where nodes fail, so that requests wait, and are read together.
+        // With faults, few passes run at a time, so that requests wait, and one pass answers several.
         let (replays, together) = match self.failing {
             true => (2, 1 + self.network.random(3) as usize),
             false => (config.replays, TOGETHER),
         };
         let mut engine = Engine::new(config, self.interest_limits, self.epoch);
         engine.set_view(Arc::clone(&view));
-        // Rounds of all routers come at the same moments, which costs fewer of them.
+        // The clocks differ by a multiple of the round, so that all routers have their rounds at the same times. This
+        // saves turns.
         let offset = number as u64 * 66 * millis(ROUND);
         let now = self.now.plus(offset);
         SimRouter {
@@ -293,7 +298,7 @@ impl SimCluster {
             return;
         }
         for _ in 0..TURNS {
-            // All are asked, whatever the first answers.
+            // All of them have a turn, even if the first one was busy.
             let now = self.routers[number].time(self.now);
             let is_busy = [self.turn_ownership(number), self.turn_engine(number), self.turn_replays(number, now)];
             if !is_busy.contains(&true) {
@@ -302,10 +307,10 @@ impl SimCluster {
                 return;
             }
         }
-        panic!("{} is busy for ever", self.routers[number].node);
+        panic!("{} never runs out of work", self.routers[number].node);
     }
 
-    /// Something happens to the consumers of a router.
+    /// Inflicts a fault on the consumers of a router.
     pub(super) fn disturb(&mut self, number: usize, fault: Fault) {
         let router = &mut self.routers[number];
         let now = self.now.plus(router.offset);
@@ -317,6 +322,7 @@ impl SimCluster {
         }
     }
 
+    /// Gives the engine and the intakes a turn. Returns whether they did anything.
     fn turn_engine(&mut self, number: usize) -> bool {
         let now = self.now.plus(self.routers[number].offset);
         let checkpoint_interval = millis(self.config.router.checkpoint_interval);
@@ -327,72 +333,5 @@ impl SimCluster {
         }
         is_busy |= self.routers[number].serve_engine(now, checkpoint_interval);
         is_busy | self.perform(number, now)
-    }
-
-    /// Does what the engine wants done.
-    fn perform(&mut self, number: usize, now: Millis) -> bool {
-        let outputs = self.routers[number].engine.take_outputs();
-        let is_busy = !outputs.is_empty();
-        for output in outputs {
-            let router = &mut self.routers[number];
-            match output {
-                EngineOutput::Read { tenure, epoch_id, checkpoint } => {
-                    router.intakes.insert(tenure, SimIntake::new(tenure, epoch_id, checkpoint));
-                }
-                EngineOutput::Stop(tenure) => drop(router.intakes.remove(&tenure)),
-                EngineOutput::Send { .. } if router.is_cut => {}
-                EngineOutput::Send { gateway, epoch, sections } => {
-                    let Epoch { before, .. } = epoch;
-                    let is_of_epoch = sections.iter().all(|section| section.prev >= before);
-                    assert!(is_of_epoch, "sections begin before {before}, where their epoch begins: {sections:?}");
-                    for batch in batches(&router.node, epoch, sections, MAX_PAYLOAD) {
-                        let ends = batch.sections.iter().map(|section| (section.partition, section.through));
-                        let ends = BatchEnds { epoch_id: batch.epoch_id, ends: ends.collect() };
-                        let bytes = wire::encode(&batch).unwrap();
-                        self.network.send(self.now, &SimMessage::Batch(gateway.clone(), bytes.into(), ends));
-                    }
-                }
-                // A router that drains needs no more interest.
-                EngineOutput::AskSnapshot { .. } if router.drains_until.is_some() => {}
-                EngineOutput::AskSnapshot { gateway, attempts } => {
-                    let at = now.plus(SNAPSHOT_BACKOFF.after(attempts));
-                    let until = at.plus(millis(SNAPSHOT_DEADLINE));
-                    router.snapshots.insert(gateway, SnapshotRequest { at: Some(at), until });
-                }
-                // What was sent has left at once, unless there is no connection.
-                EngineOutput::Checkpoint(_) if router.is_cut => {}
-                EngineOutput::Checkpoint(checkpoints) => router.checkpoints = checkpoints,
-                EngineOutput::Released { tenures, checkpoints } => {
-                    let checkpoints = if router.is_cut { SourceCheckpoints::new() } else { checkpoints };
-                    router.ownership.released(now, &tenures, &checkpoints);
-                    router.round_at = now;
-                }
-            }
-        }
-        if let Some(report) = self.routers[number].engine.take_report() {
-            self.routers[number].report = report;
-        }
-        is_busy
-    }
-
-    fn turn_snapshots(&mut self, number: usize, now: Millis) -> bool {
-        let router = &mut self.routers[number];
-        let mut late = Vec::new();
-        for (gateway, snapshot) in &mut router.snapshots {
-            if snapshot.at.is_some_and(|at| at <= now) {
-                snapshot.at = None;
-                if !router.is_cut {
-                    self.network.send(self.now, &SimMessage::AskSnapshot(gateway.clone(), number));
-                }
-            }
-            if snapshot.until <= now {
-                late.push(gateway.clone());
-            }
-        }
-        let is_busy = !late.is_empty();
-        for gateway in late {
-            router.snapshot(gateway, None);
-        }
-        is_busy
     }
 }

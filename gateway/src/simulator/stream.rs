@@ -1,4 +1,5 @@
-//! The stream: what its servers keep, and what goes wrong with that. One server leads it; others may have removed more.
+//! The stream: the messages that its servers keep, and its faults. One server is the leader. The copies of the others
+//! may begin earlier or later.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::ready;
@@ -18,36 +19,36 @@ use super::cluster::{SimCluster, StoredEvent};
 use super::router::SimRouter;
 use super::trace;
 
-/// What a stream keeps at least, in milliseconds: its readers take it for granted that this is more than a second.
+/// How long the stream keeps every message, in milliseconds. Its readers rely on more than a second.
 const MIN_RETENTION: i64 = 1_200;
 
-/// For how many beats in a row something must show that the stream has lost its end, so that a router notices: a
-/// gateway says it once a beat, and a router looks at the stream after that.
+/// For how many beats in a row a checkpoint or a gateway's coverage must show that the stream has lost its end, so that
+/// a router must notice. A gateway sends its coverage once a beat, and a router looks at the stream after that.
 const SHOWN_BEATS: u32 = 4;
 
-/// By how much the epoch id grows when the stream is created again: there it is a time. A router that begins an epoch
-/// adds one.
+/// By how much the epoch id grows when the stream is created again: the id of a new stream is the time of its creation.
+/// A router that begins an epoch adds only one.
 const RECREATED: u64 = 1_000;
 
 /// What the servers keep of the stream.
 #[derive(Debug)]
 pub(super) struct Stream {
-    /// What can be read where it is led, and what was removed from there.
+    /// All messages of the epoch that are neither lost nor damaged, even if retention has removed them from the leader.
     log: Vec<StoredEvent>,
-    /// The first sequence that each server keeps.
+    /// The first sequence that each server has.
     copies: Vec<Seq>,
     leader: usize,
-    /// The messages of it that cannot be read any more.
+    /// The sequences of damaged messages.
     damaged: BTreeSet<Seq>,
-    /// If the stream has lost its end in this epoch: the last sequence that still means the message that was read.
+    /// The last sequence that still means the same message, if the stream has lost its end in this epoch.
     pub(super) unchanged_through: Option<Seq>,
     /// The last sequence of the epoch whose message was lost at the end of the stream.
     last_lost: Seq,
-    /// For how many beats in a row something has shown that the end was lost, and the most of them.
+    /// For how many beats in a row the loss of the end has been visible, and the highest such number.
     shown: (u32, u32),
-    /// Whether a server has removed what another one still had.
+    /// Whether a server has removed messages that another one still had.
     pub(super) has_diverged: bool,
-    /// How often servers have started. Consumers live in their memory.
+    /// How often servers have started. Consumers do not survive a start.
     pub(super) starts: u64,
 }
 
@@ -66,7 +67,7 @@ impl Stream {
         }
     }
 
-    /// The messages behind `after` that the copy of a server has, in order.
+    /// The messages after `after` in the copy of a server, in order.
     fn of_copy(&self, server: usize, after: Seq) -> impl Iterator<Item = &StoredEvent> {
         let first = self.copies[server];
         let begin = self.log.partition_point(|stored| stored.seq <= after || stored.seq < first);
@@ -78,6 +79,7 @@ impl Stream {
         self.unchanged_through.is_some_and(|end| seq > end) && seq <= self.last_lost
     }
 
+    /// The name of a server, if there are several.
     fn name(&self, server: usize) -> Option<String> {
         (self.copies.len() > 1).then(|| format!("s{server}"))
     }
@@ -89,11 +91,12 @@ impl Stream {
 }
 
 impl SimCluster {
+    /// Stores a message in a partition.
     pub(super) fn store_message(&mut self, partition: u16, event: Event, (is_heartbeat, is_unreadable): (bool, bool)) {
         self.last = Seq(self.last.0 + 1);
         let event = Event { stored: clocks::time_of_day(self.now), ..event };
         let what = if is_unreadable {
-            ": no event"
+            ": not an event"
         } else if is_heartbeat {
             ": a partition heartbeat"
         } else {
@@ -109,17 +112,17 @@ impl SimCluster {
         self.stream.log.push(stored);
     }
 
-    /// The messages of the stream behind `after` that can be read, in order.
+    /// The messages after `after` in the leader's copy, in order.
     pub(super) fn readable(&self, after: Seq) -> impl Iterator<Item = &StoredEvent> {
         self.stream.of_copy(self.stream.leader, after)
     }
 
-    /// The same of the copy that a server has.
+    /// The messages after `after` in the copy of a server, in order.
     pub(super) fn readable_at(&self, server: usize, after: Seq) -> impl Iterator<Item = &StoredEvent> {
         self.stream.of_copy(server, after)
     }
 
-    /// A router finds out what is missing in `(after, through]`.
+    /// A router walks `(after, through]` and returns its missing ranges.
     pub(super) fn walk(&mut self, number: usize, after: Seq, through: Seq) -> Walked {
         // A look at the stream shows its epoch before the router has begun that epoch itself.
         let (epoch, router) = (self.epoch.epoch_id, &mut self.routers[number]);
@@ -136,13 +139,13 @@ impl SimCluster {
         Walked { through, missing, removed: Seq(self.first.0 - 1) }
     }
 
-    /// The last message that was stored before a time and can be read; all that is later may have been stored since.
+    /// The last message in the leader's copy that was stored before a time.
     pub(super) fn last_before(&self, time: Timestamp) -> Seq {
         let before = self.readable(Seq(0)).take_while(|stored| stored.event.stored < time);
         before.last().map_or(Seq(0), |stored| stored.seq)
     }
 
-    /// The stream, as a look at it shows.
+    /// The state of the stream, as its leader reports it.
     pub(super) fn state(&self) -> StreamState {
         let Epoch { epoch_id, before } = self.epoch;
         let replicas = self.stream.copies.len();
@@ -150,12 +153,12 @@ impl SimCluster {
         StreamState { facts, leader: self.stream.name(self.stream.leader) }
     }
 
-    /// The server that leads the stream, and its name.
+    /// The leader, and its name.
     pub(super) fn leader(&self) -> (usize, Option<String>) {
         (self.stream.leader, self.stream.name(self.stream.leader))
     }
 
-    /// One of the servers, and its name.
+    /// A random server, and its name.
     pub(super) fn some_server(&mut self) -> (usize, Option<String>) {
         let server = match self.stream.copies.len() {
             1 => 0,
@@ -164,7 +167,7 @@ impl SimCluster {
         (server, self.stream.name(server))
     }
 
-    /// The first sequence that keeps this many messages, and all that are not old enough to be removed.
+    /// The first sequence to keep, so that `keep` messages stay, and all that are too young to be removed.
     fn first_to_keep(&self, keep: u64) -> Seq {
         let young = clocks::time_of_day(self.now).0 - MIN_RETENTION;
         let old = self.stream.log.partition_point(|stored| stored.event.stored.0 < young);
@@ -172,7 +175,7 @@ impl SimCluster {
         oldest.min(Seq((self.last.0 + 1).saturating_sub(keep)))
     }
 
-    /// Retention removes all but the last few messages, from every copy.
+    /// Retention removes all but the last messages from every copy.
     pub(super) fn discard(&mut self, keep: u64) {
         let first = self.first_to_keep(keep);
         for server in 0..self.stream.copies.len() {
@@ -181,7 +184,7 @@ impl SimCluster {
         self.begin_at_leader();
     }
 
-    /// A server removes more than others, by its own clock.
+    /// Retention removes all but the last messages from one copy, since each server does it by its own clock.
     pub(super) fn discard_copy(&mut self, server: usize, keep: u64) {
         let (server, first) = (server % self.stream.copies.len(), self.first_to_keep(keep));
         self.stream.has_diverged |= self.stream.copies.len() > 1;
@@ -189,32 +192,32 @@ impl SimCluster {
         self.begin_at_leader();
     }
 
-    /// Another server leads the stream.
+    /// Makes another server the leader.
     pub(super) fn set_leader(&mut self, server: usize) {
         self.stream.leader = server % self.stream.copies.len();
         self.begin_at_leader();
     }
 
-    /// The stream begins where its leader's copy does.
+    /// Takes the first sequence of the stream from its leader.
     fn begin_at_leader(&mut self) {
         self.first = self.stream.copies[self.stream.leader];
         let discarded = self.discarded.entry(self.epoch.epoch_id).or_default();
         *discarded = Seq(self.first.0 - 1).max(*discarded);
-        // What came in place of lost messages and is removed before anybody sees that it is not those need not be
-        // given.
+        // Messages that replaced lost ones and are removed now need not be delivered: perhaps no node noticed the
+        // loss.
         if let Some(unchanged_through) = self.stream.unchanged_through {
             self.move_to_lost(unchanged_through, Seq(self.first.0 - 1).min(self.stream.last_lost));
         }
     }
 
-    /// A message cannot be read any more, which shows when NATS has come back.
+    /// Damages a message, and restarts the servers, which notice the damage only then.
     pub(super) fn damage(&mut self, back: u64) {
         let seq = Seq(self.last.0.saturating_sub(back));
         if seq >= self.first && seq.0 > 0 {
             self.damaged.entry(self.epoch.epoch_id).or_default().insert(seq);
             self.stream.damaged.insert(seq);
             self.stream.log.retain(|stored| stored.seq != seq);
-            // As with removed messages, only it showed that it is not the lost one.
+            // It need not be delivered if it replaced a lost message: perhaps no node noticed the loss.
             if self.stream.is_replaced(seq) {
                 self.move_to_lost(Seq(seq.0 - 1), seq);
             }
@@ -222,17 +225,17 @@ impl SimCluster {
         }
     }
 
-    /// The servers of NATS start again: consumers are gone, and routers connect again.
+    /// The NATS servers restart: consumers end, and routers connect again.
     fn restart_servers(&mut self) {
         self.stream.starts += 1;
         for router in &mut self.routers {
             router.was_disconnected = true;
-            // What it reads after that, it reads of the stream as it is now.
+            // The stream may have changed, so former walks prove nothing.
             router.completeness.forget_walks();
         }
     }
 
-    /// The stream was deleted and made anew, and counts on behind `last`.
+    /// The stream is deleted and created again. Its sequences begin after `last`.
     pub(super) fn recreate(&mut self, last: Seq) {
         self.end_epoch(self.stream.unchanged_through);
         let copies = vec![Seq(last.0 + 1); self.stream.copies.len()];
@@ -243,8 +246,8 @@ impl SimCluster {
         self.enter_epoch(Epoch { epoch_id, before: Seq(0) });
     }
 
-    /// The stream has lost its last messages, and gives their sequences again. Nobody has noticed yet. Where several
-    /// servers keep it, all of them would have to lose what they have acknowledged.
+    /// The stream loses its last messages, and uses their sequences again. No node has noticed yet. This needs a single
+    /// server: of several, all would have to lose messages that they have acknowledged.
     pub(super) fn lose_tail(&mut self, count: u64) {
         if self.stream.copies.len() > 1 {
             return;
@@ -265,15 +268,15 @@ impl SimCluster {
         if self.network.random(2) == 0 {
             self.restart_servers();
         } else {
-            // The connection stands, but consumers are gone.
+            // Connections stay, but consumers end.
             self.stream.starts += 1;
         }
     }
 
-    /// Notes whether anything shows that the stream has lost its end: a checkpoint in a lease, or the coverage of a
-    /// gateway, that is beyond the end or has a lost message as its mark, where another one can be read now. A router
-    /// that dies before its next checkpoint leaves nothing but the coverage of gateways, and if the stream grows beyond
-    /// that at once, nothing at all.
+    /// Notes whether nodes can detect that the stream has lost its end. They can if the checkpoint of a lease or the
+    /// coverage of a gateway is beyond the end, or if its mark is a lost message whose sequence has another message
+    /// now. If a router dies before its next checkpoint, only the coverage of gateways can show the loss. If the stream
+    /// grows beyond that at once, nothing shows it.
     pub(super) fn note_whether_loss_shows(&mut self) {
         let Some(unchanged_through) = self.stream.unchanged_through else { return };
         let shows = |epoch_id: EpochId, through: Seq, mark: Option<(Seq, i64)>| {
@@ -297,35 +300,38 @@ impl SimCluster {
         self.stream.shown = (row, most.max(row));
     }
 
-    /// Whether clients may lack a message since it came in place of a lost one, and no node could notice.
+    /// Whether clients may lack a message because it replaced a lost one, and no node could notice that.
     pub(super) fn may_lack(&self, epoch_id: EpochId, seq: Seq) -> bool {
         epoch_id == self.epoch.epoch_id && self.stream.shown.1 < SHOWN_BEATS && self.stream.is_replaced(seq)
     }
 
-    /// A router begins another epoch after `before`, unless one later than it knows has begun. It returns what the
-    /// stream is like then.
+    /// A router begins a new epoch after `before`, unless an epoch after `known` has begun already. Returns the facts
+    /// of the stream.
     pub(super) fn begin_epoch(&mut self, known: EpochId, before: Seq) -> StreamFacts {
         if self.epoch.epoch_id <= known {
             trace::line(|| format!("a new epoch begins after {before}"));
             self.end_epoch(Some(before));
-            // It may have lost more since it was looked at.
+            // The stream may have lost more messages since the router looked at it.
             self.stream.unchanged_through = self.stream.unchanged_through.filter(|end| *end < before);
             self.enter_epoch(Epoch { epoch_id: EpochId(known.0 + 1), before });
         }
         self.state().facts
     }
 
-    /// Messages after `unchanged_through` need not be delivered in the epoch that ends: their sequences had other messages.
+    /// Ends an epoch. Messages after `unchanged_through` need not be delivered in it, since their sequences had other
+    /// messages.
     fn end_epoch(&mut self, unchanged_through: Option<Seq>) {
         if let Some(unchanged_through) = unchanged_through {
             self.move_to_lost_after(unchanged_through);
         }
     }
 
+    /// All messages after `last` need not be delivered in this epoch.
     fn move_to_lost_after(&mut self, last: Seq) {
         self.move_to_lost(last, Seq(u64::MAX));
     }
 
+    /// The messages in `(after, through]` need not be delivered in this epoch.
     fn move_to_lost(&mut self, after: Seq, through: Seq) {
         let epoch = self.epoch.epoch_id;
         let history = self.history.entry(epoch).or_default();
@@ -333,7 +339,7 @@ impl SimCluster {
         self.lost.entry(epoch).or_default().extend(history.extract_if(.., is_within));
     }
 
-    /// Enters an epoch: its history begins with what the stream has now.
+    /// Enters an epoch. Its history begins with the messages that the stream has now.
     fn enter_epoch(&mut self, epoch: Epoch) {
         self.epoch = epoch;
         self.epochs.insert(epoch.epoch_id, epoch);
@@ -343,7 +349,7 @@ impl SimCluster {
     }
 }
 
-/// The stream is asked itself, and answers at once.
+/// The stream answers as its leader, at once.
 impl Leader for SimCluster {
     fn facts(&self) -> impl Future<Output = Result<StreamFacts, StreamError>> + Send {
         ready(Ok(self.state().facts))
@@ -356,7 +362,7 @@ impl Leader for SimCluster {
         let (seq, is_exact) = match wanted {
             MessageSelector::At(seq) => (seq, true),
             MessageSelector::From { seq, .. } => (seq, false),
-            MessageSelector::LastOf(subject) => panic!("nobody asks for the last message of {subject}"),
+            MessageSelector::LastOf(subject) => panic!("no router asks for the last message of {subject}"),
         };
         let found = self.readable(Seq(seq.saturating_sub(1))).next();
         let found = found.filter(|stored| !is_exact || stored.seq.0 == seq);
@@ -364,5 +370,5 @@ impl Leader for SimCluster {
     }
 }
 
-/// Per epoch, the messages that were lost, and those that took their sequences.
+/// For each epoch, the messages that were lost, and those that replaced them and need not be delivered.
 pub(super) type Lost = BTreeMap<EpochId, Vec<StoredEvent>>;

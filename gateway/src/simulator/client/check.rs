@@ -23,8 +23,8 @@ const NOTIFIED_MS: u64 = 200;
 
 impl SimClient {
     /// Checks that the events that the client got and the notices together are what it was promised. `may_lose` says
-    /// whether a notice of losses may have a code. `is_gap_allowed` says whether no router could replay a gap. `may_lack`
-    /// says whether no node could notice that a sequence has another message now.
+    /// whether a notice of losses may have a code. `is_gap_allowed` says whether no router could replay a gap.
+    /// `may_lack` says whether no node could notice that a sequence has another message now.
     pub(in super::super) fn check(
         &self,
         (history, epochs, lost): (&BTreeMap<EpochId, Vec<StoredEvent>>, &BTreeMap<EpochId, Epoch>, &Lost),
@@ -106,8 +106,8 @@ impl SimClient {
         self.check_losses(history, wants, may_lose, may_lack);
     }
 
-    /// Checks that the counts of dropped and conflated events in notices are exactly what the client lacks, and that each
-    /// notice has a reason.
+    /// Checks that the counts of dropped and conflated events in notices are exactly what the client lacks, and that
+    /// each notice has a reason.
     fn check_losses(
         &self,
         history: &BTreeMap<EpochId, Vec<StoredEvent>>,
@@ -137,8 +137,8 @@ impl SimClient {
         let lacking: Vec<Seq> = history[&promise.epoch_id].iter().filter(is_lacking).map(|stored| stored.seq).collect();
         let excused = lacking.iter().filter(|seq| may_lack(promise.epoch_id, **seq)).count() as u64;
         let lacking = lacking.len() as u64;
-        let is_notified = losses <= lacking && lacking <= losses + excused;
-        assert!(is_notified, "{lacking} events are lacking, and notices count {losses}: {self:#?}");
+        let adds_up = losses <= lacking && lacking <= losses + excused;
+        assert!(adds_up, "{lacking} events are lacking, and notices count {losses}: {self:#?}");
     }
 
     /// No backfill delays new events from now on.
@@ -173,8 +173,8 @@ impl SimClient {
     }
 
     /// Whether a client of this gateway was notified of an outage; `None` if it need not know yet. A new client may be
-    /// notified a little later, and at a gateway that drains only after its welcome. A slow client may not have read the
-    /// notice yet.
+    /// notified a little later, and at a gateway that drains only after its welcome. A slow client may not have read
+    /// the notice yet.
     fn outage_notified_at(&self, gateway: usize, (now, thawed_at, drains): (Millis, Millis, bool)) -> Option<bool> {
         let here = |connection: &&ClientConnection| {
             let waited = now.since(connection.since.max(thawed_at));

@@ -106,8 +106,8 @@ impl SimClient {
         }
     }
 
-    /// Whether a client that keeps to the protocol may be refused: its position is beyond the coverage of a gateway that
-    /// has lost its cluster or lags.
+    /// Whether a client that keeps to the protocol may be refused: its position is beyond the coverage of a gateway
+    /// that has lost its cluster or lags.
     fn may_refuse(&self, error: &ServerError, facts: &ClusterFacts) -> bool {
         let is_resume = |connection: &ClientConnection| {
             matches!(connection.asked[..], [ClientRequest::Resume | ClientRequest::ResumeHere(..), ..])
@@ -179,8 +179,8 @@ impl SimClient {
         self.past.iter_mut().for_each(|past| past.is_wanted = false);
     }
 
-    /// The client has all events, or notices of them, up to a position. `is_resume` says whether this position continues
-    /// that of an earlier connection.
+    /// The client has all events, or notices of them, up to a position. `is_resume` says whether this position
+    /// continues that of an earlier connection.
     fn update_position(&mut self, position: &str, facts: &ClusterFacts, is_resume: bool) {
         let position = Position::from_str(position).expect("a position can be read");
         self.seen.retain(|partition, seq| *seq > position.seqs[usize::from(partition.0)]);

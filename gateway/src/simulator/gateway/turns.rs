@@ -1,5 +1,5 @@
-//! The turns of a gateway's edge and of its shards. Which input is served next is decided by the shipped types that
-//! decide it for the drivers, in the order of the drivers.
+//! The turns of a gateway's edge and of its shards, in the order of their drivers. The types that choose the next input
+//! for the drivers choose it here too.
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
@@ -23,28 +23,28 @@ use crate::messages::{ToEdge, ToShard};
 use crate::shard::runner::TURN_MESSAGES;
 use crate::socket::Ready;
 
-/// How many turns a gateway may need until there is nothing left to do at one moment.
+/// The most turns that a gateway may take at one simulated time. More means that it never runs out of work.
 const TURNS: usize = 10_000;
 
-/// How long a turn of a shard may work: as long as sockets are read and backfill is processed, each with what comes
-/// last.
+/// How long a turn of a shard may take: the time limits for reading sockets and for backfill, each with the work that
+/// exceeds its limit.
 const WORK: Duration = Duration::from_millis(2);
 
-/// How many messages an edge may send in a turn: a request for each replay that may be under way, and what it says to
+/// The most messages that an edge may send in a turn: a request for each replay that may be under way, and messages to
 /// routers.
 const SENDS: usize = 256;
 
-/// What waits for an edge.
+/// The inputs that wait for an edge.
 #[derive(Default)]
 pub(in super::super) struct EdgeInputs {
     pub(in super::super) view: Option<View>,
-    /// Whether the connection to NATS was lost or made.
+    /// Whether the connection to NATS was lost or restored.
     pub(in super::super) is_connection_changed: bool,
     /// The routers that ask for the whole interest.
     pub(in super::super) snapshots: VecDeque<usize>,
     pub(in super::super) found: VecDeque<(Timestamp, Option<Seq>)>,
     pub(in super::super) batches: VecDeque<(Bytes, BatchEnds)>,
-    /// The numbers of requests for replays, and their answers; `None` if nobody is there to answer.
+    /// The numbers of asks, and their answers; `None` if no router receives asks.
     pub(in super::super) answers: VecDeque<(u64, Option<Bytes>)>,
     pub(super) turns: Turns,
     flood_turns: FloodTurns,
@@ -58,7 +58,7 @@ enum FloodInput {
 }
 
 impl SimGateway {
-    /// When something is due next.
+    /// The simulated time of the next turn.
     pub(super) fn next_turn(&self) -> Millis {
         let shards = self.shards.iter().map(|shard| shard.turns.next(shard.shard.next_turn()));
         let edge = self.inputs.turns.next(self.edge.next_turn());
@@ -66,13 +66,13 @@ impl SimGateway {
         Millis(next.0.saturating_sub(self.offset))
     }
 
-    /// Gives everyone their turns until nothing is left to do at this moment. Returns what is to be sent.
+    /// Gives edge and shards their turns until nothing is left to do now. Returns the messages to send.
     pub(super) fn turn(&mut self, now: Millis) -> Vec<Outgoing> {
         let (mut outgoing, now) = (Vec::new(), now.plus(self.offset));
         for _ in 0..TURNS {
             let mut is_busy = self.turn_edge(now);
             let sends = self.edge.take_outgoing();
-            assert!(sends.len() <= SENDS, "{} messages at once: {:#?}", sends.len(), self.edge);
+            assert!(sends.len() <= SENDS, "{} messages in one turn: {:#?}", sends.len(), self.edge);
             outgoing.extend(sends);
             for shard in &mut self.shards {
                 is_busy |= shard.turn(now, self.bounds.shard_bytes);
@@ -83,10 +83,10 @@ impl SimGateway {
                 return outgoing;
             }
         }
-        panic!("{} is busy for ever: {:#?}", self.node, self.edge);
+        panic!("{} never runs out of work: {:#?}", self.node, self.edge);
     }
 
-    /// Serves one input of the edge, or the clock. Returns whether anything was ready.
+    /// Serves one input of the edge, or the clock. Returns whether there was one.
     fn turn_edge(&mut self, now: Millis) -> bool {
         for (time, _) in self.searches.extract_if(.., |_, until| *until <= now) {
             self.inputs.found.push_back((time, None));
@@ -112,12 +112,12 @@ impl SimGateway {
         self.search(now);
         if let Some(begun) = self.inputs.turns.just_taken() {
             let next = self.edge.next_turn();
-            assert!(next > begun, "due at {next:?}, and still at {begun:?}: {:#?}", self.edge);
+            assert!(next > begun, "{next:?} is still due at {begun:?}: {:#?}", self.edge);
         }
         true
     }
 
-    /// Serves an input that can be flooded. Returns whether one was ready.
+    /// Serves an input that can be flooded. Returns whether there was one.
     fn take_flood(&mut self, now: Millis) -> bool {
         let (EdgeInputs { batches, answers, flood_turns, .. }, requests) = (&mut self.inputs, &mut self.requests);
         let next = flood_turns.poll(|flood| {
@@ -136,10 +136,10 @@ impl SimGateway {
         match input {
             FloodInput::Batch(batch, BatchEnds { epoch_id, ends }) => {
                 self.edge.take_batch(now, &batch);
-                // What came may prove nothing, but it shows what there is: that is asked for from now on, and not only
-                // when the next message shows it.
+                // A batch may prove no coverage, but it shows that sequences exist. The gateway must cover them, or ask
+                // for them from now on.
                 let forgotten = self.edge.forgotten(epoch_id, &ends);
-                assert_eq!(forgotten, None, "partition that lacks something and does not ask: {:#?}", self.edge);
+                assert_eq!(forgotten, None, "a partition lacks sequences and does not ask for them: {:#?}", self.edge);
             }
             FloodInput::Requests(requests) => {
                 requests.into_iter().for_each(|request| self.edge.take_request(now, request));
@@ -158,7 +158,7 @@ impl SimGateway {
         self.snapshots.push(Snapshot { router, parts });
     }
 
-    /// Begins the searches that the edge wants.
+    /// Begins the searches for a time that the edge wants.
     fn search(&mut self, now: Millis) {
         while let Some(time) = self.edge.next_search(now) {
             self.searches.insert(time, now.plus(millis(SEARCH_DEADLINE)));
@@ -168,7 +168,7 @@ impl SimGateway {
 }
 
 impl SimShard {
-    /// Has a turn, and holds and does no more than it may. So many bytes may wait for it.
+    /// Has a turn, and checks its bounds of time and memory. At most `most` bytes may wait for it.
     fn turn(&mut self, now: Millis, most: usize) -> bool {
         let begun = clocks::work_done();
         assert!(self.inbox.waiting() <= most, "{} bytes wait for a shard", self.inbox.waiting());
@@ -178,14 +178,14 @@ impl SimShard {
         is_busy
     }
 
-    /// Serves the clock or the inbox, and then the sockets.
+    /// Serves the clock or the inbox, and then the sockets. Returns whether there was anything to do.
     fn work(&mut self, now: Millis) -> bool {
         let mut is_busy = self.turns.is_inputs();
         if !is_busy && self.turns.next(self.shard.next_turn()) <= now {
             self.shard.turn(now);
             self.turns.took(now);
             let next = self.shard.next_turn();
-            assert!(next > now, "due at {next:?}, and still at {now:?}: {:#?}", self.shard);
+            assert!(next > now, "{next:?} is still due at {now:?}: {:#?}", self.shard);
             is_busy = true;
         } else {
             is_busy |= self.take_messages(now);
@@ -198,7 +198,7 @@ impl SimShard {
         is_busy | self.serve_sockets(now)
     }
 
-    /// Takes what waits in the inbox: new clients, and messages of the edge.
+    /// Takes new clients, and the messages of the edge in the inbox.
     fn take_messages(&mut self, now: Millis) -> bool {
         let mut messages = Vec::new();
         self.inbox.take(&mut messages, TURN_MESSAGES).now_or_never();
@@ -210,7 +210,7 @@ impl SimShard {
         for message in messages {
             match message {
                 ToShard::Edge(message) => self.shard.take(now, message),
-                ToShard::Arrive(_) => panic!("clients arrive by themselves here"),
+                ToShard::Arrive(_) => panic!("clients do not arrive through the inbox in the simulator"),
             }
         }
         is_busy

@@ -3,7 +3,7 @@
 use super::*;
 
 impl SimCluster {
-    /// What comes of a consumer.
+    /// What a consumer has for its intake now.
     pub(super) fn poll_consumer(&mut self, number: usize, reader: &mut SimIntake, now: Millis) -> ConsumerOutput {
         let longest = reader.since.plus(millis(silence(self.config.membership.tick_interval)));
         let Some(consumer) = &mut reader.consumer else { return ConsumerOutput::Trouble(IntakeTrouble::Silent) };
@@ -33,7 +33,7 @@ impl SimCluster {
         }
     }
 
-    /// Some of the messages that a consumer has to deliver, of which one may be lost on its way.
+    /// Delivers some of the available messages. One of them may be lost.
     fn deliver_batch(
         &mut self,
         number: usize,
@@ -41,7 +41,7 @@ impl SimCluster {
         available: Vec<StoredEvent>,
         now: Millis,
     ) -> ConsumerOutput {
-        // One that is lost with nothing beside it, or among others.
+        // The lost message may be the only one that is available, or one of several.
         let may_drop = available.len() > 1 || self.network.random(2) == 0;
         let drops = may_drop && std::mem::take(&mut self.routers[number].drops_next);
         let most = if self.failing { 1 + self.network.random(BATCH) } else { BATCH };
@@ -69,7 +69,7 @@ impl SimCluster {
 }
 
 impl Consumer {
-    /// When it last said that it had delivered everything.
+    /// The time of its last idle heartbeat, which says that it had delivered everything.
     fn last_idle_heartbeat(&self) -> Option<Millis> {
         let (since, at) = (self.idle_since?, self.idle_at?);
         let beats = at.since(since) / HEARTBEAT;
@@ -78,7 +78,7 @@ impl Consumer {
 }
 
 impl ConsumerOutput {
-    /// Nothing until then, and this from then on.
+    /// Nothing before a time, and trouble from then on.
     fn until(now: Millis, until: Millis, trouble: IntakeTrouble) -> Self {
         if until <= now { Self::Trouble(trouble) } else { Self::Nothing(until) }
     }

@@ -7,7 +7,7 @@ use super::super::intake::Fault;
 use super::super::stranger::KINDS;
 use super::{Action, Chaos};
 
-/// A filter, seldom one that wants much.
+/// A filter, seldom one that names many symbols.
 fn filter() -> impl Strategy<Value = u8> {
     prop_oneof![15 => 0..FILTERS, 1 => FILTERS..ALL_FILTERS]
 }
@@ -16,7 +16,7 @@ pub(super) fn connect() -> impl Strategy<Value = Action> {
     (0..3u8, 0..4u8, filter()).prop_map(|(gateway, user, filter)| Action::Connect { gateway, user, filter })
 }
 
-/// One event, or seldom more of them than a user's rate.
+/// One event, or seldom more of them than the rate limit of a user lets through.
 fn publish() -> impl Strategy<Value = Action> {
     prop_oneof![
         60 => (0..4u8, 0..10u8).prop_map(|(symbol, confidence)| Action::Publish { symbol, confidence }),
@@ -60,7 +60,7 @@ pub(super) fn action(chaos: Chaos) -> impl Strategy<Value = Action> {
     prop_oneof![
         8 => ordinary,
         1 => (0..3u8, 0..3u8).prop_map(|(partition, to)| Action::Usurp { partition, to }),
-        // Longer than a pause; seldom longer than any timeout.
+        // Longer than the pauses between other actions; seldom longer than all timeouts.
         1 => prop_oneof![4 => 1_000..4_000u64, 1 => 4_000..20_000u64].prop_map(Action::Pass),
         1 => (0..3u8).prop_map(|router| Action::CrashRouter { router }),
         1 => (0..6u8).prop_map(|node| Action::Freeze { node }),
@@ -81,7 +81,8 @@ pub(super) fn action(chaos: Chaos) -> impl Strategy<Value = Action> {
         1 => (0..3u8).prop_map(|server| Action::Lead { server }),
         2 => (0..3u8, fault()).prop_map(|(router, fault)| Action::Disturb { router, fault }),
         1 => (0..4u8).prop_map(|symbol| Action::Garble { symbol }),
-        1 => (0..3u8, 0..3u8, any::<u8>()).prop_map(|(router, gateway, ahead)| Action::Forge { router, gateway, ahead }),
+        1 => (0..3u8, 0..3u8, any::<u8>())
+            .prop_map(|(router, gateway, ahead)| Action::Forge { router, gateway, ahead }),
     ]
     .boxed()
 }

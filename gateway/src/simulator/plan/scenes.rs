@@ -1,5 +1,5 @@
-//! Scenes: actions that together bring about what single ones hardly ever do. What stands around them in a plan
-//! disturbs them.
+//! Scenes: sequences of actions for situations that random actions seldom reach. The other actions of a plan vary
+//! them.
 
 use proptest::prelude::*;
 
@@ -8,14 +8,14 @@ use super::super::intake::Fault;
 use super::{Action, NEWEST};
 use crate::edge::AWAY_MS;
 
-/// One of them.
+/// One of the scenes.
 pub(super) fn scene() -> impl Strategy<Value = Vec<Action>> {
     prop_oneof![
         slow_past_in_another_epoch(),
         slow_resume_in_another_epoch(),
         late_past_retention(),
         too_much_interest(),
-        clients_come_as_an_outage_is_noticed()
+        clients_connect_as_an_outage_is_notified()
     ]
 }
 
@@ -23,12 +23,12 @@ fn publish(symbol: u8) -> Action {
     Action::Publish { symbol, confidence: 9 }
 }
 
-/// A client comes to a gateway and wants everything, and so much time passes.
+/// A client connects to a gateway with a filter that matches everything, and time passes.
 fn client_of_all(gateway: u8, user: u8, time: u64) -> Vec<Action> {
     vec![Action::Connect { gateway, user, filter: 0 }, Action::Pass(time)]
 }
 
-/// Another epoch of the stream begins, and time enough passes for nodes to find out.
+/// A new epoch of the stream begins, and enough time passes for nodes to detect it.
 fn another_epoch() -> impl Strategy<Value = Vec<Action>> {
     let begins = prop_oneof![
         (1..4u8).prop_map(|events| Action::LoseTail { events }),
@@ -37,7 +37,7 @@ fn another_epoch() -> impl Strategy<Value = Vec<Action>> {
     (begins, 500..2_000u64).prop_map(|(begins, time)| vec![begins, Action::Pass(time)])
 }
 
-/// What a client asked for of the past has come and waits for it when another epoch begins.
+/// The backfill of a subscription with `since` waits for a slow client when a new epoch begins.
 fn slow_past_in_another_epoch() -> impl Strategy<Value = Vec<Action>> {
     ((0..3u8, 0..4u8), 0..4u8, 0..30u8, [150..250u64, 50..150, 300..800], another_epoch()).prop_map(
         |((gateway, user), symbol, tens, [first, then, last], ends)| {
@@ -49,7 +49,8 @@ fn slow_past_in_another_epoch() -> impl Strategy<Value = Vec<Action>> {
     )
 }
 
-/// The same of what a client missed that resumes: it has room for a welcome and not for an answer.
+/// The backfill of a resume waits for a slow client when a new epoch begins. Its socket takes the welcome, but not the
+/// answer.
 fn slow_resume_in_another_epoch() -> impl Strategy<Value = Vec<Action>> {
     ((0..3u8, 0..3u8, 0..4u8), 0..4u8, 12..35u8, [150..250u64, 50..150, 300..800], another_epoch()).prop_map(
         |((from, to, user), symbol, tens, [first, then, last], ends)| {
@@ -62,7 +63,7 @@ fn slow_resume_in_another_epoch() -> impl Strategy<Value = Vec<Action>> {
     )
 }
 
-/// Consumers are late, and retention removes what they have not delivered.
+/// Consumers are late, and retention removes messages that they have not delivered.
 fn late_past_retention() -> impl Strategy<Value = Vec<Action>> {
     ((0..3u8, 0..4u8), 1_600..2_190u64, 1_200..1_500u64, 0..4u8, 0..2u8).prop_map(
         |((gateway, user), late, time, symbol, keep)| {
@@ -73,7 +74,8 @@ fn late_past_retention() -> impl Strategy<Value = Vec<Action>> {
     )
 }
 
-/// More is wanted at a gateway than a request carries, and then more than routers may hold, while events are stored.
+/// The interest of a gateway becomes too large for a replay request, and then too large for routers, while events are
+/// stored.
 fn too_much_interest() -> impl Strategy<Value = Vec<Action>> {
     ((0..3u8, 0..4u8), 0..4u8, [50..300u64, 20..150, 20..100]).prop_map(
         |((gateway, user), symbol, [first, then, last])| {
@@ -86,8 +88,9 @@ fn too_much_interest() -> impl Strategy<Value = Vec<Action>> {
     )
 }
 
-/// A gateway loses its connection, and clients come one after the other when it notifies its sessions of that.
-fn clients_come_as_an_outage_is_noticed() -> impl Strategy<Value = Vec<Action>> {
+/// A gateway loses its connection to NATS, and clients connect one after the other when it notifies its sessions of
+/// that.
+fn clients_connect_as_an_outage_is_notified() -> impl Strategy<Value = Vec<Action>> {
     ((0..3u8, 0..4u8), 0..6u64, prop::option::of(0..400u64)).prop_map(|((gateway, user), early, back)| {
         let connect = Action::Connect { gateway, user, filter: 0 };
         let lost = [Action::Cut { gateway }, Action::Pass(AWAY_MS - 5 - 5 * early)];

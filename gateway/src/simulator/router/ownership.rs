@@ -1,4 +1,4 @@
-//! The turns of a router's ownership, and the answers of the stream and the leases to it.
+//! The turns of a router's ownership, and the answers that it gets from the stream and the leases.
 
 use super::*;
 
@@ -43,7 +43,7 @@ impl SimCluster {
         is_busy
     }
 
-    /// The stream answers, or does not.
+    /// Gives the ownership the stream's answer to a task, or none.
     fn answer_stream_task(&mut self, number: usize, now: Millis, task: StreamTask) {
         let is_late = self.routers[number].is_cut || self.failing && self.network.random(10) == 0;
         match task {
@@ -59,6 +59,7 @@ impl SimCluster {
         self.routers[number].round_at = now;
     }
 
+    /// Starts a task of the ownership.
     fn start_task(&mut self, number: usize, now: Millis, task: OwnershipTask) {
         let router = &mut self.routers[number];
         let request = match task {
