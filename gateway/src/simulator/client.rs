@@ -242,7 +242,7 @@ impl SimClient {
 
     /// Sends a frame that gets an answer.
     fn send(&mut self, frame: &Value, asked: ClientRequest) {
-        trace::line(|| format!("{} says {frame}", self.name()));
+        trace::line(|| format!("{} sends {frame}", self.name()));
         if let Some(connection) = &mut self.connection {
             connection.socket.borrow_mut().send(ClientMessage::Frame(frame.to_string().into()));
             connection.asked.push(asked);

@@ -11,7 +11,7 @@ use super::intake::Fault;
 use random::{action, connect};
 use scenes::scene;
 
-/// Values that have no effect, since no run reaches them: the defaults, and a long time for `give_up_after`.
+/// Default values. No run lasts long enough, or misses enough, to reach them.
 pub(super) const GIVE_UP_AFTER: u64 = 600_000;
 pub(super) const REPLAY_RANGE: u64 = 1_000_000;
 pub(super) const INTEREST_BYTES: usize = 4 << 20;
