@@ -26,8 +26,8 @@
 //! * the search for the sequence of a time by bisection: the simulated NATS knows the answer
 //! * the production readers for replays and for walks of the stream: the simulator has readers of its own
 //! * a stream on several servers that loses its end and fills it up again
-//! * membership, which has a simulator of its own in `node/src/membership/simulator.rs`: here the plan gives nodes their
-//!   views
+//! * membership, which has a simulator of its own in `node/src/membership/simulator.rs`: here the plan changes the
+//!   view, and decides when nodes learn it
 //!
 //! A run that fails prints its seed and its shortest plan, and stores the plan in `target/simulator`. `make sim-trace`
 //! shows what happens in it. `make sim` sets the number of runs and the seed.

@@ -92,7 +92,7 @@ struct ClientConnection {
     has_token: bool,
     is_welcome: bool,
     /// The requests that are not answered yet, in order.
-    asked: Vec<ClientRequest>,
+    requests: Vec<ClientRequest>,
     /// Whether its socket has ever taken only a part of what was sent.
     was_slow: bool,
     /// Whether the client was notified of an outage of the cluster, and not yet of its end.
@@ -106,8 +106,9 @@ struct ClientConnection {
 impl ClientConnection {
     /// Whether the gateway knows the client's position.
     fn is_placed(&self) -> bool {
-        let is_resume = |asked: &ClientRequest| matches!(asked, ClientRequest::Resume | ClientRequest::ResumeHere(..));
-        !self.is_new && !self.asked.iter().any(is_resume)
+        let is_resume =
+            |request: &ClientRequest| matches!(request, ClientRequest::Resume | ClientRequest::ResumeHere(..));
+        !self.is_new && !self.requests.iter().any(is_resume)
     }
 }
 
@@ -241,11 +242,11 @@ impl SimClient {
     }
 
     /// Sends a frame that gets an answer.
-    fn send(&mut self, frame: &Value, asked: ClientRequest) {
+    fn send(&mut self, frame: &Value, request: ClientRequest) {
         trace::line(|| format!("{} sends {frame}", self.name()));
         if let Some(connection) = &mut self.connection {
             connection.socket.borrow_mut().send(ClientMessage::Frame(frame.to_string().into()));
-            connection.asked.push(asked);
+            connection.requests.push(request);
         }
     }
 
@@ -257,8 +258,8 @@ impl SimClient {
     /// Subscribes with `since`, unless another backfill may be under way. Then it subscribes without.
     pub(super) fn look_back(&mut self, wanted: u32, since_text: &str, since: Timestamp) {
         let is_free =
-            |asked: &ClientRequest| matches!(asked, ClientRequest::Subscribe(_, None) | ClientRequest::Unsubscribe);
-        let may = |connection: &ClientConnection| connection.is_welcome && connection.asked.iter().all(is_free);
+            |request: &ClientRequest| matches!(request, ClientRequest::Subscribe(_, None) | ClientRequest::Unsubscribe);
+        let may = |connection: &ClientConnection| connection.is_welcome && connection.requests.iter().all(is_free);
         if self.is_catching_up || self.past.is_some() || !self.connection.as_ref().is_some_and(may) {
             return self.subscribe(wanted);
         }
@@ -296,7 +297,7 @@ impl SimClient {
 
     /// Asks for its position with `list`, unless it waits for an answer, which will have the position.
     pub(super) fn list(&mut self) {
-        let may = |connection: &ClientConnection| connection.is_welcome && connection.asked.is_empty();
+        let may = |connection: &ClientConnection| connection.is_welcome && connection.requests.is_empty();
         if self.is_promised && self.connection.as_ref().is_some_and(may) {
             self.send(&json!({ "action": "list" }), ClientRequest::List);
         }
@@ -305,7 +306,7 @@ impl SimClient {
     /// Unsubscribes, and resumes from its position in the same connection with another filter.
     pub(super) fn resume_here(&mut self, wanted: u32) {
         let Some(mut from) = self.position.clone() else { return };
-        if !self.connection.as_ref().is_some_and(|connection| connection.is_welcome && connection.asked.is_empty()) {
+        if !self.connection.as_ref().is_some_and(|connection| connection.is_welcome && connection.requests.is_empty()) {
             return;
         }
         self.unsubscribe();
@@ -362,10 +363,10 @@ impl SimClient {
     pub(super) fn has_reached(&self, epoch_id: EpochId, ends: &[Seq]) -> bool {
         let Some(connection) = &self.connection else { return !self.is_wanted };
         if self.wanted.is_none() {
-            return connection.asked.is_empty() && self.past.is_none() && !self.is_catching_up;
+            return connection.requests.is_empty() && self.past.is_none() && !self.is_catching_up;
         }
         let Some(position) = &self.position else { return false };
         let is_there = position.epoch_id == epoch_id && position.seqs.iter().zip(ends).all(|(at, end)| at >= end);
-        is_there && connection.asked.is_empty() && !self.is_catching_up && self.past.is_none() && self.is_promised
+        is_there && connection.requests.is_empty() && !self.is_catching_up && self.past.is_none() && self.is_promised
     }
 }

@@ -19,15 +19,15 @@ const NEXT: usize = 1;
 
 /// How many groups of sessions leave, one after the other, and how many events of each sort are stored after each of
 /// them.
-const TIMES: usize = 3;
+const GROUPS: usize = 3;
 const EVENTS: u8 = 20;
 
 /// How long the backfill of a crowd may take, in milliseconds: cohorts gather, ask, and get an answer.
-const DONE: u64 = 400;
+const BACKFILL_MS: u64 = 400;
 
 /// How long the backfill of a crowd with slow readers may take, in milliseconds. It is longer than a cohort waits for
 /// slow readers, and longer than a cohort waits if none of its sessions reads.
-const SLOW: u64 = 7_000;
+const SLOW_BACKFILL_MS: u64 = 7_000;
 
 /// How many bytes may wait for a session of such a crowd: fewer than it lacks.
 const SLOW_OUTBOX: usize = 2_000;
@@ -37,18 +37,18 @@ const SLOW_OUTBOX: usize = 2_000;
 struct CrowdSession {
     filter: u32,
     /// The number of the group with which it leaves.
-    leaves: usize,
+    group: usize,
     /// How many bytes its socket takes after the resume, in tens; `None` for all.
     room: Option<usize>,
 }
 
-fn member() -> impl Strategy<Value = CrowdSession> {
+fn crowd_session() -> impl Strategy<Value = CrowdSession> {
     let room = prop::option::weighted(0.3, 20..120usize);
-    (0..8u32, 0..TIMES, room).prop_map(|(filter, leaves, room)| CrowdSession { filter, leaves, room })
+    (0..8u32, 0..GROUPS, room).prop_map(|(filter, group, room)| CrowdSession { filter, group, room })
 }
 
 /// Connects the sessions of a crowd. They leave in groups, and so each misses a part of the events.
-fn lose_gateway(cluster: &mut SimCluster, crowd: &[CrowdSession]) {
+fn connect_and_disconnect(cluster: &mut SimCluster, crowd: &[CrowdSession]) {
     for (number, member) in (0..).zip(crowd) {
         let mut client = SimClient::new(user(number));
         client.subscribe(member.filter);
@@ -56,8 +56,8 @@ fn lose_gateway(cluster: &mut SimCluster, crowd: &[CrowdSession]) {
         cluster.connect(number as usize, FORMER);
     }
     cluster.act(&Action::Pass(1_000));
-    for time in 0..TIMES {
-        for (client, _) in cluster.clients.iter_mut().zip(crowd).filter(|(_, member)| member.leaves == time) {
+    for group in 0..GROUPS {
+        for (client, _) in cluster.clients.iter_mut().zip(crowd).filter(|(_, member)| member.group == group) {
             client.disconnect();
         }
         for number in 0..EVENTS {
@@ -73,16 +73,16 @@ fn resume_all(cluster: &mut SimCluster, crowd: &[CrowdSession]) {
         cluster.connect(at, NEXT);
         cluster.clients[at].set_room(member.room.map(|tens| tens * 10));
     }
-    cluster.act(&Action::Pass(DONE));
+    cluster.act(&Action::Pass(BACKFILL_MS));
 }
 
 /// The number of cohorts that a crowd needs without faults and slow readers.
 fn cohorts(crowd: &[CrowdSession]) -> usize {
     let plan = Plan { quiet: true, failing: false, ..failing(1, 0, plan::GIVE_UP_AFTER, Vec::new()) };
     let mut cluster = SimCluster::new(&plan);
-    lose_gateway(&mut cluster, crowd);
+    connect_and_disconnect(&mut cluster, crowd);
     resume_all(&mut cluster, crowd);
-    assert!(cluster.is_all_served(), "a session still waits after {DONE} ms");
+    assert!(cluster.is_all_served(), "a session still waits after {BACKFILL_MS} ms");
     let asks = std::mem::take(&mut cluster.gateways[NEXT].cohort_asks);
     // An answer may end early. Then the cohort asks for the rest, which begins at another sequence.
     let begins: BTreeSet<_> = asks.iter().map(|(cohort, ask)| (*cohort, ask.partition, ask.from)).collect();
@@ -94,7 +94,7 @@ fn cohorts(crowd: &[CrowdSession]) -> usize {
 
 #[test]
 fn two_thousand_sessions_that_lack_the_same_share_a_cohort() {
-    assert_eq!(cohorts(&vec![CrowdSession { filter: 0, leaves: 0, room: None }; 2_000]), 1);
+    assert_eq!(cohorts(&vec![CrowdSession { filter: 0, group: 0, room: None }; 2_000]), 1);
 }
 
 proptest! {
@@ -107,22 +107,22 @@ proptest! {
     })]
 
     #[test]
-    fn crowd_asks_for_nothing_twice(crowd in prop::collection::vec(member(), 2..40)) {
+    fn crowd_asks_for_nothing_twice(crowd in prop::collection::vec(crowd_session(), 2..40)) {
         let crowd: Vec<CrowdSession> = crowd.into_iter().map(|member| CrowdSession { room: None, ..member }).collect();
         prop_assert_eq!(cohorts(&crowd), 1);
     }
 
     #[test]
     fn crowd_gets_every_event_once_when_some_read_slowly_and_messages_are_lost(
-        crowd in prop::collection::vec(member(), 2..40),
+        crowd in prop::collection::vec(crowd_session(), 2..40),
         seed in any::<u64>(),
         loss in prop_oneof![Just(0), 0..30u32],
     ) {
         let plan = failing(seed, loss, plan::GIVE_UP_AFTER, Vec::new());
         let mut cluster = SimCluster::new(&Plan { outbox_bytes: SLOW_OUTBOX, ..plan });
-        lose_gateway(&mut cluster, &crowd);
+        connect_and_disconnect(&mut cluster, &crowd);
         resume_all(&mut cluster, &crowd);
-        cluster.act(&Action::Pass(SLOW));
+        cluster.act(&Action::Pass(SLOW_BACKFILL_MS));
         for (at, _) in crowd.iter().enumerate().filter(|(_, member)| loss == 0 && member.room.is_none()) {
             prop_assert!(cluster.is_served(at), "session {} waits for slow readers", at);
         }

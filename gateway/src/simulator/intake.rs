@@ -16,7 +16,8 @@ use tickwire_router_node::decisions::{
 
 use super::cluster::{SimCluster, StoredEvent};
 
-/// The most messages that a consumer delivers at a time, and the most that it counts as pending.
+/// The most messages that a consumer delivers at a time, and the most that it counts as pending: more than an
+/// intake asks for.
 const BATCH: u64 = 4;
 const MAX_PENDING: usize = 20;
 

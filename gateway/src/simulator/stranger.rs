@@ -55,7 +55,7 @@ struct Connection {
     socket: ClientSocket,
     since: Millis,
     /// The unanswered frames with an id, and the codes of the answers that they may get.
-    asked: BTreeMap<u64, &'static [u16]>,
+    unanswered: BTreeMap<u64, &'static [u16]>,
     /// The codes of the errors that unanswered frames without an id get, in order.
     without_id: Vec<u16>,
     last_id: u64,
@@ -77,7 +77,7 @@ impl Connection {
         match &error.id {
             Some(Id::Number(id)) => {
                 let id = id.as_u64().expect("ids are numbers");
-                let codes = self.asked.remove(&id).unwrap_or_else(|| panic!("{id} is answered twice: {self:#?}"));
+                let codes = self.unanswered.remove(&id).unwrap_or_else(|| panic!("{id} is answered twice: {self:#?}"));
                 assert!(codes.contains(&error.code), "{error:?} is not one of {codes:?}: {self:#?}");
             }
             other => {
@@ -95,7 +95,7 @@ impl Connection {
     fn receive_success(&mut self, now: Millis, limits: Limits, id: Option<&Id>) {
         let Some(Id::Number(id)) = id else { return };
         let id = id.as_u64().expect("ids are numbers");
-        let codes = self.asked.remove(&id).unwrap_or_else(|| panic!("{id} is answered twice: {self:#?}"));
+        let codes = self.unanswered.remove(&id).unwrap_or_else(|| panic!("{id} is answered twice: {self:#?}"));
         assert!(codes.contains(&OK), "success is not one of {codes:?}: {self:#?}");
         self.count_answer(now, limits);
     }
@@ -123,7 +123,7 @@ impl Stranger {
     /// Sends a frame of a kind, or ends the connection.
     fn send(&mut self, kind: u8) {
         let Some(connection) = &mut self.connection else { return };
-        if connection.asked.len() >= UNANSWERED || connection.breach.is_some() {
+        if connection.unanswered.len() >= UNANSWERED || connection.breach.is_some() {
             return;
         }
         connection.last_id += 1;
@@ -132,7 +132,7 @@ impl Stranger {
         trace::line(|| format!("{} at gateway {} sends {frame:?}", self.user, connection.gateway));
         match frame {
             StrangerAction::WithId { text, codes } => {
-                connection.asked.insert(id, codes);
+                connection.unanswered.insert(id, codes);
                 connection.send(ClientMessage::Frame(text.into()));
             }
             StrangerAction::WithoutId(message, code) => {
@@ -163,7 +163,7 @@ impl Stranger {
     /// Whether all its frames are answered.
     pub(super) fn is_answered(&self) -> bool {
         let is_answered = |connection: &Connection| {
-            connection.asked.is_empty() && connection.without_id.is_empty() && connection.breach.is_none()
+            connection.unanswered.is_empty() && connection.without_id.is_empty() && connection.breach.is_none()
         };
         self.connection.as_ref().is_none_or(is_answered)
     }
@@ -221,7 +221,7 @@ impl SimCluster {
                 gateway,
                 socket: Rc::clone(&socket),
                 since: now,
-                asked: BTreeMap::new(),
+                unanswered: BTreeMap::new(),
                 without_id: Vec::new(),
                 last_id: 0,
                 answered: 0,

@@ -21,7 +21,7 @@ impl SimCluster {
             since: now,
             has_token: expires.is_some(),
             is_welcome: false,
-            asked: Vec::new(),
+            requests: Vec::new(),
             was_slow: false,
             outage_notified: false,
             is_new: true,

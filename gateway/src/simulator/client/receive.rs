@@ -54,8 +54,8 @@ impl SimClient {
                 self.subscribe_or_resume();
             }
             ServerMessage::Subscribed(list) | ServerMessage::Subscriptions(list) => {
-                let asked = self.connection.as_mut().expect("it is connected").asked.remove(0);
-                self.receive_answer(&asked, &list.position, facts);
+                let request = self.connection.as_mut().expect("it is connected").requests.remove(0);
+                self.receive_answer(&request, &list.position, facts);
                 self.serve_from(facts.now);
             }
             ServerMessage::CaughtUp(end) => {
@@ -110,15 +110,15 @@ impl SimClient {
     /// that has lost its cluster or lags.
     fn may_refuse(&self, error: &ServerError, facts: &ClusterFacts) -> bool {
         let is_resume = |connection: &ClientConnection| {
-            matches!(connection.asked[..], [ClientRequest::Resume | ClientRequest::ResumeHere(..), ..])
+            matches!(connection.requests[..], [ClientRequest::Resume | ClientRequest::ResumeHere(..), ..])
         };
         self.connection.as_ref().is_some_and(is_resume)
             && (error.code == ErrorCode::Unavailable.code() || facts.is_tight && error.msg.contains("beyond the end"))
     }
 
     /// Processes the answer to a request.
-    fn receive_answer(&mut self, asked: &ClientRequest, position: &str, facts: &ClusterFacts) {
-        match asked {
+    fn receive_answer(&mut self, request: &ClientRequest, position: &str, facts: &ClusterFacts) {
+        match request {
             ClientRequest::Resume => {
                 self.connection.as_mut().expect("it is connected").is_new = false;
                 self.is_catching_up = true;
