@@ -117,7 +117,7 @@ fn trace_of_a_plan() {
 
 /// The simulator has these intervals as constants, so they must be those of the default configuration.
 #[test]
-fn intervals_are_those_that_ship() {
+fn intervals_are_the_defaults() {
     let membership = gateway::config(|_| {}).membership;
     assert_eq!(millis(membership.beat_interval), cluster::BEAT);
     assert_eq!(millis(membership.tick_interval), cluster::HEARTBEAT);
@@ -148,12 +148,12 @@ fn everything_adds_up_when_messages_are_lost_delayed_and_duplicated() {
 }
 
 #[test]
-fn everything_adds_up_when_nodes_die_stall_and_return() {
+fn everything_adds_up_when_nodes_crash_freeze_and_return() {
     simulate(plan::Chaos::Nodes, simulation::runs(RUNS));
 }
 
 #[test]
-fn everything_adds_up_when_all_goes_wrong_at_once() {
+fn everything_adds_up_when_all_faults_happen_at_once() {
     simulate(plan::Chaos::All, simulation::runs(RUNS));
 }
 
@@ -297,7 +297,7 @@ fn kept_events_arrive_after_a_disconnect_at_the_start_of_an_epoch() {
 
 /// A session asks for the last second while its gateway is away from NATS, and is confirmed much later.
 #[test]
-fn since_a_duration_counts_from_the_request() {
+fn relative_since_counts_from_the_request() {
     let actions = vec![
         Action::Connect { gateway: 0, user: 0, filter: 0 },
         Action::Pass(3_000),

@@ -46,7 +46,7 @@ pub(super) fn filter(number: u32) -> Value {
     }
 }
 
-/// An event of a kind, without anything that a filter names.
+/// An event of a kind and an audience, with default values for all else.
 pub(super) fn blank(kind: Kind, audience: Audience) -> Event {
     Event { kind, key: "k".into(), audience, ..blank_event() }
 }

@@ -163,11 +163,11 @@ pub(super) enum Action {
     CrashRouter {
         router: u8,
     },
-    /// SIGSTOP, or SIGCONT: routers `0..3`, gateways `3..6`.
+    /// A node freezes, as with SIGSTOP, or continues. Routers are `0..3`, gateways `3..6`.
     Freeze {
         node: u8,
     },
-    /// SIGTERM: routers `0..3`, gateways `3..6`.
+    /// A node drains, as with SIGTERM. Routers are `0..3`, gateways `3..6`.
     Drain {
         node: u8,
     },
@@ -187,11 +187,11 @@ pub(super) enum Action {
         gateway: u8,
         seconds: i8,
     },
-    /// A node stops, or one that is down starts: routers `0..3`, gateways `3..6`.
+    /// A node stops, or one that is down starts. Routers are `0..3`, gateways `3..6`.
     Toggle {
         node: u8,
     },
-    /// A node leaves, or rejoins, the view; nodes learn it one by one. Gateways `0..3`, routers `3..6`.
+    /// A member of the view drains, or no longer does. Nodes learn it one by one. Gateways are `0..3`, routers `3..6`.
     ToggleMember {
         node: u8,
     },

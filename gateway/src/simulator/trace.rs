@@ -67,7 +67,7 @@ pub(super) fn message(message: &SimMessage) -> String {
         }
         SimMessage::Delta(to, delta) => format!("{} -> router {to}: interest {}", delta.gateway, delta.revision),
         SimMessage::Beat(to, beat) => format!("{} -> router {to}: beat at {}", beat.gateway, beat.revision),
-        SimMessage::AskSnapshot(to, from) => format!("router {from} -> {to}: asks for the whole interest"),
+        SimMessage::AskSnapshot(to, from) => format!("router {from} -> {to}: asks for a snapshot of the interest"),
         SimMessage::Snapshot(to, parts) => {
             let first = parts.first().map(|part| format!("{} at {}", part.gateway, part.revision));
             format!("-> router {to}: interest of {}", first.unwrap_or_default())
