@@ -33,6 +33,9 @@ const LOOK: u64 = 20;
 const IDLE_ROUNDS: u64 = 4;
 
 /// The most turns that a router may take at one simulated time. More means that it never runs out of work.
+/// How many inputs the engine serves before the other tasks of its router have a turn.
+const ENGINE_INPUTS: usize = 8;
+
 const TURNS: usize = 2_000;
 
 pub(super) struct SimRouter {
@@ -331,7 +334,14 @@ impl SimCluster {
         for tenure in tenures {
             is_busy |= self.turn_intake(number, tenure, now);
         }
-        is_busy |= self.routers[number].serve_engine(now, checkpoint_interval);
-        is_busy | self.perform(number, now)
+        // Ownership and replays are tasks of their own, so the engine may serve several inputs before they have a turn.
+        for _ in 0..ENGINE_INPUTS {
+            let is_served = self.routers[number].serve_engine(now, checkpoint_interval);
+            is_busy |= is_served | self.perform(number, now);
+            if !is_served {
+                break;
+            }
+        }
+        is_busy
     }
 }

@@ -26,6 +26,9 @@ use crate::socket::Ready;
 /// The most turns that a gateway may take at one simulated time. More means that it never runs out of work.
 const TURNS: usize = 10_000;
 
+/// How many inputs the edge serves before the shards have a turn.
+const EDGE_INPUTS: usize = 8;
+
 /// How long a turn of a shard may take: the time limits for reading sockets and for backfill, each with the work that
 /// exceeds its limit.
 const WORK: Duration = Duration::from_millis(2);
@@ -70,10 +73,17 @@ impl SimGateway {
     pub(super) fn turn(&mut self, now: Millis) -> Vec<Outgoing> {
         let (mut outgoing, now) = (Vec::new(), now.plus(self.offset));
         for _ in 0..TURNS {
-            let mut is_busy = self.turn_edge(now);
-            let sends = self.edge.take_outgoing();
-            assert!(sends.len() <= SENDS, "{} messages in one turn: {:#?}", sends.len(), self.edge);
-            outgoing.extend(sends);
+            let mut is_busy = false;
+            // The edge has a thread of its own, so it may serve several inputs while the shards serve one.
+            for _ in 0..EDGE_INPUTS {
+                if !self.turn_edge(now) {
+                    break;
+                }
+                is_busy = true;
+                let sends = self.edge.take_outgoing();
+                assert!(sends.len() <= SENDS, "{} messages in one turn: {:#?}", sends.len(), self.edge);
+                outgoing.extend(sends);
+            }
             for shard in &mut self.shards {
                 is_busy |= shard.turn(now, self.bounds.shard_bytes);
             }
