@@ -2,7 +2,11 @@
 //!
 //! Clocks of different hosts are not compared. A lease is stale when its revision has not changed for its time to live
 //! *as observed here*. A refused write means that another node has written. After an unanswered write, the next
-//! attempt has to find out first whether the write took effect.
+//! attempt has to find out first whether the write took effect ([`HeldLease`]).
+
+mod held;
+
+pub use held::{HeldLease, LeaseStep};
 
 use crate::metrics;
 use crate::nats::Nats;
@@ -159,16 +163,6 @@ impl Leases {
         }
     }
 
-    /// Takes a lease that was read at `revision` and found free.
-    ///
-    /// # Errors
-    /// [`LeaseError::Refused`] if it was written since then.
-    pub async fn take<S: Serialize>(&self, key: &str, revision: u64, state: &S) -> Result<Lease, LeaseError> {
-        let owner = Some(self.me.clone());
-        let revision = self.store(key, revision, &(owner, state)).await?;
-        Ok(Lease { leases: self.clone(), key: key.to_owned(), revision, is_unanswered: false })
-    }
-
     /// Writes a lease that was read or written at `revision`: as ours, or as given back. Returns the new revision.
     ///
     /// # Errors
@@ -224,71 +218,6 @@ impl Leases {
             }
             Err(error) => Err(unavailable(key, error)),
         }
-    }
-}
-
-/// A lease whose owner is this node.
-#[derive(Debug)]
-pub struct Lease {
-    leases: Leases,
-    key: String,
-    revision: u64,
-    /// Whether the last write was not answered.
-    is_unanswered: bool,
-}
-
-impl Lease {
-    /// Renews the lease, and writes `state`.
-    ///
-    /// # Errors
-    /// [`LeaseError::Refused`] if another node has it now. After any other error it is ours until that is known.
-    pub async fn renew<S: Serialize + DeserializeOwned>(&mut self, state: &S) -> Result<(), LeaseError> {
-        self.write(Some(self.leases.me.clone()), state).await
-    }
-
-    /// Gives the lease back, so that another node can take it at once.
-    ///
-    /// # Errors
-    /// When that was refused, or could not be written: the lease then becomes stale.
-    pub async fn free<S: Serialize + DeserializeOwned>(mut self, state: &S) -> Result<(), LeaseError> {
-        self.write(None, state).await
-    }
-
-    async fn write<S: Serialize + DeserializeOwned>(
-        &mut self,
-        owner: Option<NodeRef>,
-        state: &S,
-    ) -> Result<(), LeaseError> {
-        if self.is_unanswered {
-            self.settle::<S>().await?;
-        }
-        // If this future is dropped during the write, it counts as unanswered.
-        self.is_unanswered = true;
-        let mut written = self.leases.store(&self.key, self.revision, &(&owner, state)).await;
-        if matches!(written, Err(LeaseError::Refused { .. })) {
-            let read = self.leases.read::<S>(&self.key).await?;
-            if read.is_foreign {
-                written = self.leases.store(&self.key, read.revision, &(&owner, state)).await;
-            }
-        }
-        self.is_unanswered = matches!(written, Err(LeaseError::Unavailable { .. }));
-        self.revision = written?;
-        Ok(())
-    }
-
-    /// Finds out whether a write that was not answered took effect.
-    async fn settle<S: DeserializeOwned>(&mut self) -> Result<(), LeaseError> {
-        let read = self.leases.read::<S>(&self.key).await?;
-        let owner = read.record.and_then(|record| record.owner);
-        // A server that lags shows a revision that we know. Then the compare-and-set decides.
-        if read.revision > self.revision {
-            if !read.is_foreign && owner.as_ref() != Some(&self.leases.me) {
-                return Err(LeaseError::Refused { key: self.key.clone() });
-            }
-            self.revision = read.revision;
-        }
-        self.is_unanswered = false;
-        Ok(())
     }
 }
 

@@ -10,7 +10,6 @@ mod beats;
 mod coordinator;
 mod follower;
 
-use crate::clock::Clock;
 use crate::config::MembershipConfig;
 use crate::lease::{LeaseError, Leases};
 use crate::link::LinkSubscriber;
@@ -18,8 +17,8 @@ use crate::metrics;
 use crate::names;
 use crate::nats::Nats;
 use crate::shutdown::Shutdown;
-use coordinator::Coordinator;
-use follower::Follower;
+use coordinator::driver::CoordinatorDriver;
+use follower::driver::FollowerDriver;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,15 +87,13 @@ impl Membership {
         member: Member,
         shutdown: &Shutdown,
     ) -> Result<Self, MembershipError> {
-        let deadline = KV_DEADLINE.min(config.lease_ttl / 2);
-        let leases = Leases::open(nats, names::VIEW_BUCKET, member.node.clone(), deadline).await?;
+        let leases = Leases::open(nats, names::VIEW_BUCKET, member.node.clone(), kv_deadline(config)).await?;
         let (sender, view) = watch::channel(Arc::default());
         // A node that is forced to stop leaves as well.
         let (leave, left) = (shutdown.force().child_token(), CancellationToken::new());
-        let follower = Follower::new(nats, config.beat_interval, leases.clone(), sender)?;
-        let (me, clock) = (member.node.clone(), Clock::start());
+        let follower = FollowerDriver::new(nats, config.beat_interval, leases.clone(), sender)?;
         let coordinator = match member.role {
-            Role::Router => Some(Coordinator::new(nats, config, leases, me, clock, view.clone())?),
+            Role::Router => Some(CoordinatorDriver::new(nats, config, leases, &member, view.clone())?),
             Role::Gateway => None,
         };
 
@@ -147,6 +144,11 @@ impl Membership {
         self.leave.cancel();
         self.left.cancelled().await;
     }
+}
+
+/// The longest time for one read or write in KV, with this configuration.
+fn kv_deadline(config: &MembershipConfig) -> Duration {
+    KV_DEADLINE.min(config.lease_ttl / 2)
 }
 
 /// Subscribes to messages between nodes, over our own connection, which no bytes can end.

@@ -5,136 +5,206 @@
 //! come back, nor until every other node had time to reconnect after that; and not after this process itself was
 //! paused. Views are written by compare-and-set; a node whose write is refused is not the coordinator. At intervals the
 //! coordinator reads back what it wrote, because KV may have lost it.
+//!
+//! No I/O. A beat, a round or the goodbye begins some work: tasks, one after the other. The [driver](self::driver)
+//! performs each and returns the answer of KV; nothing else begins before the work is done.
 
-use super::{Announcement, Beat, MembershipError};
-use crate::clock::{Clock, millis};
+pub(super) mod driver;
+
+use super::{Announcement, Beat};
+use crate::clock::millis;
 use crate::config::MembershipConfig;
 use crate::connection_health::BACKOFF;
-use crate::lease::{Lease, LeaseError, Leases, Observed};
-use crate::link::LinkSubscriber;
+use crate::lease::{HeldLease, LeaseError, LeaseRead, LeaseStep, Observed};
 use crate::metrics;
 use crate::names;
-use crate::nats::Nats;
 use crate::view::{BeatError, Roster};
-use std::future::ready;
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::time::Duration;
 use tickwire_core::ids::{Millis, NodeRef};
 use tickwire_core::placement::{Member, View};
 use tickwire_core::wire;
-use tokio::sync::watch;
-use tokio::time::{Interval, MissedTickBehavior, interval};
 use tracing::{debug, info, warn};
-
-/// How many bytes of beats may wait: some thousands. A dropped beat is replaced by the next.
-const BEAT_BYTES: usize = 1024 * 1024;
-
-/// How many beats are handled before a round that is due has its turn.
-const BEATS_IN_A_ROW: u32 = 64;
 
 /// After how many rounds the coordinator reads the view again.
 const REVIEW: u32 = 8;
 
+/// The time between two rounds: so short that the lease cannot become stale between them.
+pub(super) fn round_interval(config: &MembershipConfig) -> Duration {
+    config.beat_interval.min(config.lease_ttl / 3)
+}
+
+/// What is to be done next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum CoordinatorTask {
+    /// Send a request to KV: [`Coordinator::take_answer`] takes the answer.
+    Ask(KvRequest),
+    /// Announce the view, if NATS is connected.
+    Announce(Announcement),
+}
+
+/// A request to the bucket of the view.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum KvRequest {
+    /// Read the coordinator's lease.
+    ReadLease,
+    /// Write the coordinator's lease over this revision: as ours, or as given back.
+    WriteLease { revision: u64, is_ours: bool },
+    /// Read the view.
+    ReadView,
+    /// Write the view over this revision.
+    WriteView { revision: u64, view: View },
+}
+
+/// The answer to a request. A write has a new revision.
+#[derive(Debug)]
+pub(super) enum KvAnswer {
+    LeaseRead(Result<LeaseRead<()>, LeaseError>),
+    LeaseWritten(Result<u64, LeaseError>),
+    ViewRead(Result<(u64, Option<View>), LeaseError>),
+    ViewWritten(Result<u64, LeaseError>),
+}
+
+/// The state.
+#[derive(Debug)]
 pub(super) struct Coordinator {
-    nats: Nats,
     me: NodeRef,
-    clock: Clock,
-    beats: LinkSubscriber,
-    rounds: Interval,
     roster: Roster,
     timeout: u64,
     lease_ttl: u64,
-    leases: Leases,
     observed: Option<Observed>,
     term: Option<Term>,
-    /// The view that this node follows: its versions are in use.
-    followed: watch::Receiver<Arc<View>>,
+    /// The version of the view that this node follows: it is in use.
+    followed: u64,
     last_round: Millis,
     /// Until when absence does not count, because other nodes may still wait to reconnect.
     lenient_until: Millis,
+    work: Work,
+    tasks: VecDeque<CoordinatorTask>,
 }
 
 /// What the coordinator keeps beside its lease.
+#[derive(Debug)]
 struct Term {
-    lease: Lease,
+    lease: HeldLease,
     /// The view in KV with its revision; `None` when it has to be read again.
     view: Option<(u64, View)>,
+    /// The view that is being written.
+    next: Option<View>,
     /// The highest version that was read or written.
     version: u64,
     /// The number of rounds since the view was read or written.
     age: u32,
 }
 
+/// What the current tasks belong to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Work {
+    Beat,
+    Round { begun: Millis },
+    Leave,
+}
+
 impl Coordinator {
-    pub(super) fn new(
-        nats: &Nats,
-        config: &MembershipConfig,
-        leases: Leases,
-        me: NodeRef,
-        clock: Clock,
-        followed: watch::Receiver<Arc<View>>,
-    ) -> Result<Self, MembershipError> {
-        let beats = super::subscribe(nats, "member_beats", names::beat("*"), BEAT_BYTES)?;
-        // Often enough that the lease cannot become stale between two rounds.
-        let mut rounds = interval(config.beat_interval.min(config.lease_ttl / 3));
-        rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (now, timeout) = (clock.now(), millis(config.timeout));
+    /// Knows no node yet, and does not have the lease.
+    pub(super) fn new(me: NodeRef, config: &MembershipConfig, now: Millis) -> Self {
+        let timeout = millis(config.timeout);
         metrics::COORDINATOR.set(0.0);
-        Ok(Self {
-            nats: nats.clone(),
+        Self {
             me,
-            clock,
-            beats,
-            rounds,
             roster: Roster::new(now, timeout),
             timeout,
             lease_ttl: millis(config.lease_ttl),
-            leases,
             observed: None,
             term: None,
-            followed,
+            followed: 0,
             last_round: now,
             lenient_until: now,
-        })
+            work: Work::Beat,
+            tasks: VecDeque::new(),
+        }
     }
 
-    /// Works until dropped, or until the connection is closed.
-    pub(super) async fn run(&mut self) {
-        let mut handled = 0;
-        loop {
-            // A flood of beats must not keep this loop from its rounds.
-            let handled_before = std::mem::replace(&mut handled, 0);
-            tokio::select! {
-                biased;
-                message = self.beats.next(), if handled_before < BEATS_IN_A_ROW => {
-                    handled = handled_before + 1;
-                    let Some(message) = message else { return };
-                    if self.record(&message.subject_text(), message.payload()) {
-                        self.write_view().await;
-                    }
+    /// This node follows the view of this version now.
+    pub(super) fn set_followed(&mut self, version: u64) {
+        self.followed = version;
+    }
+
+    /// Records a beat. If it changes the view, that is written. An invalid beat changes nothing.
+    pub(super) fn beat(&mut self, now: Millis, subject: &str, payload: &[u8]) {
+        if self.record(now, subject, payload) {
+            self.work = Work::Beat;
+            self.write_view(now);
+        }
+    }
+
+    /// Takes or renews the lease, writes the view if it has changed, and announces it. Due every [`round_interval`].
+    pub(super) fn round(&mut self, now: Millis) {
+        let was_paused = now.since(self.last_round) > self.timeout / 2;
+        let is_cut_off = now.since(self.roster.last_beat(&self.me).unwrap_or_default()) > self.timeout / 2;
+        if is_cut_off {
+            self.be_lenient(now);
+        }
+        if was_paused || now < self.lenient_until {
+            self.roster.restart_silence(now);
+        }
+        self.last_round = now;
+        self.work = Work::Round { begun: now };
+        match &mut self.term {
+            None => self.ask(KvRequest::ReadLease),
+            Some(term) => {
+                term.age += 1;
+                if term.age >= REVIEW {
+                    term.view = None;
                 }
-                _ = self.rounds.tick() => self.round().await,
-                () = ready(()), if handled_before >= BEATS_IN_A_ROW => {}
+                let step = term.lease.write();
+                self.follow(now, step);
             }
         }
     }
 
     /// The coordinator's own goodbye: it writes a last view without itself, and another router can take over at once.
-    pub(super) async fn leave(mut self, member: &Member) {
-        if let Err(error) = self.roster.goodbye(self.clock.now(), member) {
+    /// What was being done is given up.
+    pub(super) fn leave(&mut self, now: Millis, member: &Member) {
+        self.tasks.clear();
+        self.work = Work::Leave;
+        if let Err(error) = self.roster.goodbye(now, member) {
             warn!(%error, "own goodbye refused");
         }
-        self.write_view().await;
-        if let Some(term) = self.term.take()
-            && let Err(error) = term.lease.free(&()).await
-        {
-            debug!(%error, "coordinator's lease not given back");
-        }
-        metrics::COORDINATOR.set(0.0);
+        self.write_view(now);
     }
 
-    /// Records a beat. Returns whether it changes the view. An invalid beat changes nothing.
-    fn record(&mut self, subject: &str, payload: &[u8]) -> bool {
-        let now = self.clock.now();
+    /// The next task, when the last one is done and answered; `None` if this work is done.
+    pub(super) fn next_task(&mut self, now: Millis) -> Option<CoordinatorTask> {
+        let task = self.tasks.pop_front();
+        if task.is_none() && matches!(self.work, Work::Round { .. }) {
+            // Time spent on KV does not count as a pause of this process.
+            self.last_round = now;
+            self.work = Work::Beat;
+        }
+        task
+    }
+
+    /// KV has answered the request of the last task.
+    pub(super) fn take_answer(&mut self, now: Millis, answer: KvAnswer) {
+        match (answer, &mut self.term) {
+            (KvAnswer::LeaseRead(read), None) => self.try_lease(now, read),
+            (KvAnswer::LeaseWritten(written), None) => self.lease_taken(now, written),
+            (KvAnswer::LeaseRead(read), Some(term)) => {
+                let step = term.lease.was_read(read);
+                self.follow(now, step);
+            }
+            (KvAnswer::LeaseWritten(written), Some(term)) => {
+                let step = term.lease.was_written(written);
+                self.follow(now, step);
+            }
+            (KvAnswer::ViewRead(read), _) => self.view_read(now, read),
+            (KvAnswer::ViewWritten(written), _) => self.view_written(now, written),
+        }
+    }
+
+    /// Records a beat. Returns whether it changes the view.
+    fn record(&mut self, now: Millis, subject: &str, payload: &[u8]) -> bool {
         let folded = match wire::decode::<Beat>(payload) {
             Ok(beat) if names::beat(beat.member.role.as_str()) != subject => {
                 Err("the subject is of another role".to_owned())
@@ -150,40 +220,6 @@ impl Coordinator {
         })
     }
 
-    async fn round(&mut self) {
-        let now = self.clock.now();
-        let was_paused = now.since(self.last_round) > self.timeout / 2;
-        let is_cut_off = now.since(self.roster.last_beat(&self.me).unwrap_or_default()) > self.timeout / 2;
-        if is_cut_off {
-            self.be_lenient(now);
-        }
-        if was_paused || now < self.lenient_until {
-            self.roster.restart_silence(now);
-        }
-        self.last_round = now;
-        match &mut self.term {
-            None => self.try_lease().await,
-            Some(term) => {
-                term.age += 1;
-                if term.age >= REVIEW {
-                    term.view = None;
-                }
-                if let Err(error) = term.lease.renew(&()).await {
-                    self.handle_failure(&error);
-                }
-            }
-        }
-        // A request that was answered late may have waited for a connection, and then beats were delayed as well.
-        let answered = self.clock.now();
-        if answered.since(now) > self.timeout / 2 {
-            self.be_lenient(answered);
-        }
-        self.write_view().await;
-        self.announce().await;
-        // Time spent on KV does not count as a pause of this process.
-        self.last_round = self.clock.now();
-    }
-
     /// What cut this node off also cut others off, and their backoff may be longer. Absence does not count until they
     /// had time to reconnect.
     fn be_lenient(&mut self, now: Millis) {
@@ -191,95 +227,170 @@ impl Coordinator {
         self.roster.restart_silence(now);
     }
 
-    /// Reads the lease, and takes it if it is free or stale.
-    async fn try_lease(&mut self) {
-        let read = match self.leases.read::<()>(names::COORDINATOR_KEY).await {
+    /// Takes the lease if it is free or stale.
+    fn try_lease(&mut self, now: Millis, read: Result<LeaseRead<()>, LeaseError>) {
+        let read = match read {
             Ok(read) => read,
-            Err(error) => return debug!(%error, "coordinator's lease not read"),
+            Err(error) => {
+                debug!(%error, "coordinator's lease not read");
+                return self.lease_done(now);
+            }
         };
-        let now = self.clock.now();
         let observed = self.observed.get_or_insert(Observed::new(now, read.revision));
         if !read.is_foreign {
             observed.see(now, read.revision);
         }
-        if !read.is_free_for(&self.me) && !observed.is_stale(now, self.lease_ttl) {
-            return;
+        if read.is_free_for(&self.me) || observed.is_stale(now, self.lease_ttl) {
+            self.ask(KvRequest::WriteLease { revision: read.revision, is_ours: true });
+        } else {
+            self.lease_done(now);
         }
-        match self.leases.take(names::COORDINATOR_KEY, read.revision, &()).await {
-            Ok(lease) => {
+    }
+
+    fn lease_taken(&mut self, now: Millis, written: Result<u64, LeaseError>) {
+        match written {
+            Ok(revision) => {
                 info!("became the coordinator");
                 metrics::COORDINATOR.set(1.0);
                 // This node has recorded beats all the time, and accounted for its own pauses. So absence counts at
                 // once, and the death of a coordinator is detected as early as that of any other node.
-                self.term = Some(Term { lease, view: None, version: 0, age: 0 });
+                let lease = HeldLease::new(names::COORDINATOR_KEY, self.me.clone(), revision);
+                self.term = Some(Term { lease, view: None, next: None, version: 0, age: 0 });
             }
             Err(error) => debug!(%error, "coordinator's lease not taken"),
         }
+        self.lease_done(now);
+    }
+
+    /// Does what the held lease needs next.
+    fn follow(&mut self, now: Millis, step: LeaseStep) {
+        let is_ours = self.work != Work::Leave;
+        match step {
+            LeaseStep::Read => self.ask(KvRequest::ReadLease),
+            LeaseStep::Write { revision } => self.ask(KvRequest::WriteLease { revision, is_ours }),
+            LeaseStep::Nothing(written) if is_ours => {
+                if let Err(error) = written {
+                    self.handle_failure(now, &error);
+                }
+                self.lease_done(now);
+            }
+            LeaseStep::Nothing(written) => {
+                if let Err(error) = written {
+                    debug!(%error, "coordinator's lease not given back");
+                }
+                self.term = None;
+                metrics::COORDINATOR.set(0.0);
+            }
+        }
+    }
+
+    /// The part of a round that is about the lease is done.
+    fn lease_done(&mut self, now: Millis) {
+        // A request that was answered late may have waited for a connection, and then beats were delayed as well.
+        if let Work::Round { begun } = self.work
+            && now.since(begun) > self.timeout / 2
+        {
+            self.be_lenient(now);
+        }
+        self.write_view(now);
     }
 
     /// Writes the view that follows from the beats, if it has changed and this node is the coordinator.
-    async fn write_view(&mut self) {
-        let Some(term) = &mut self.term else { return };
-        let (revision, current) = match term.view.take() {
-            Some(known) => known,
-            None => match self.leases.fetch::<View>(names::VIEW_KEY).await {
-                Ok((revision, view)) => {
-                    term.age = 0;
-                    (revision, view.unwrap_or_default())
-                }
-                // An unreadable view is overwritten.
-                Err(LeaseError::Unreadable { revision, source, .. }) => {
-                    warn!(%source, "unreadable member view in KV, writing a new one");
-                    (revision, View::default())
-                }
-                Err(error) => return self.handle_failure(&error),
-            },
-        };
-        term.version = term.version.max(self.followed.borrow().version);
-        let Some(next) = self.roster.next_view(&current, term.version, self.clock.now()) else {
-            term.view = Some((revision, current));
-            return;
-        };
-        match self.leases.store(names::VIEW_KEY, revision, &next).await {
-            Ok(revision) => {
-                info!(version = next.version, members = %super::names_of(&next), "wrote the member view");
-                term.version = next.version;
-                (term.view, term.age) = (Some((revision, next)), 0);
-                self.announce().await;
-            }
-            // The next round finds out from the lease whether another node is the coordinator.
-            Err(LeaseError::Refused { .. }) => debug!("another node wrote the view"),
-            Err(error) => self.handle_failure(&error),
+    fn write_view(&mut self, now: Millis) {
+        let Some(term) = &mut self.term else { return self.view_done(now) };
+        match term.view.take() {
+            Some((revision, current)) => self.write_next(now, revision, current),
+            None => self.ask(KvRequest::ReadView),
         }
     }
 
-    async fn announce(&self) {
-        let Some((_, view)) = self.term.as_ref().and_then(|term| term.view.as_ref()) else { return };
-        if !self.nats.is_connected() {
-            return;
-        }
-        let announcement = Announcement { version: view.version };
-        match wire::encode(&announcement) {
-            Ok(bytes) => {
-                if let Err(error) = self.nats.client.publish(names::VIEW, bytes.into()).await {
-                    warn!(%error, "view not announced");
+    fn view_read(&mut self, now: Millis, read: Result<(u64, Option<View>), LeaseError>) {
+        match read {
+            Ok((revision, view)) => {
+                if let Some(term) = &mut self.term {
+                    term.age = 0;
                 }
+                self.write_next(now, revision, view.unwrap_or_default());
             }
-            Err(error) => warn!(%error, "view not announced"),
+            // An unreadable view is overwritten.
+            Err(LeaseError::Unreadable { revision, source, .. }) => {
+                warn!(%source, "unreadable member view in KV, writing a new one");
+                self.write_next(now, revision, View::default());
+            }
+            Err(error) => {
+                self.handle_failure(now, &error);
+                self.view_done(now);
+            }
+        }
+    }
+
+    fn write_next(&mut self, now: Millis, revision: u64, current: View) {
+        let Some(term) = &mut self.term else { return self.view_done(now) };
+        term.version = term.version.max(self.followed);
+        match self.roster.next_view(&current, term.version, now) {
+            Some(view) => {
+                term.next = Some(view.clone());
+                self.ask(KvRequest::WriteView { revision, view });
+            }
+            None => {
+                term.view = Some((revision, current));
+                self.view_done(now);
+            }
+        }
+    }
+
+    fn view_written(&mut self, now: Millis, written: Result<u64, LeaseError>) {
+        match (written, &mut self.term) {
+            (Ok(revision), Some(term)) => {
+                if let Some(next) = term.next.take() {
+                    info!(version = next.version, members = %super::names_of(&next), "wrote the member view");
+                    term.version = next.version;
+                    (term.view, term.age) = (Some((revision, next)), 0);
+                }
+                self.announce();
+            }
+            // The next round finds out from the lease whether another node is the coordinator.
+            (Err(LeaseError::Refused { .. }), _) => debug!("another node wrote the view"),
+            (Err(error), _) => self.handle_failure(now, &error),
+            (Ok(_), None) => {}
+        }
+        self.view_done(now);
+    }
+
+    /// The part of the work that is about the view is done.
+    fn view_done(&mut self, now: Millis) {
+        match (self.work, &mut self.term) {
+            (Work::Beat, _) => {}
+            (Work::Round { .. }, _) => self.announce(),
+            (Work::Leave, Some(term)) => {
+                let step = term.lease.write();
+                self.follow(now, step);
+            }
+            (Work::Leave, None) => metrics::COORDINATOR.set(0.0),
+        }
+    }
+
+    fn announce(&mut self) {
+        if let Some((_, view)) = self.term.as_ref().and_then(|term| term.view.as_ref()) {
+            self.tasks.push_back(CoordinatorTask::Announce(Announcement { version: view.version }));
         }
     }
 
     /// Handles a failure: KV failed, so absence does not count; or another node has the lease.
-    fn handle_failure(&mut self, error: &LeaseError) {
+    fn handle_failure(&mut self, now: Millis, error: &LeaseError) {
         if matches!(error, LeaseError::Refused { .. }) {
-            self.roster.restart_silence(self.clock.now());
+            self.roster.restart_silence(now);
             info!("lost the coordinator's lease to another node");
             metrics::COORDINATOR.set(0.0);
             (self.term, self.observed) = (None, None);
         } else {
-            self.be_lenient(self.clock.now());
+            self.be_lenient(now);
             warn!(%error, "the coordinator cannot reach KV");
         }
+    }
+
+    fn ask(&mut self, request: KvRequest) {
+        self.tasks.push_back(CoordinatorTask::Ask(request));
     }
 }
 

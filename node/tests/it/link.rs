@@ -1,7 +1,7 @@
 //! Our own connection against a real nats-server: unusual bytes, reconnects, logins, refusals.
 
-use crate::load;
 use crate::nats::{SOON, certificates, config};
+use crate::{load, write};
 use async_nats::jetstream::consumer::{AckPolicy, pull};
 use async_nats::jetstream::stream;
 use futures_util::StreamExt;
@@ -10,7 +10,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 use tickwire_core::ids::{NodeId, NodeRef, Nonce};
 use tickwire_core::wire;
-use tickwire_node::lease::{self, LeaseError, Leases};
+use tickwire_node::lease::{self, HeldLease, LeaseError, Leases};
 use tickwire_node::link::{LinkError, LinkSubscriber, NatsMessage};
 use tickwire_node::names;
 use tickwire_node::nats::{Nats, NatsError};
@@ -191,7 +191,7 @@ async fn overwritten_lease_is_readable_and_kept_by_its_owner() {
         leases.read::<u64>("p.3").await.unwrap(),
         lease::LeaseRead { revision: 0, record: None, is_unreadable: false, is_foreign: false }
     );
-    let mut lease = leases.take("p.3", 0, &7_u64).await.unwrap();
+    let mut held = HeldLease::new("p.3", me.clone(), leases.write("p.3", 0, true, &7_u64).await.unwrap());
     let read = leases.read::<u64>("p.3").await.unwrap();
     assert_eq!(read.record, Some(lease::LeaseRecord { owner: Some(me), state: 7 }));
     let mut raw = RawPeer::to(&server);
@@ -201,12 +201,13 @@ async fn overwritten_lease_is_readable_and_kept_by_its_owner() {
         raw.publish(b"$KV.TICKWIRE_LEASES.p.3", headers, b"\xc1");
         let read = leases.read::<u64>("p.3").await.unwrap();
         assert_eq!((read.record, read.is_foreign), (None, true));
-        lease.renew(&8_u64).await.unwrap();
+        write(&leases, "p.3", &mut held, (true, 8_u64)).await.unwrap();
         assert_eq!(leases.read::<u64>("p.3").await.unwrap().record.unwrap().state, 8);
     }
     raw.publish(b"$KV.TICKWIRE_LEASES.p.3", b"NATS/1.0\r\n\r\n", &[wire::VERSION + 1, 7]);
     assert!(leases.read::<u64>("p.3").await.unwrap().is_unreadable);
-    assert!(matches!(lease.renew(&9_u64).await, Err(LeaseError::Refused { .. })));
+    let written = write(&leases, "p.3", &mut held, (true, 9_u64)).await;
+    assert!(matches!(written, Err(LeaseError::Refused { .. })));
     raw.publish(b"$KV.TICKWIRE_LEASES.p.3", b"NATS/1.0\r\nKV-Operation: DEL\r\n\r\n", b"");
     assert_eq!(leases.read::<u64>("p.3").await.unwrap().record, None);
     assert!(nats.is_connected());

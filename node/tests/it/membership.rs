@@ -1,5 +1,6 @@
 //! Membership over a real nats-server: joining, draining, goodbyes, silence, and a new coordinator.
 
+use crate::write;
 use futures_util::FutureExt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use tickwire_core::ids::{NodeId, NodeRef, Nonce};
 use tickwire_core::placement::{Member, Role, View};
 use tickwire_core::wire;
 use tickwire_node::config::{Config, LoadOptions};
-use tickwire_node::lease::{LeaseError, Leases};
+use tickwire_node::lease::{HeldLease, LeaseError, Leases};
 use tickwire_node::membership::Beat;
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
@@ -121,11 +122,13 @@ async fn vanished_coordinator_is_replaced_when_its_lease_is_stale() {
     let nats = Nats::connect(&config(&server, "ghost").nats, "router", "ghost").await.unwrap();
     provision(&nats, &config(&server, "ghost").stream).await.unwrap();
     let me = node("ghost", 1);
-    let leases = Leases::open(&nats, names::VIEW_BUCKET, me, Duration::from_secs(1)).await.unwrap();
-    let mut ghost = leases.take(names::COORDINATOR_KEY, 0, &()).await.unwrap();
+    let leases = Leases::open(&nats, names::VIEW_BUCKET, me.clone(), Duration::from_secs(1)).await.unwrap();
+    let revision = leases.write(names::COORDINATOR_KEY, 0, true, &()).await.unwrap();
+    let mut ghost = HeldLease::new(names::COORDINATOR_KEY, me, revision);
     let router = start(&server, "r1", Role::Router).await;
     router.expect_view(&[("r1", false)]).await;
-    assert!(matches!(ghost.renew(&()).await, Err(LeaseError::Refused { .. })));
+    let renewed = write(&leases, names::COORDINATOR_KEY, &mut ghost, (true, ())).await;
+    assert!(matches!(renewed, Err(LeaseError::Refused { .. })));
     router.stop().await;
 }
 
@@ -171,20 +174,22 @@ async fn unanswered_write_is_checked_before_the_next() {
     provision(&nats, &config.stream).await.unwrap();
     let leases = Leases::open(&nats, names::LEASES_BUCKET, node("r1", 1), SOON).await.unwrap();
     let other = Leases::open(&nats, names::LEASES_BUCKET, node("r1", 2), SOON).await.unwrap();
-    let mut mine = leases.take("p.1", 0, &1u64).await.unwrap();
+    let mut mine = HeldLease::new("p.1", node("r1", 1), leases.write("p.1", 0, true, &1u64).await.unwrap());
     // Given up before the answer arrives, but the write takes effect.
-    assert!(mine.renew(&2u64).now_or_never().is_none());
+    assert!(write(&leases, "p.1", &mut mine, (true, 2u64)).now_or_never().is_none());
     eventually("the unanswered write", SOON, async || {
         let record = leases.read::<u64>("p.1").await.unwrap().record?;
         (record.owner == Some(node("r1", 1)) && record.state == 2).then_some(())
     })
     .await;
-    mine.renew(&3u64).await.unwrap();
+    write(&leases, "p.1", &mut mine, (true, 3u64)).await.unwrap();
     let seen = other.read::<u64>("p.1").await.unwrap();
-    let theirs = other.take("p.1", seen.revision, &4u64).await.unwrap();
-    assert!(mine.renew(&5u64).now_or_never().is_none());
-    assert!(matches!(mine.renew(&6u64).await, Err(LeaseError::Refused { .. })));
-    theirs.free(&7u64).await.unwrap();
+    let revision = other.write("p.1", seen.revision, true, &4u64).await.unwrap();
+    let mut theirs = HeldLease::new("p.1", node("r1", 2), revision);
+    assert!(write(&leases, "p.1", &mut mine, (true, 5u64)).now_or_never().is_none());
+    let renewed = write(&leases, "p.1", &mut mine, (true, 6u64)).await;
+    assert!(matches!(renewed, Err(LeaseError::Refused { .. })));
+    write(&other, "p.1", &mut theirs, (false, 7u64)).await.unwrap();
     let freed = leases.read::<u64>("p.1").await.unwrap().record.unwrap();
     assert_eq!((freed.owner, freed.state), (None, 7));
 }
