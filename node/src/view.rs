@@ -9,6 +9,7 @@
 //! * Within a cool-down, silence removes at most half of the members of a role, but always one: if more fall silent at
 //!   once, it is more likely that this node receives nothing.
 
+use crate::connection_health::BACKOFF;
 use std::collections::BTreeMap;
 use thiserror::Error;
 use tickwire_core::ids::{Millis, NodeId, NodeRef};
@@ -18,7 +19,8 @@ use tickwire_core::placement::{Member, Role, View};
 #[derive(Debug, Clone)]
 struct NodeRecord {
     member: Member,
-    first: Millis,
+    /// How many were seen before it. Two may be seen in one millisecond, after this process was paused.
+    number: u64,
     last: Millis,
     /// When it said goodbye.
     gone: Option<Millis>,
@@ -60,6 +62,9 @@ pub enum BeatError {
 #[derive(Debug)]
 pub struct Roster {
     timeout: u64,
+    began: Millis,
+    /// How many starts of nodes were ever seen.
+    seen: u64,
     nodes: BTreeMap<NodeRef, NodeRecord>,
     silence_since: Millis,
     losses: BTreeMap<Role, RoleLosses>,
@@ -68,7 +73,7 @@ pub struct Roster {
 impl Roster {
     /// No node is known. `timeout`, in milliseconds, is how long a member may be silent.
     pub fn new(now: Millis, timeout: u64) -> Self {
-        Self { timeout, nodes: BTreeMap::new(), silence_since: now, losses: BTreeMap::new() }
+        Self { timeout, began: now, seen: 0, nodes: BTreeMap::new(), silence_since: now, losses: BTreeMap::new() }
     }
 
     /// Records a beat. Returns whether it changes the view.
@@ -84,7 +89,8 @@ impl Roster {
                 return Err(BeatError::TooMany);
             }
             let node = member.node.clone();
-            let record = NodeRecord { member, first: now, last: now, gone: None };
+            let record = NodeRecord { member, number: self.seen, last: now, gone: None };
+            self.seen += 1;
             self.nodes.insert(node, record);
             return Ok(true);
         };
@@ -110,6 +116,11 @@ impl Roster {
         self.beat(now, member.clone())?;
         if let Some(record) = self.nodes.get_mut(&member.node) {
             record.gone = record.gone.or(Some(now));
+            let number = record.number;
+            // An earlier node of this name, which this one replaced, must not return unless it beats again.
+            self.nodes.retain(|node, other| {
+                node.id != member.node.id || *node == member.node || other.gone.is_some() || other.number > number
+            });
         }
         Ok(())
     }
@@ -166,7 +177,7 @@ impl Roster {
                 continue;
             }
             let best = newest.entry(&node.id).or_insert(record);
-            if (best.first, best.member.node.nonce) < (record.first, node.nonce) {
+            if best.number < record.number {
                 *best = record;
             }
         }
@@ -175,7 +186,8 @@ impl Roster {
     }
 
     fn is_silent(&self, node: &NodeRef, now: Millis) -> bool {
-        let last = self.last_beat(node).unwrap_or_default();
+        // NATS may have been away when this node started. A node that it has never heard may still wait to reconnect.
+        let last = self.last_beat(node).unwrap_or(self.began.plus(BACKOFF.most));
         now.since(last.max(self.silence_since)) > self.timeout
     }
 

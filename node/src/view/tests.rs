@@ -58,6 +58,47 @@ fn later_start_of_a_name_counts() {
     assert_eq!(roster.next_view(&view, 0, Millis(120)), None);
 }
 
+/// After a pause, this process takes the beats of two starts at once.
+#[test]
+fn later_start_counts_even_if_both_are_first_seen_in_one_millisecond() {
+    for (earlier, later) in [(1, 9), (9, 1)] {
+        let (mut roster, mut view) = (Roster::new(Millis(0), TIMEOUT), View::default());
+        roster.beat(Millis(0), member("g1", earlier)).unwrap();
+        roster.beat(Millis(0), member("g1", later)).unwrap();
+        step(&mut roster, &mut view, 0);
+        assert_eq!(view.members, [member("g1", later)]);
+    }
+}
+
+#[test]
+fn goodbye_does_not_bring_back_a_dead_node_of_the_same_name() {
+    let (mut roster, mut view) = (Roster::new(Millis(0), TIMEOUT), View::default());
+    roster.beat(Millis(0), member("g1", 9)).unwrap();
+    roster.beat(Millis(100), member("g1", 2)).unwrap();
+    step(&mut roster, &mut view, 100);
+    roster.goodbye(Millis(200), &member("g1", 2)).unwrap();
+    step(&mut roster, &mut view, 200);
+    assert_eq!(view.members, []);
+    // It lives after all.
+    assert_eq!(roster.beat(Millis(300), member("g1", 9)), Ok(true));
+    step(&mut roster, &mut view, 300);
+    assert_eq!(view.members, [member("g1", 9)]);
+}
+
+/// NATS may have been away when this node started, and others may still wait to reconnect.
+#[test]
+fn member_that_was_never_heard_has_the_time_to_reconnect() {
+    let mut view = View { version: 7, members: vec![member("g1", 1), member("g2", 1)] };
+    let mut roster = Roster::new(Millis(1_000), TIMEOUT);
+    roster.beat(Millis(1_000), member("g2", 1)).unwrap();
+    for now in [1_000 + TIMEOUT, 1_000 + BACKOFF.most + TIMEOUT] {
+        roster.beat(Millis(now), member("g2", 1)).unwrap();
+        assert_eq!(roster.next_view(&view, 0, Millis(now)), None);
+    }
+    step(&mut roster, &mut view, 1_001 + BACKOFF.most + TIMEOUT);
+    assert_eq!(names(&view), ["g2"]);
+}
+
 #[test]
 fn new_coordinator_removes_no_member_before_one_timeout() {
     let mut view = View { version: 7, members: vec![member("g1", 1), member("r1", 1)] };
