@@ -10,6 +10,11 @@
 //! performs each and returns the answer of KV; nothing else begins before the work is done.
 
 pub(super) mod driver;
+mod task;
+#[cfg(test)]
+mod tests;
+
+pub(super) use task::{CoordinatorTask, KvAnswer, KvRequest};
 
 use super::{Announcement, Beat};
 use crate::clock::millis;
@@ -21,6 +26,7 @@ use crate::names;
 use crate::view::{BeatError, Roster};
 use std::collections::VecDeque;
 use std::time::Duration;
+use task::Work;
 use tickwire_core::ids::{Millis, NodeRef};
 use tickwire_core::placement::{Member, View};
 use tickwire_core::wire;
@@ -34,43 +40,14 @@ pub(super) fn round_interval(config: &MembershipConfig) -> Duration {
     config.beat_interval.min(config.lease_ttl / 3)
 }
 
-/// What is to be done next.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum CoordinatorTask {
-    /// Send a request to KV: [`Coordinator::take_answer`] takes the answer.
-    Ask(KvRequest),
-    /// Announce the view, if NATS is connected.
-    Announce(Announcement),
-}
-
-/// A request to the bucket of the view.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum KvRequest {
-    /// Read the coordinator's lease.
-    ReadLease,
-    /// Write the coordinator's lease over this revision: as ours, or as given back.
-    WriteLease { revision: u64, is_ours: bool },
-    /// Read the view.
-    ReadView,
-    /// Write the view over this revision.
-    WriteView { revision: u64, view: View },
-}
-
-/// The answer to a request. A write has a new revision.
-#[derive(Debug)]
-pub(super) enum KvAnswer {
-    LeaseRead(Result<LeaseRead<()>, LeaseError>),
-    LeaseWritten(Result<u64, LeaseError>),
-    ViewRead(Result<(u64, Option<View>), LeaseError>),
-    ViewWritten(Result<u64, LeaseError>),
-}
-
 /// The state.
 #[derive(Debug)]
 pub(super) struct Coordinator {
     me: NodeRef,
     roster: Roster,
     timeout: u64,
+    /// How long this node's own beats may not come back.
+    patience: u64,
     lease_ttl: u64,
     observed: Option<Observed>,
     term: Option<Term>,
@@ -97,14 +74,6 @@ struct Term {
     age: u32,
 }
 
-/// What the current tasks belong to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Work {
-    Beat,
-    Round { begun: Millis },
-    Leave,
-}
-
 impl Coordinator {
     /// Knows no node yet, and does not have the lease.
     pub(super) fn new(me: NodeRef, config: &MembershipConfig, now: Millis) -> Self {
@@ -114,6 +83,8 @@ impl Coordinator {
             me,
             roster: Roster::new(now, timeout),
             timeout,
+            // More than the interval, even with the shortest timeout.
+            patience: (timeout / 2).max(millis(config.beat_interval) * 3 / 2),
             lease_ttl: millis(config.lease_ttl),
             observed: None,
             term: None,
@@ -141,8 +112,7 @@ impl Coordinator {
     /// Takes or renews the lease, writes the view if it has changed, and announces it. Due every [`round_interval`].
     pub(super) fn round(&mut self, now: Millis) {
         let was_paused = now.since(self.last_round) > self.timeout / 2;
-        let is_cut_off = now.since(self.roster.last_beat(&self.me).unwrap_or_default()) > self.timeout / 2;
-        if is_cut_off {
+        if self.is_cut_off(now) {
             self.be_lenient(now);
         }
         if was_paused || now < self.lenient_until {
@@ -210,7 +180,13 @@ impl Coordinator {
                 Err("the subject is of another role".to_owned())
             }
             Ok(Beat { member, goodbye: true }) => self.roster.goodbye(now, &member).map(|()| true).map_err(text),
-            Ok(Beat { member, goodbye: false }) => self.roster.beat(now, member).map_err(text),
+            Ok(Beat { member, goodbye: false }) => {
+                // It comes back before a round has noticed that it did not.
+                if member.node == self.me && self.is_cut_off(now) {
+                    self.be_lenient(now);
+                }
+                self.roster.beat(now, member).map_err(text)
+            }
             Err(error) => Err(error.to_string()),
         };
         folded.unwrap_or_else(|error| {
@@ -218,6 +194,11 @@ impl Coordinator {
             debug!(subject, error, "beat refused");
             false
         })
+    }
+
+    /// Whether this node's own beats do not come back.
+    fn is_cut_off(&self, now: Millis) -> bool {
+        now.since(self.roster.last_beat(&self.me).unwrap_or_default()) > self.patience
     }
 
     /// What cut this node off also cut others off, and their backoff may be longer. Absence does not count until they
@@ -233,6 +214,7 @@ impl Coordinator {
             Ok(read) => read,
             Err(error) => {
                 debug!(%error, "coordinator's lease not read");
+                self.be_lenient(now);
                 return self.lease_done(now);
             }
         };
@@ -257,7 +239,12 @@ impl Coordinator {
                 let lease = HeldLease::new(names::COORDINATOR_KEY, self.me.clone(), revision);
                 self.term = Some(Term { lease, view: None, next: None, version: 0, age: 0 });
             }
-            Err(error) => debug!(%error, "coordinator's lease not taken"),
+            Err(error) => {
+                debug!(%error, "coordinator's lease not taken");
+                if !matches!(error, LeaseError::Refused { .. }) {
+                    self.be_lenient(now);
+                }
+            }
         }
         self.lease_done(now);
     }
@@ -325,7 +312,20 @@ impl Coordinator {
     }
 
     fn write_next(&mut self, now: Millis, revision: u64, current: View) {
+        // Since the last round, when that had to wait for KV.
+        if self.is_cut_off(now) {
+            self.be_lenient(now);
+        }
         let Some(term) = &mut self.term else { return self.view_done(now) };
+        // This process was paused, or had to wait for KV, and beats may wait as well.
+        if now.since(self.last_round) > self.timeout / 2 {
+            self.roster.restart_silence(now);
+            if self.work == Work::Beat {
+                // The round that is due finds out first whether another node is the coordinator.
+                term.view = Some((revision, current));
+                return;
+            }
+        }
         term.version = term.version.max(self.followed);
         match self.roster.next_view(&current, term.version, now) {
             Some(view) => {

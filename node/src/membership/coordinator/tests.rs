@@ -1,0 +1,238 @@
+//! The decisions of a coordinator, task by task.
+
+use super::*;
+use crate::config::{Config, LoadOptions};
+use tickwire_core::ids::{NodeId, Nonce};
+use tickwire_core::placement::Role;
+
+fn member(name: &str) -> Member {
+    let role = if name.starts_with('r') { Role::Router } else { Role::Gateway };
+    let node = NodeRef { id: NodeId::new(name).unwrap(), nonce: Nonce(1) };
+    Member { node, role, weight: 1, draining: false }
+}
+
+fn view(version: u64, names: &[&str]) -> View {
+    View { version, members: names.iter().map(|name| member(name)).collect() }
+}
+
+fn ask(request: KvRequest) -> Option<CoordinatorTask> {
+    Some(CoordinatorTask::Ask(request))
+}
+
+fn write_view(revision: u64, view: View) -> Option<CoordinatorTask> {
+    ask(KvRequest::WriteView { revision, view })
+}
+
+fn renewal(revision: u64) -> Option<CoordinatorTask> {
+    ask(KvRequest::WriteLease { revision, is_ours: true })
+}
+
+fn announcement(version: u64) -> Option<CoordinatorTask> {
+    Some(CoordinatorTask::Announce(Announcement { version }))
+}
+
+fn refused() -> Result<u64, LeaseError> {
+    Err(LeaseError::Refused { key: "a key".to_owned() })
+}
+
+fn unavailable<T>() -> Result<T, LeaseError> {
+    Err(LeaseError::Unavailable { key: "a key".to_owned(), reason: "no answer".to_owned() })
+}
+
+/// A coordinator with the shipped configuration, and the time.
+struct Fixture {
+    coordinator: Coordinator,
+    now: u64,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let config = Config::load(&LoadOptions::default()).unwrap().membership;
+        Self { coordinator: Coordinator::new(member("r1").node, &config, Millis(0)), now: 0 }
+    }
+
+    fn beat(&mut self, name: &str) {
+        let member = member(name);
+        let subject = names::beat(member.role.as_str());
+        let payload = wire::encode(&Beat { member, goodbye: false }).unwrap();
+        self.coordinator.beat(Millis(self.now), &subject, &payload);
+    }
+
+    /// The tasks, without an answer in between.
+    #[track_caller]
+    fn does(&mut self, expected: &[Option<CoordinatorTask>]) {
+        for task in expected {
+            assert_eq!(self.coordinator.next_task(Millis(self.now)), *task);
+        }
+    }
+
+    fn round(&mut self) {
+        self.coordinator.round(Millis(self.now));
+    }
+
+    fn answer(&mut self, answer: KvAnswer) {
+        self.coordinator.take_answer(Millis(self.now), answer);
+    }
+
+    /// A round of the coordinator in which nothing has changed.
+    #[track_caller]
+    fn renews(&mut self, revision: u64, version: u64) {
+        self.round();
+        self.does(&[renewal(revision)]);
+        self.answer(KvAnswer::LeaseWritten(Ok(revision + 1)));
+        self.does(&[announcement(version), None]);
+    }
+
+    /// It has taken a free lease at revision 1, and has written the view of the nodes that beat at revision 2.
+    fn leading(names: &[&str]) -> Self {
+        let mut fixture = Self::new();
+        names.iter().for_each(|name| fixture.beat(name));
+        fixture.round();
+        fixture.does(&[ask(KvRequest::ReadLease)]);
+        let free = LeaseRead { revision: 0, record: None, is_unreadable: false, is_foreign: false };
+        fixture.answer(KvAnswer::LeaseRead(Ok(free)));
+        fixture.does(&[renewal(0)]);
+        fixture.answer(KvAnswer::LeaseWritten(Ok(1)));
+        fixture.does(&[ask(KvRequest::ReadView)]);
+        fixture.answer(KvAnswer::ViewRead(Ok((0, None))));
+        fixture.does(&[write_view(0, view(1, names))]);
+        fixture.answer(KvAnswer::ViewWritten(Ok(2)));
+        fixture.does(&[announcement(1), announcement(1), None]);
+        fixture
+    }
+}
+
+#[test]
+fn each_beat_that_changes_the_view_writes_it() {
+    let mut fixture = Fixture::leading(&["r1"]);
+    fixture.beat("r1");
+    fixture.does(&[None]);
+    fixture.beat("g1");
+    fixture.does(&[write_view(2, view(2, &["g1", "r1"]))]);
+    fixture.answer(KvAnswer::ViewWritten(Ok(3)));
+    fixture.does(&[announcement(2), None]);
+}
+
+#[test]
+fn view_is_read_again_when_it_is_due_or_another_node_wrote_it() {
+    let mut fixture = Fixture::leading(&["r1"]);
+    for round in 1..u64::from(REVIEW) {
+        fixture.now += 500;
+        fixture.beat("r1");
+        fixture.renews(round, 1);
+    }
+    fixture.now += 500;
+    fixture.round();
+    fixture.does(&[renewal(8)]);
+    fixture.answer(KvAnswer::LeaseWritten(Ok(9)));
+    fixture.does(&[ask(KvRequest::ReadView)]);
+    fixture.answer(KvAnswer::ViewRead(Ok((2, Some(view(1, &["r1"]))))));
+    fixture.does(&[announcement(1), None]);
+
+    fixture.beat("g1");
+    fixture.does(&[write_view(2, view(2, &["g1", "r1"]))]);
+    fixture.answer(KvAnswer::ViewWritten(refused()));
+    fixture.does(&[None]);
+    fixture.beat("g2");
+    fixture.does(&[ask(KvRequest::ReadView)]);
+    fixture.answer(KvAnswer::ViewRead(Ok((10, Some(view(5, &["r1"]))))));
+    fixture.does(&[write_view(10, view(6, &["g1", "g2", "r1"]))]);
+}
+
+#[test]
+fn unreadable_view_is_overwritten_above_the_followed_version() {
+    let mut fixture = Fixture::leading(&["r1"]);
+    fixture.beat("g1");
+    fixture.does(&[write_view(2, view(2, &["g1", "r1"]))]);
+    fixture.answer(KvAnswer::ViewWritten(refused()));
+    fixture.does(&[None]);
+    fixture.coordinator.set_followed(40);
+    fixture.round();
+    fixture.does(&[renewal(1)]);
+    fixture.answer(KvAnswer::LeaseWritten(Ok(4)));
+    fixture.does(&[ask(KvRequest::ReadView)]);
+    let source = wire::WireError::Empty;
+    fixture.answer(KvAnswer::ViewRead(Err(LeaseError::Unreadable { key: "view".to_owned(), revision: 3, source })));
+    fixture.does(&[write_view(3, view(41, &["g1", "r1"]))]);
+}
+
+#[test]
+fn node_that_has_lost_the_lease_writes_nothing() {
+    let mut fixture = Fixture::leading(&["r1"]);
+    fixture.round();
+    fixture.does(&[renewal(1)]);
+    fixture.answer(KvAnswer::LeaseWritten(refused()));
+    fixture.does(&[ask(KvRequest::ReadLease)]);
+    let other = crate::lease::LeaseRecord { owner: Some(member("r2").node), state: () };
+    let read = LeaseRead { revision: 7, record: Some(other), is_unreadable: false, is_foreign: false };
+    fixture.answer(KvAnswer::LeaseRead(Ok(read.clone())));
+    fixture.does(&[None]);
+    fixture.beat("g1");
+    fixture.does(&[None]);
+    // Until it finds that the lease is stale.
+    for now in [500, 1_000, 1_500, 2_000] {
+        fixture.now = now;
+        fixture.beat("r1");
+        fixture.round();
+        fixture.does(&[ask(KvRequest::ReadLease)]);
+        fixture.answer(KvAnswer::LeaseRead(Ok(read.clone())));
+        fixture.does(&[None]);
+    }
+    fixture.now = 2_500;
+    fixture.round();
+    fixture.does(&[ask(KvRequest::ReadLease)]);
+    fixture.answer(KvAnswer::LeaseRead(Ok(read)));
+    fixture.does(&[renewal(7)]);
+}
+
+#[test]
+fn goodbye_settles_what_was_begun_and_gives_the_lease_back() {
+    let mut fixture = Fixture::leading(&["g1", "r1"]);
+    fixture.round();
+    fixture.does(&[renewal(1)]);
+    fixture.coordinator.leave(Millis(0), &member("r1"));
+    fixture.does(&[write_view(2, view(2, &["g1"]))]);
+    fixture.answer(KvAnswer::ViewWritten(Ok(4)));
+    fixture.does(&[announcement(2), ask(KvRequest::ReadLease)]);
+    let mine = crate::lease::LeaseRecord { owner: Some(member("r1").node), state: () };
+    let read = LeaseRead { revision: 3, record: Some(mine), is_unreadable: false, is_foreign: false };
+    fixture.answer(KvAnswer::LeaseRead(Ok(read)));
+    fixture.does(&[ask(KvRequest::WriteLease { revision: 3, is_ours: false })]);
+    fixture.answer(KvAnswer::LeaseWritten(Ok(5)));
+    fixture.does(&[None]);
+}
+
+/// The beats of all others wait behind the first one, and another node may be the coordinator.
+#[test]
+fn paused_node_removes_nobody_and_leaves_the_view_to_its_round() {
+    let mut fixture = Fixture::leading(&["g1", "r1"]);
+    fixture.now = 8_000;
+    fixture.beat("g2");
+    fixture.does(&[None]);
+    fixture.round();
+    fixture.does(&[renewal(1)]);
+    fixture.answer(KvAnswer::LeaseWritten(Ok(3)));
+    fixture.does(&[write_view(2, view(2, &["g1", "g2", "r1"]))]);
+}
+
+/// An outage between two rounds, which shows only when this node's own beat comes back.
+#[test]
+fn own_beat_that_returns_after_a_pause_gives_others_time_to_reconnect() {
+    for (pause, lenient_until) in [(1_500, 0), (1_501, 1_501 + BACKOFF.most)] {
+        let mut fixture = Fixture::leading(&["g1", "r1"]);
+        fixture.now = pause;
+        fixture.beat("r1");
+        assert_eq!(fixture.coordinator.lenient_until, Millis(lenient_until));
+    }
+}
+
+#[test]
+fn absence_does_not_count_while_the_lease_cannot_be_read() {
+    let mut fixture = Fixture::new();
+    fixture.now = 500;
+    fixture.round();
+    fixture.does(&[ask(KvRequest::ReadLease)]);
+    fixture.answer(KvAnswer::LeaseRead(unavailable()));
+    fixture.does(&[None]);
+    assert_eq!(fixture.coordinator.lenient_until, Millis(500 + BACKOFF.most));
+}
