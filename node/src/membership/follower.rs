@@ -58,11 +58,9 @@ impl Follower {
         match wire::decode::<Announcement>(payload) {
             Ok(Announcement { version }) => {
                 self.announced = Some(version);
-                self.read_at = if version == self.view.version {
-                    self.review_at.min(now.plus(self.interval * SILENT_INTERVALS))
-                } else {
-                    now.max(self.last_read.plus(LEAST_PAUSE))
-                };
+                let is_known = version == self.view.version;
+                let wanted = if is_known { now.plus(self.interval * SILENT_INTERVALS) } else { now };
+                self.read_at = self.review_at.min(wanted).max(self.last_read.plus(LEAST_PAUSE));
             }
             Err(error) => debug!(%error, "unreadable view announcement refused"),
         }
