@@ -9,6 +9,8 @@
 mod beats;
 mod coordinator;
 mod follower;
+#[cfg(test)]
+mod simulator;
 
 use crate::config::MembershipConfig;
 use crate::lease::{LeaseError, Leases};

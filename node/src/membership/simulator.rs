@@ -1,0 +1,144 @@
+//! A simulation of the membership in one thread: three routers and three gateways that beat, with the shipped
+//! coordinators and followers and the shipped configuration.
+//!
+//! `process` calls the coordinators and followers in the order of their drivers, each on a clock of its own, and
+//! `waiting` holds the answers of KV that a process has not noticed yet. `network` loses, delays and doubles messages,
+//! requests to KV and their answers. `kv` is the bucket of the view. `world` holds all of this, performs the actions of
+//! a `plan`, and checks what happens.
+//!
+//! * Each version stands for one view, unless KV has lost it or a foreign writer has written over it. No node writes a
+//!   version that it has followed, in any case.
+//! * No follower goes back to an older version, except for the same reasons, or if a server that lags shows a version
+//!   that was announced.
+//! * No coordinator removes a node that beats, whatever has kept the coordinator from its beats.
+//! * No coordinator adds a node that does not beat, or removes more than half of a role at a time for silence.
+//! * Nothing is due after its turn, and the work of each turn is bounded.
+//! * Some time after the last fault, the view names exactly the nodes that live, and every node has it. If nothing
+//!   fails, that takes no longer than each change needs.
+//!
+//! A failing run prints its shortest plan. `TICKWIRE_SIM_RUNS` sets the number of runs, `PROPTEST_RNG_SEED` the seed.
+
+mod kv;
+mod network;
+mod plan;
+mod process;
+mod waiting;
+mod world;
+
+use plan::{Action, Plan, ROUTERS, calm_plan, stormy_plan};
+use proptest::strategy::Strategy;
+use proptest::test_runner::{Config, FileFailurePersistence, RngSeed, TestRunner};
+use world::World;
+
+/// The seed of the runs that `make test` makes; `make sim` takes another one each time.
+const SEED: u64 = 13;
+
+/// Runs per test.
+fn runs() -> u32 {
+    std::env::var("TICKWIRE_SIM_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(2_000)
+}
+
+fn simulate(plans: &impl Strategy<Value = Plan>, run: impl Fn(&Plan)) {
+    // The same runs each time, unless a seed is given.
+    let seed = match Config::default().rng_seed {
+        RngSeed::Random => SEED,
+        RngSeed::Fixed(seed) => seed,
+    };
+    let config = Config {
+        cases: runs(),
+        rng_seed: RngSeed::Fixed(seed),
+        failure_persistence: Some(Box::new(FileFailurePersistence::Off)),
+        max_shrink_iters: 10_000,
+        ..Config::default()
+    };
+    let result = TestRunner::new(config).run(plans, |plan| {
+        run(&plan);
+        Ok(())
+    });
+    if let Err(failure) = result {
+        panic!("seed {seed}: {failure}");
+    }
+}
+
+/// Starts the nodes that are there from the beginning.
+fn start(plan: &Plan) -> World {
+    let mut world = World::new(plan);
+    let mut starts: Vec<_> = plan.starts.iter().enumerate().filter_map(|(slot, at)| at.map(|at| (at, slot))).collect();
+    starts.sort_unstable();
+    for (at, slot) in starts {
+        world.run_until(at);
+        world.start(slot);
+    }
+    world
+}
+
+fn storm(plan: &Plan) {
+    let mut world = start(plan);
+    for (pause, action) in &plan.actions {
+        world.run_until(world.now() + pause);
+        world.act(*action);
+    }
+    world.heal();
+}
+
+/// How long the view may be wrong after a change, in milliseconds.
+mod within {
+    /// If a coordinator lives: a beat, two requests to KV, an announcement and a reading.
+    pub(super) const CHANGE: u64 = 200;
+    /// The next round of another router, or the next beat of each node, and requests.
+    pub(super) const HANDOVER: u64 = 1_000;
+    /// The lease becomes stale, as another router sees it.
+    pub(super) const TAKEOVER: u64 = 3_500;
+    /// The silence of a dead node, and a round.
+    pub(super) const SILENCE: u64 = 4_000;
+    /// Silence does not remove several members of a role at a time.
+    pub(super) const COOL_DOWN: u64 = 6_700;
+}
+
+/// Nothing fails: the view is right soon after each change.
+fn calm(plan: &Plan) {
+    let mut world = start(plan);
+    if !(0..ROUTERS).any(|slot| world.running(slot).is_some()) {
+        world.start(0);
+    }
+    world.run_until(world.now() + within::HANDOVER + within::CHANGE);
+    assert_eq!(world.fault(), None);
+    let mut deaths: Vec<(u64, bool)> = Vec::new();
+    for (pause, action) in &plan.actions {
+        world.run_until(world.now() + pause);
+        let (Action::Start(slot) | Action::Kill(slot) | Action::Drain(slot) | Action::Leave(slot)) = *action else {
+            unreachable!("{action:?} is a fault")
+        };
+        let (is_running, is_router) = (world.running(slot).is_some(), slot < ROUTERS);
+        let routers = (0..ROUTERS).filter(|router| world.running(*router).is_some()).count();
+        if is_running && is_router && routers == 1 && !matches!(action, Action::Drain(_)) {
+            continue;
+        }
+        let mut within = within::CHANGE;
+        within += match action {
+            _ if !is_running || !world.is_coordinator(slot) => 0,
+            Action::Leave(_) => within::HANDOVER,
+            Action::Start(_) | Action::Kill(_) => within::TAKEOVER,
+            _ => 0,
+        };
+        if is_running && matches!(action, Action::Kill(_)) {
+            let last = world.now().saturating_sub(within::SILENCE + within::COOL_DOWN);
+            let others = deaths.iter().filter(|(at, router)| *router == is_router && *at > last).count();
+            within += within::SILENCE + within::COOL_DOWN * others as u64;
+            deaths.push((world.now(), is_router));
+        }
+        world.act(*action);
+        world.run_until(world.now() + within);
+        assert_eq!(world.fault(), None, "{within} ms after {action:?} at {}", world.now() - within);
+    }
+}
+
+#[test]
+fn view_follows_each_change_in_time() {
+    simulate(&calm_plan(), calm);
+}
+
+#[test]
+fn view_is_right_after_all_faults_and_never_names_or_removes_the_wrong_node() {
+    simulate(&stormy_plan(), storm);
+}
