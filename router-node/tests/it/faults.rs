@@ -49,7 +49,7 @@ async fn router_that_lost_a_lease_stops_and_takes_over_again() {
     let key = names::lease_key(7);
     eventually("the lease is stolen", SOON, async || {
         let read = leases.read::<State>(&key).await.unwrap();
-        leases.take(&key, read.revision, &read.record?.state).await.ok()
+        leases.write(&key, read.revision, true, &read.record?.state).await.ok()
     })
     .await;
     for id in numbered(50..100) {
