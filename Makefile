@@ -35,7 +35,7 @@ test: tools foreign-tools lint ## Check and test everything, as CI does
 	$(CARGO) test --workspace --bench '*' --locked
 	$(MAKE) deny doc
 
-sim: ## Run each simulator test RUNS times (40000), from SEED
+sim: ## Run the simulators RUNS times (40000), from SEED
 	TICKWIRE_SIM_RUNS=$${RUNS:-40000} PROPTEST_RNG_SEED=$${SEED:-$$(date +%s)} \
 	$(CARGO) test --workspace --locked --lib -- simulator::
 
