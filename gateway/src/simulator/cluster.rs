@@ -235,6 +235,7 @@ impl SimCluster {
             Action::Freeze { node } => self.freeze(usize::from(node)),
             Action::Drain { node } => self.drain(usize::from(node)),
             Action::Cut { gateway } => self.cut(usize::from(gateway)),
+            Action::StopStoring { gateway } => self.stop_storing(usize::from(gateway)),
             Action::CutRouter { router } => self.cut_router(usize::from(router)),
             Action::SetClock { gateway, seconds } => {
                 self.gateways[usize::from(gateway)].ahead = i64::from(seconds) * 1_000;

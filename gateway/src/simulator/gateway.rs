@@ -15,6 +15,7 @@ use tickwire_node::admin::{Check, Readiness};
 use tickwire_node::clock::Turns;
 use tickwire_node::config::{Config, LoadOptions, Secret};
 use tickwire_node::names;
+use tickwire_node::storage::Stopped;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::clocks;
@@ -46,6 +47,8 @@ pub(super) struct SimGateway {
     pub(super) ahead: i64,
     /// Whether it has no connection to NATS.
     pub(super) is_cut: bool,
+    /// Why NATS does not store events, as routers have reported it to this gateway.
+    pub(super) stopped: Stopped,
     /// Whether its process is stopped: it does nothing, and messages to it wait.
     pub(super) is_frozen: bool,
     /// When its process last continued after that.
@@ -84,6 +87,8 @@ struct Snapshot {
 /// A shard, and the state that its driver keeps.
 struct SimShard {
     shard: Shard<GatewaySocket>,
+    /// Whether new clients came before the messages of the edge when it last took both.
+    arrives_first: bool,
     inbox: Receiver<ToShard>,
     turns: Turns,
     /// The sessions whose sockets are watched.
@@ -112,7 +117,7 @@ impl SimGateway {
             senders.push(sender);
             let shard = Shard::new(number, settings.clone(), to_edge.clone());
             let (turns, watched, new_sockets, arriving) = (Turns::default(), Vec::new(), Vec::new(), Vec::new());
-            shards.push(SimShard { shard, inbox, turns, watched, new_sockets, arriving });
+            shards.push(SimShard { shard, arrives_first: false, inbox, turns, watched, new_sockets, arriving });
         }
         let readiness = Readiness::default();
         let ready: Check = readiness.register("coverage");
@@ -129,6 +134,7 @@ impl SimGateway {
             is_down,
             due: AT_ONCE,
             is_cut,
+            stopped: None,
             is_frozen: false,
             thawed_at: AT_ONCE,
             drains_until: None,
@@ -284,10 +290,17 @@ impl SimCluster {
         }
     }
 
+    /// Routers report to a gateway that NATS no longer stores events, or stores them again.
+    pub(super) fn stop_storing(&mut self, number: usize) {
+        let gateway = &mut self.gateways[number];
+        gateway.stopped = if gateway.stopped.is_none() { Some("the disk is full".into()) } else { None };
+        (gateway.inputs.is_nats_changed, gateway.due) = (true, AT_ONCE);
+    }
+
     /// Cuts a gateway's connection to NATS, or restores it.
     pub(super) fn cut(&mut self, number: usize) {
         let gateway = &mut self.gateways[number];
         gateway.is_cut = !gateway.is_cut;
-        (gateway.inputs.is_connection_changed, gateway.due) = (true, AT_ONCE);
+        (gateway.inputs.is_nats_changed, gateway.due) = (true, AT_ONCE);
     }
 }

@@ -85,10 +85,7 @@ impl SimCluster {
 
     /// Cuts a router's connection to NATS, or restores it.
     pub(super) fn cut_router(&mut self, number: usize) {
-        let router = &mut self.routers[number];
-        router.is_cut = !router.is_cut;
-        router.was_disconnected |= !router.is_cut;
-        router.due = AT_ONCE;
+        self.routers[number].cut();
     }
 
     /// Drains a node, as SIGTERM does. Routers are numbered first, then gateways.

@@ -178,6 +178,10 @@ pub(super) enum Action {
     Cut {
         gateway: u8,
     },
+    /// Routers report to a gateway that NATS no longer stores events, or stores them again.
+    StopStoring {
+        gateway: u8,
+    },
     /// A router loses its connection to NATS, or has it restored.
     CutRouter {
         router: u8,

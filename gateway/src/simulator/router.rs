@@ -87,6 +87,8 @@ pub(super) struct SimRouter {
 /// The inputs that wait for an engine.
 #[derive(Default)]
 struct EngineInputs {
+    /// Whether the connection to NATS was lost or made.
+    is_connection_changed: bool,
     view: Option<Arc<View>>,
     messages: VecDeque<InterestMessage>,
     /// The answers to requests for snapshots; `None` if none came in time.
@@ -161,6 +163,13 @@ impl SimRouter {
         (self.view, self.round_at) = (view, AT_ONCE);
     }
 
+    /// It loses its connection to NATS, or has it again.
+    pub(super) fn cut(&mut self) {
+        self.is_cut = !self.is_cut;
+        self.was_disconnected |= !self.is_cut;
+        (self.inputs.is_connection_changed, self.due) = (true, AT_ONCE);
+    }
+
     /// Passes the report of an intake to the engine.
     pub(super) fn report(&mut self, report: IntakeReport) {
         self.inputs.reports.push_back(report);
@@ -227,7 +236,9 @@ impl SimRouter {
             self.checkpoint_at = now.plus(checkpoint_interval);
             engine.set_connected(!self.is_cut);
             engine.checkpoint(now);
-        } else if engine.next_turn().is_some_and(|due| due <= now) {
+        } else if std::mem::take(&mut self.inputs.is_connection_changed)
+            || engine.next_turn().is_some_and(|due| due <= now)
+        {
             // `settle` does what is due, here and after each input.
         } else if !self.inputs.reports.is_empty() {
             self.turns.restart();

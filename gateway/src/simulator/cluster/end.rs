@@ -57,6 +57,9 @@ impl SimCluster {
                 self.cut_router(number);
             }
             self.gateways[number].ahead = 0;
+            if self.gateways[number].stopped.is_some() {
+                self.stop_storing(number);
+            }
             self.routers[number].drops_next = false;
             self.routers[number].refused = 0;
             self.learn_view(number);

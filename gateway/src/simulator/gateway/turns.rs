@@ -41,8 +41,9 @@ const SENDS: usize = 256;
 #[derive(Default)]
 pub(in super::super) struct EdgeInputs {
     pub(in super::super) view: Option<View>,
-    /// Whether the connection to NATS was lost or restored.
-    pub(in super::super) is_connection_changed: bool,
+    /// Whether the connection to NATS was lost or made, or whether routers have reported that NATS no longer stores
+    /// events, or stores them again.
+    pub(in super::super) is_nats_changed: bool,
     /// The routers that ask for the whole interest.
     pub(in super::super) snapshots: VecDeque<usize>,
     pub(in super::super) found: VecDeque<(Timestamp, Option<Seq>)>,
@@ -105,12 +106,13 @@ impl SimGateway {
         let is_due = self.inputs.turns.next(self.edge.next_turn()) <= now;
         if let Some(view) = self.inputs.view.take() {
             self.edge.take_view(now, &view);
-        } else if std::mem::take(&mut self.inputs.is_connection_changed) {
-            self.edge.set_nats_state(NatsConnection { is_up: !self.is_cut, max_payload: MAX_PAYLOAD }, None);
+        } else if std::mem::take(&mut self.inputs.is_nats_changed) {
+            self.update_nats_state();
             self.edge.check_upstream(now);
         } else if let Some(router) = self.inputs.snapshots.pop_front() {
             self.send_snapshot(router);
         } else if is_due && !is_inputs {
+            self.update_nats_state();
             self.edge.turn(now);
             self.inputs.turns.took(now);
         } else if let Some((time, seq)) = self.inputs.found.pop_front() {
@@ -125,6 +127,11 @@ impl SimGateway {
             assert!(next > begun, "{next:?} is still due at {begun:?}: {:#?}", self.edge);
         }
         true
+    }
+
+    fn update_nats_state(&mut self) {
+        let connection = NatsConnection { is_up: !self.is_cut, max_payload: MAX_PAYLOAD };
+        self.edge.set_nats_state(connection, self.stopped.clone());
     }
 
     /// Serves an input that can be flooded. Returns whether there was one.
@@ -213,9 +220,10 @@ impl SimShard {
         let mut messages = Vec::new();
         self.inbox.take(&mut messages, TURN_MESSAGES).now_or_never();
         let is_busy = !messages.is_empty() || !self.arriving.is_empty();
-        for (identity, socket) in std::mem::take(&mut self.arriving) {
-            self.new_sockets.push(socket.clone());
-            self.shard.arrive(now, GatewaySocket(socket), identity, [127, 0, 0, 1].into(), super::connection_permit());
+        // Both come through one queue, in either order.
+        self.arrives_first = !self.arrives_first;
+        if self.arrives_first {
+            self.take_new_clients(now);
         }
         for message in messages {
             match message {
@@ -223,7 +231,15 @@ impl SimShard {
                 ToShard::Arrive(_) => panic!("clients do not arrive through the inbox in the simulator"),
             }
         }
+        self.take_new_clients(now);
         is_busy
+    }
+
+    fn take_new_clients(&mut self, now: Millis) {
+        for (identity, socket) in std::mem::take(&mut self.arriving) {
+            self.new_sockets.push(socket.clone());
+            self.shard.arrive(now, GatewaySocket(socket), identity, [127, 0, 0, 1].into(), super::connection_permit());
+        }
     }
 
     /// Polls the sockets that are watched.
