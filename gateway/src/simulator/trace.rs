@@ -14,6 +14,9 @@ use super::clocks;
 use super::network::SimMessage;
 use super::plan::Plan;
 
+/// How the file names of these plans begin, beside those of other simulators.
+const PREFIX: &str = "cluster-";
+
 thread_local! {
     static IS_SHOWN: Cell<bool> = const { Cell::new(false) };
 }
@@ -38,15 +41,16 @@ fn folder() -> PathBuf {
 /// Stores a plan, and returns the path of its file.
 pub(super) fn store(plan: &Plan) -> PathBuf {
     fs::create_dir_all(folder()).expect("a folder for plans");
-    let path = folder().join(format!("{:016x}.json", plan.seed));
+    let path = folder().join(format!("{PREFIX}{:016x}.json", plan.seed));
     fs::write(&path, serde_json::to_vec_pretty(plan).expect("a plan is JSON")).expect("a file for a plan");
     path.canonicalize().expect("the file was written")
 }
 
-/// Reads a plan that was stored.
-pub(super) fn read(path: &Path) -> Plan {
+/// Reads a plan that was stored; `None` if the file is of another simulator.
+pub(super) fn read(path: &Path) -> Option<Plan> {
+    path.file_name()?.to_str()?.strip_prefix(PREFIX)?;
     let text = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    serde_json::from_slice(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    Some(serde_json::from_slice(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display())))
 }
 
 /// A short text for a message between nodes.

@@ -16,18 +16,20 @@
 //! * Some time after the last fault, the view names exactly the nodes that live, and every node has it. If nothing
 //!   fails, that takes no longer than each change needs.
 //!
-//! A failing run prints its shortest plan. `TICKWIRE_SIM_RUNS` sets the number of runs, `PROPTEST_RNG_SEED` the seed.
+//! A failing run prints its shortest plan, and stores it in `target/simulator`; `make sim-trace` shows what happens in
+//! it. `make sim` sets the number of runs and the seed.
 
 mod kv;
 mod network;
 mod plan;
 mod process;
+mod trace;
 mod waiting;
 mod world;
 
 use plan::{Action, Plan, ROUTERS, calm_plan, stormy_plan};
 use proptest::strategy::Strategy;
-use proptest::test_runner::{Config, FileFailurePersistence, RngSeed, TestRunner};
+use proptest::test_runner::{Config, FileFailurePersistence, RngSeed, TestError, TestRunner};
 use world::World;
 
 /// The seed of the runs that `make test` makes; `make sim` takes another one each time.
@@ -38,7 +40,11 @@ fn runs() -> u32 {
     std::env::var("TICKWIRE_SIM_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(2_000)
 }
 
-fn simulate(plans: &impl Strategy<Value = Plan>, run: impl Fn(&Plan)) {
+fn run(plan: &Plan) {
+    if plan.is_quiet { calm(plan) } else { storm(plan) }
+}
+
+fn simulate(plans: &impl Strategy<Value = Plan>) {
     // The same runs each time, unless a seed is given.
     let seed = match Config::default().rng_seed {
         RngSeed::Random => SEED,
@@ -56,6 +62,10 @@ fn simulate(plans: &impl Strategy<Value = Plan>, run: impl Fn(&Plan)) {
         Ok(())
     });
     if let Err(failure) = result {
+        if let TestError::Fail(_, plan) = &failure {
+            let path = trace::store(plan);
+            println!("`make sim-trace PLAN={}` shows what happens in the shortest plan that fails", path.display());
+        }
         panic!("seed {seed}: {failure}");
     }
 }
@@ -135,10 +145,21 @@ fn calm(plan: &Plan) {
 
 #[test]
 fn view_follows_each_change_in_time() {
-    simulate(&calm_plan(), calm);
+    simulate(&calm_plan());
 }
 
 #[test]
 fn view_is_right_after_all_faults_and_never_names_or_removes_the_wrong_node() {
-    simulate(&stormy_plan(), storm);
+    simulate(&stormy_plan());
+}
+
+/// Not a test: it shows what happens in a plan that has failed.
+#[test]
+#[ignore = "`make sim-trace PLAN=FILE` runs it"]
+fn trace_of_a_plan() {
+    let path = std::env::var_os("TICKWIRE_SIM_PLAN").expect("TICKWIRE_SIM_PLAN names the plan's file");
+    if let Some(plan) = trace::read(path.as_ref()) {
+        trace::show();
+        run(&plan);
+    }
 }

@@ -2,13 +2,16 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
+use serde::{Deserialize, Serialize};
 
 /// Routers, then gateways.
 pub(super) const ROUTERS: usize = 3;
 pub(super) const SLOTS: usize = 6;
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Plan {
+    /// Nothing fails: each change must show in time.
+    pub(super) is_quiet: bool,
     pub(super) seed: u64,
     /// Of a hundred messages and requests, how many are lost; as many are delayed, and as many doubled.
     pub(super) loss: u32,
@@ -20,7 +23,7 @@ pub(super) struct Plan {
     pub(super) actions: Vec<(u64, Action)>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Action {
     /// A node starts. One that runs dies first.
     Start(usize),
@@ -53,7 +56,7 @@ pub(super) enum Action {
 }
 
 /// What is wrong with a beat.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Forgery {
     /// It is on the subject of the other role.
     ForeignSubject,
@@ -103,10 +106,15 @@ fn pause() -> impl Strategy<Value = u64> {
     prop_oneof![3 => 0..50_u64, 3 => 50..1_500_u64, 2 => 1_500..6_000_u64]
 }
 
-fn with_actions(loss: BoxedStrategy<u32>, actions: BoxedStrategy<Vec<(u64, Action)>>) -> impl Strategy<Value = Plan> {
+fn with_actions(
+    is_quiet: bool,
+    loss: BoxedStrategy<u32>,
+    actions: BoxedStrategy<Vec<(u64, Action)>>,
+) -> impl Strategy<Value = Plan> {
     let starts = vec(prop::option::weighted(0.8, 0..3_000_u64), SLOTS);
     let drifts = vec(-2_000..2_000_i64, SLOTS);
-    (any::<u64>(), loss, starts, drifts, actions).prop_map(|(seed, loss, starts, drifts, actions)| Plan {
+    (any::<u64>(), loss, starts, drifts, actions).prop_map(move |(seed, loss, starts, drifts, actions)| Plan {
+        is_quiet,
         seed,
         loss,
         starts,
@@ -117,12 +125,12 @@ fn with_actions(loss: BoxedStrategy<u32>, actions: BoxedStrategy<Vec<(u64, Actio
 
 /// Nodes come and go, and nothing fails.
 pub(super) fn calm_plan() -> impl Strategy<Value = Plan> {
-    with_actions(Just(0).boxed(), vec((pause(), change()), 1..12).boxed())
+    with_actions(true, Just(0).boxed(), vec((pause(), change()), 1..12).boxed())
 }
 
 /// Everything fails.
 pub(super) fn stormy_plan() -> impl Strategy<Value = Plan> {
     let loss = prop_oneof![4 => Just(0_u32), 2 => 1..5_u32, 1 => 5..30_u32].boxed();
     let action = prop_oneof![2 => change(), 3 => fault()];
-    with_actions(loss, vec((pause(), action), 1..24).boxed())
+    with_actions(false, loss, vec((pause(), action), 1..24).boxed())
 }
