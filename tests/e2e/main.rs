@@ -39,6 +39,7 @@ mod holders;
 mod interest;
 mod ledger;
 mod limits;
+mod log_texts;
 mod logs;
 mod membership;
 mod oversized;
