@@ -54,9 +54,9 @@ pub enum OutboxLoad {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShedResult {
     /// The outbox is within its limits again.
-    Relieved,
-    /// The client must be closed.
-    Hopeless,
+    WithinLimit,
+    /// It stays over its limits, or the client has been slow for too long: the client must be closed.
+    OverLimit,
 }
 
 /// What waits for one session.
@@ -95,8 +95,8 @@ impl Outbox {
         }
     }
 
-    /// Adds an event for a subscription, which may wait for its window. An event that was just added for another subscription is not added
-    /// again; the smaller window counts.
+    /// Adds an event for a subscription, which may wait for its window. An event that was just added for another
+    /// subscription is not added again; the smaller window counts.
     pub fn push(
         &mut self,
         now: Millis,
@@ -166,7 +166,7 @@ impl Outbox {
     ) -> ShedResult {
         let since = *self.slow_since.get_or_insert(now);
         if now.since(since) >= limits.patience {
-            return ShedResult::Hopeless;
+            return ShedResult::OverLimit;
         }
         let target = limits.bytes - limits.bytes / 8;
         self.conflate(NoticeCode::SlowConsumer, encoding, dropped);
@@ -175,7 +175,7 @@ impl Outbox {
         {
             self.dropped(NoticeCode::SlowConsumer, EventOutcome::Dropped, &waiting, dropped);
         }
-        if self.lanes.bytes() > limits.bytes { ShedResult::Hopeless } else { ShedResult::Relieved }
+        if self.lanes.bytes() > limits.bytes { ShedResult::OverLimit } else { ShedResult::WithinLimit }
     }
 
     /// Composes the next frame: the pending notices, and the events that may be sent at `now`. The caller sends it or,

@@ -190,7 +190,7 @@ fn slow_reader_loses_low_events_with_a_notice_and_then_recovers_or_is_closed() {
     let mut times_shed = 0;
     for seq in 1..=40 {
         let priority = if seq % 2 == 0 { Priority::High } else { Priority::Low };
-        times_shed += u32::from(push(&mut slow, seq, priority, 0) == Some(ShedResult::Relieved));
+        times_shed += u32::from(push(&mut slow, seq, priority, 0) == Some(ShedResult::WithinLimit));
     }
     assert!(times_shed > 0 && slow.outbox.bytes() <= limits.bytes);
     assert!(
@@ -206,7 +206,7 @@ fn slow_reader_loses_low_events_with_a_notice_and_then_recovers_or_is_closed() {
     let mut stalled = Example::new(0, limits);
     let mut over_limit = None;
     for seq in 1..=300 {
-        if push(&mut stalled, seq, Priority::High, seq * 100) == Some(ShedResult::Hopeless) {
+        if push(&mut stalled, seq, Priority::High, seq * 100) == Some(ShedResult::OverLimit) {
             over_limit = Some(seq * 100);
             break;
         }
@@ -214,7 +214,7 @@ fn slow_reader_loses_low_events_with_a_notice_and_then_recovers_or_is_closed() {
     let since = stalled.outbox.slow_since.unwrap().0;
     assert!(over_limit.is_some_and(|at| at >= since + limits.patience), "{over_limit:?}, slow since {since}");
     let mut critical = Example::new(0, limits);
-    let closed = (1..=40).any(|seq| push(&mut critical, seq, Priority::Critical, 0) == Some(ShedResult::Hopeless));
+    let closed = (1..=40).any(|seq| push(&mut critical, seq, Priority::Critical, 0) == Some(ShedResult::OverLimit));
     assert!(closed, "critical events are never dropped: the connection is closed instead");
 }
 

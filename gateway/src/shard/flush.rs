@@ -114,7 +114,7 @@ impl<S: Socket> Shard<S> {
         for (code, fate) in &content.dropped {
             count_outcome(*code, *fate);
         }
-        if shed == ShedResult::Hopeless {
+        if shed == ShedResult::OverLimit {
             self.close(now, number, CloseCode::SlowConsumer);
         }
     }

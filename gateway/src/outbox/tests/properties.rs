@@ -125,7 +125,7 @@ impl OutboxRun {
                     self.flush();
                     if self.outbox.bytes() > self.limits.bytes {
                         let shed = self.outbox.shed_load(self.now, JSON, &self.limits, &mut Vec::new());
-                        self.closed = shed == ShedResult::Hopeless;
+                        self.closed = shed == ShedResult::OverLimit;
                         assert!(self.closed || self.outbox.bytes() <= self.limits.bytes);
                     }
                 }
