@@ -79,7 +79,7 @@ fn messages() -> Vec<(&'static str, Parts)> {
     });
     let desk = json!({
         "rooms": ["desk 1"],
-        "data": { "levels.support": { "min": 100.0 }, "source": { "in": ["replay", "TickStockPL"] } },
+        "data": { "levels.support": { "min": 100.0 }, "source": { "in": ["feed", "TickStockPL"] } },
     });
     let published = |kind: &str, key: &str, payload: Value| {
         decoded(&serde_json::from_value(json!({ "name": kind, "kind": kind, "key": key, "payload": payload })).unwrap())
