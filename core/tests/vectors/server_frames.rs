@@ -97,7 +97,8 @@ fn messages() -> Vec<(&'static str, Parts)> {
         10452,
     );
     let least = event(&published("note", "bob@x.com", json!({ "id": "n-1", "ts": "2025-09-10" })), 300, 5_000_000_000);
-    let market = event(&published("market", "US", json!({ "regime": "bear", "confidence": 0.5 })), 0, 7);
+    let market = json!({ "id": "EVENTS:7", "regime": "bear", "confidence": 0.5 });
+    let market = event(&published("market", "US", market), 0, 7);
     let rooms = json!({ "pattern": "Doji", "rooms": ["vip", "desk 1"] });
     let in_rooms = event(&published("pattern", "AAPL", rooms), 3, 10453);
     let notice = |code: &str, msg: Option<&str>, dropped| {
