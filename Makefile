@@ -3,6 +3,9 @@
 
 CARGO ?= cargo
 
+# Not empty if cargo-nextest is installed. Without it `cargo test` runs the tests.
+NEXTEST = $(shell $(CARGO) nextest --version 2>/dev/null)
+
 .DEFAULT_GOAL := help
 .PHONY: help tools foreign-tools dev check test-one test sim sim-trace foreign soak chaos bench fmt lint deny doc clean-tools
 
@@ -19,18 +22,15 @@ dev: tools ## Run a whole cluster with events on this machine (ARGS="--speed 100
 	$(CARGO) run --release --bin tickwire -- dev $(ARGS)
 
 check: lint ## The inner loop: format, lints, and unit tests with few random cases
-	PROPTEST_CASES=16 TICKWIRE_SIM_RUNS=50 $(CARGO) nextest run --workspace --locked --lib --bins
+	PROPTEST_CASES=16 TICKWIRE_SIM_RUNS=50 $(CARGO) $(if $(NEXTEST),nextest run,test) --workspace --locked --lib --bins
 
 test-one: tools ## Run the tests whose names contain T (make test-one T=confirmations)
-	$(CARGO) nextest run --workspace --locked -E 'test($(T))'
+	$(CARGO) $(if $(NEXTEST),nextest run -E 'test($(T))',test --lib --bins --tests $(T)) --workspace --locked
 
 # Tests wait more than they compute, so there are more of them than processors.
 test: tools foreign-tools lint ## Check and test everything, as CI does
-	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
-		set -x; $(CARGO) nextest run --workspace --locked --test-threads $$(( $$(nproc) * 3 / 2 )); \
-	else \
-		set -x; $(CARGO) test --workspace --lib --bins --tests --locked; \
-	fi
+	$(CARGO) $(if $(NEXTEST),nextest run --test-threads $$(( $$(nproc) * 3 / 2 )),test --lib --bins --tests) \
+	--workspace --locked
 	$(CARGO) test --workspace --doc --locked
 	$(CARGO) test --workspace --bench '*' --locked
 	$(MAKE) deny doc
