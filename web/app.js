@@ -1,5 +1,8 @@
 // The demo page: one connection to the gateway that served it, one subscription, and a table of what arrives.
 // docs/protocol.md describes the messages.
+//
+// It is one file, because the gateway embeds it and serves it as it is: there is no build step, and a page without
+// modules needs one request for its code.
 
 /**
  * The server sends arrays of these objects. The page ignores types and fields that it does not know.
