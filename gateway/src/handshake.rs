@@ -55,7 +55,7 @@ struct HandshakeRefusal {
 impl Handshake {
     /// Authenticates an upgraded connection, and refuses it if that fails. `offered` is the result for the credentials
     /// in the upgrade, if it had any. Otherwise `place` is the connection's place among the unnamed.
-    pub(crate) async fn greet(
+    pub(crate) async fn authenticate_or_refuse(
         &self,
         mut socket: TcpSocket,
         offered: Option<Result<Identity, AuthError>>,
@@ -187,9 +187,9 @@ fn too_late(message: &str) -> HandshakeRefusal {
     HandshakeRefusal { code: CloseCode::AuthTimeout, error: Some(error) }
 }
 
-/// Sends the error, closes with the code, and waits up to [`GOODBYE`] for the client to read it. `hurried` ends the
+/// Sends the error, closes with the code, and waits up to [`GOODBYE`] for the client to read it. `displaced` ends the
 /// wait.
-async fn refuse(mut socket: TcpSocket, refusal: HandshakeRefusal, hurried: impl Future<Output = ()>) {
+async fn refuse(mut socket: TcpSocket, refusal: HandshakeRefusal, displaced: impl Future<Output = ()>) {
     let code = refusal.code;
     metrics::CLOSES.with(code.code().to_string()).increment(1);
     if let Some(error) = refusal.error {
@@ -218,7 +218,7 @@ async fn refuse(mut socket: TcpSocket, refusal: HandshakeRefusal, hurried: impl 
     };
     let ended: Result<Result<Infallible, SocketEnd>, _> = tokio::select! {
         ended = timeout(GOODBYE, goodbye) => ended,
-        () = hurried => return,
+        () = displaced => return,
     };
     debug!(?ended, "refused connection ended");
 }

@@ -118,11 +118,11 @@ impl HttpState {
 
 /// Serves until the drain is over. It is over when all shards have ended, and a shard ends when its last session has
 /// left. Until then every request is answered, if only with a refusal and a retry time.
-pub(crate) async fn serve(listener: TcpListener, front: HttpState) {
-    let (tasks, drain, handshake) = (front.tasks.clone(), front.drain.clone(), Arc::clone(&front.handshake));
-    let limits = front.limits.clone();
+pub(crate) async fn serve(listener: TcpListener, state: HttpState) {
+    let (tasks, drain, handshake) = (state.tasks.clone(), state.drain.clone(), Arc::clone(&state.handshake));
+    let limits = state.limits.clone();
     let stop = CancellationToken::new();
-    let server = HttpServer::new("gateway", listener, routes(front), limits).closing(drain.clone()).run(stop.clone());
+    let server = HttpServer::new("gateway", listener, routes(state), limits).closing(drain.clone()).run(stop.clone());
     let drained = async {
         drain.cancelled().await;
         tokio::join!(sleep(LEAST_DRAIN), handshake.wait_for_shards());
@@ -133,7 +133,7 @@ pub(crate) async fn serve(listener: TcpListener, front: HttpState) {
     tasks.wait().await;
 }
 
-fn routes(front: HttpState) -> Router {
+fn routes(state: HttpState) -> Router {
     let page =
         |mime: &'static str, text: &'static str| get(move || async move { ([(header::CONTENT_TYPE, mime)], text) });
     // Only a GET becomes a WebSocket, and axum passes a HEAD to the handler of GET unless HEAD has its own handler.
@@ -145,7 +145,7 @@ fn routes(front: HttpState) -> Router {
         .route("/v1/connect", get(home::connect).options(cors::preflight).fallback(cors::wrong_method))
         .route("/v1/stream", get(stream).head(only_get).fallback(only_get))
         .fallback(not_found)
-        .with_state(Arc::new(front))
+        .with_state(Arc::new(state))
 }
 
 /// Answers a request that no route takes. `OPTIONS *` asks about the server itself (RFC 9110, 9.3.7).
@@ -179,35 +179,35 @@ struct AdmittedConnection {
 }
 
 async fn stream(
-    State(front): State<Arc<HttpState>>,
+    State(state): State<Arc<HttpState>>,
     Extension(HttpPeer(peer)): Extension<HttpPeer>,
     query: CredentialsQuery,
     mut request: Request,
 ) -> Result<Response, Response> {
     metrics::CONNECTIONS.increment(1);
-    let (key, encoding, credentials) = read(&front, &request, query).map_err(refuse)?;
+    let (key, encoding, credentials) = read(&state, &request, query).map_err(refuse)?;
     let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>() else {
         return Err(refuse(HttpRefusal::new(StatusCode::UPGRADE_REQUIRED, "WebSocket needs HTTP/1.1")));
     };
     let forwarded = request.headers().get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
-    let peer = front.proxies.client(peer.ip(), forwarded);
+    let peer = state.proxies.client(peer.ip(), forwarded);
     let network = ClientNetwork::of(peer);
-    let named = credentials.map(|credentials| front.handshake.authenticator.check(wall_clock(), &credentials));
-    let place = admit(&front, network, named.as_ref()).map_err(busy)?;
+    let named = credentials.map(|credentials| state.handshake.authenticator.check(wall_clock(), &credentials));
+    let place = admit(&state, network, named.as_ref()).map_err(busy)?;
     let accepted = crate::http::upgrade::accept(&key, encoding);
-    front.tasks.spawn(contain("handshake", greet(Arc::clone(&front), upgrade, (encoding, peer), named, place)));
+    state.tasks.spawn(contain("handshake", run_handshake(Arc::clone(&state), upgrade, (encoding, peer), named, place)));
     Ok(accepted)
 }
 
 /// Reads the WebSocket key, the encoding and the credentials of a request.
 fn read(
-    front: &HttpState,
+    state: &HttpState,
     request: &Request,
     query: CredentialsQuery,
 ) -> Result<(String, Option<Encoding>, Option<Credentials>), HttpRefusal> {
     let headers = request.headers();
     let key = crate::http::upgrade::check(request)?.to_owned();
-    check_origin(headers, &front.allowed_origins)?;
+    check_origin(headers, &state.allowed_origins)?;
     Ok((key, crate::http::upgrade::choose_encoding(headers)?, offered_credentials(headers, read_query(query)?)?))
 }
 
@@ -216,15 +216,15 @@ type BusyReason = (&'static str, u32);
 
 /// Finds a place for a connection.
 fn admit(
-    front: &HttpState,
+    state: &HttpState,
     network: ClientNetwork,
     named: Option<&Result<Identity, AuthError>>,
 ) -> Result<AdmittedConnection, BusyReason> {
-    if front.drain.is_cancelled() {
+    if state.drain.is_cancelled() {
         let seconds = rand::rng().random_range(1..=MOST_DRAIN_RETRY_SECONDS);
         return Err(("this gateway is shutting down; try another", seconds));
     }
-    let Ok(session) = Arc::clone(&front.sessions).try_acquire_owned() else {
+    let Ok(session) = Arc::clone(&state.sessions).try_acquire_owned() else {
         return Err(("this gateway is full; try another", FULL_RETRY_SECONDS));
     };
     let caller = match named {
@@ -232,15 +232,15 @@ fn admit(
         _ => Caller::Unnamed(network),
     };
     let is_unnamed = matches!(caller, Caller::Unnamed(_));
-    let admitted = front.admission.admit(caller);
+    let admitted = state.admission.admit(caller);
     admitted.map_err(|seconds| ("too many clients connect at the same time; try again later", seconds))?;
     let unnamed = if is_unnamed {
-        let now = front.admission.now();
+        let now = state.admission.now();
         let displace = || {
             metrics::DISPLACED_SOCKETS.increment(1);
-            front.unnamed.take_over(network, now)
+            state.unnamed.take_over(network, now)
         };
-        let place = front.unnamed.take(network, now).or_else(displace);
+        let place = state.unnamed.take(network, now).or_else(displace);
         Some(place.ok_or(("too many unauthenticated clients; try again later", FULL_RETRY_SECONDS))?)
     } else {
         None
@@ -249,8 +249,8 @@ fn admit(
 }
 
 /// Takes an upgraded connection through the handshake to its shard.
-async fn greet(
-    front: Arc<HttpState>,
+async fn run_handshake(
+    state: Arc<HttpState>,
     upgrade: OnUpgrade,
     (encoding, peer): (Option<Encoding>, IpAddr),
     named: Option<Result<Identity, AuthError>>,
@@ -264,13 +264,15 @@ async fn greet(
         Ok(Err(error)) => return debug!(%error, "upgrade failed"),
         Err(_) => return debug!("upgrade timed out"),
     };
-    let max_frame_bytes = front.max_frame_bytes.min(MAX_UNNAMED_BYTES);
+    let max_frame_bytes = state.max_frame_bytes.min(MAX_UNNAMED_BYTES);
     let reader = MessageReader::new(&read, max_frame_bytes);
-    let socket = TcpSocket::new(tcp, reader, front.rate, encoding.unwrap_or(Encoding::Json));
+    let socket = TcpSocket::new(tcp, reader, state.rate, encoding.unwrap_or(Encoding::Json));
     let AdmittedConnection { session, unnamed } = place;
-    if let Some((mut socket, identity)) = front.handshake.greet(socket, named, unnamed, &front.drain).await {
-        socket.set_max_frame_bytes(front.max_frame_bytes);
-        front.handshake.start_session(socket, identity, peer, session).await;
+    if let Some((mut socket, identity)) =
+        state.handshake.authenticate_or_refuse(socket, named, unnamed, &state.drain).await
+    {
+        socket.set_max_frame_bytes(state.max_frame_bytes);
+        state.handshake.start_session(socket, identity, peer, session).await;
     }
 }
 

@@ -2,13 +2,13 @@
 //! nothing here waits.
 //!
 //! * `runner` is the thread: it waits for the edge, for sockets and for the clock, and calls the shard;
-//! * `lifecycle` starts, serves and ends a [`session`]; `token_term` watches the expiry of its token, and [`pulse`]
+//! * `lifecycle` starts, serves and ends a [`session`]; `token_term` watches the expiry of its token, and [`liveness`]
 //!   whether the client is alive;
 //! * events arrive as coverage events, find their sessions by the index, and wait in outboxes; `flush` writes them as
 //!   frames, and `gaps` notifies of gaps;
 //! * `backfill` begins and ends the backfill of a session, and `cohorts` delivers its events;
-//! * `turns` decides which socket is read next, `commands` answers what clients request, and [`mistakes`] counts their
-//!   malformed frames;
+//! * `turns` decides which socket is read next, `commands` answers what clients request, and [`malformed_frames`]
+//!   counts frames that are no valid requests;
 //! * `outage` notifies of outages, `reset` begins a new epoch, and `maintenance` cleans up once a second;
 //! * `log` writes the log lines of a session;
 //! * [`sessions`], [`accounts`] and [`timers`] are the tables of the shard.
@@ -19,17 +19,17 @@ pub(crate) mod backfill;
 mod bounds;
 mod cohorts;
 mod commands;
+#[cfg(test)]
+mod fixture;
 mod flush;
 mod gaps;
 mod lifecycle;
+pub(crate) mod liveness;
 mod log;
 mod maintenance;
-pub(crate) mod mistakes;
+pub(crate) mod malformed_frames;
 mod outage;
-pub(crate) mod pulse;
 mod reset;
-#[cfg(test)]
-mod rig;
 pub(crate) mod runner;
 pub(crate) mod session;
 pub(crate) mod sessions;

@@ -81,7 +81,7 @@ fn cover(cohorts: &mut Cohorts, now: u64, ask: u64, (prev, through): (u64, u64))
 }
 
 /// Answers with chunks that no shard processes, until nothing more is asked for. Returns how far the answers reached.
-fn clog(cohorts: &mut Cohorts, now: u64, from: u64) -> u64 {
+fn fill(cohorts: &mut Cohorts, now: u64, from: u64) -> u64 {
     let mut through = from;
     while let Some((ask, ..)) = asks(cohorts, now).pop() {
         assert_eq!(cover(cohorts, now, ask, (through, through + 1)), SectionOutcome::Applied);
@@ -157,13 +157,13 @@ fn cohort_does_not_wait_for_one_of_another_key() {
 }
 
 #[test]
-fn clogged_cohort_asks_for_nothing_and_lets_others_of_its_key_begin() {
+fn backpressured_cohort_asks_for_nothing_and_lets_others_of_its_key_begin() {
     let mut cohorts = Cohorts::new(LIMITS);
     add(&mut cohorts, 0, 1, ranges(0, 100));
     begin(&mut cohorts, 50);
     add(&mut cohorts, 50, 2, ranges(0, 100));
     assert!(begin(&mut cohorts, 100).is_empty(), "one of a key at a time");
-    assert_eq!(clog(&mut cohorts, 100, 0), UNPROCESSED as u64);
+    assert_eq!(fill(&mut cohorts, 100, 0), UNPROCESSED as u64);
     assert_eq!(cohorts.next_turn(), Some(Millis(100)), "the other one may begin");
     assert_eq!(begin(&mut cohorts, 100), [[2]]);
     let [(ask, 0, 100)] = asks(&mut cohorts, 100)[..] else { panic!("only the other one asks") };
@@ -193,7 +193,7 @@ fn number_of_running_cohorts_is_bounded() {
     for session in 1..RUNNING as u64 {
         add(&mut cohorts, 0, session, ranges(0, 100));
         assert_eq!(begin(&mut cohorts, 50), [[session]]);
-        clog(&mut cohorts, 50, 0);
+        fill(&mut cohorts, 50, 0);
     }
     for (session, missing) in [(101, 1), (102, 5_000), (103, 20_000), (104, 100_000)] {
         add(&mut cohorts, 50, session, ranges(0, missing));

@@ -21,12 +21,12 @@ const EXPOSED: &str = "retry-after, www-authenticate";
 const METHODS: &str = "GET, HEAD, OPTIONS";
 
 /// Answers the preflight that precedes a request with a header such as `Authorization`.
-pub(super) async fn preflight(State(front): State<Arc<HttpState>>, headers: HeaderMap) -> Response {
-    let mut response = match check_origin(&headers, &front.allowed_origins) {
+pub(super) async fn preflight(State(state): State<Arc<HttpState>>, headers: HeaderMap) -> Response {
+    let mut response = match check_origin(&headers, &state.allowed_origins) {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err(refused) => refused.into_response(),
     };
-    add_headers(&front, &headers, &mut response);
+    add_headers(&state, &headers, &mut response);
     let is_allowed = response.status() == StatusCode::NO_CONTENT;
     let response_headers = response.headers_mut();
     response_headers.insert(header::ALLOW, HeaderValue::from_static(METHODS));
@@ -39,18 +39,18 @@ pub(super) async fn preflight(State(front): State<Arc<HttpState>>, headers: Head
 }
 
 /// Answers a method that `/v1/connect` does not have.
-pub(super) async fn wrong_method(State(front): State<Arc<HttpState>>, headers: HeaderMap) -> Response {
+pub(super) async fn wrong_method(State(state): State<Arc<HttpState>>, headers: HeaderMap) -> Response {
     let mut response = (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, METHODS)]).into_response();
-    add_headers(&front, &headers, &mut response);
+    add_headers(&state, &headers, &mut response);
     response
 }
 
 /// Adds the headers that let the page read the answer, also an error, if its origin may connect.
-pub(crate) fn add_headers(front: &HttpState, headers: &HeaderMap, response: &mut Response) {
+pub(crate) fn add_headers(state: &HttpState, headers: &HeaderMap, response: &mut Response) {
     let response_headers = response.headers_mut();
     response_headers.append(header::VARY, HeaderValue::from_static("origin"));
     if let Some(origin) = headers.get(header::ORIGIN)
-        && check_origin(headers, &front.allowed_origins).is_ok()
+        && check_origin(headers, &state.allowed_origins).is_ok()
     {
         response_headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
         response_headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));

@@ -30,21 +30,21 @@ struct Home {
 
 /// Names the home gateway of the user that the credentials prove. Pages of other origins may ask if they may connect.
 pub(crate) async fn connect(
-    State(front): State<Arc<HttpState>>,
+    State(state): State<Arc<HttpState>>,
     query: CredentialsQuery,
     headers: HeaderMap,
 ) -> Response {
-    let found = find(&front, query, &headers);
+    let found = find(&state, query, &headers);
     let mut response = found.map_or_else(HttpRefusal::into_response, |home| Json(home).into_response());
     let status = response.status();
     metrics::HOME_REQUESTS.with(status.as_u16().to_string()).increment(1);
-    cors::add_headers(&front, &headers, &mut response);
+    cors::add_headers(&state, &headers, &mut response);
     response
 }
 
-fn find(front: &HttpState, query: CredentialsQuery, headers: &HeaderMap) -> Result<Home, HttpRefusal> {
-    check_origin(headers, &front.allowed_origins)?;
-    if front.connect_url.is_empty() {
+fn find(state: &HttpState, query: CredentialsQuery, headers: &HeaderMap) -> Result<Home, HttpRefusal> {
+    check_origin(headers, &state.allowed_origins)?;
+    if state.connect_url.is_empty() {
         let message = "this cluster has no gateway.connect_url, so it names no home; connect to /v1/stream here";
         return Err(HttpRefusal::new(StatusCode::NOT_FOUND, message));
     }
@@ -55,11 +55,11 @@ fn find(front: &HttpState, query: CredentialsQuery, headers: &HeaderMap) -> Resu
         Credentials::Token(_) => HttpRefusal::unauthenticated(error.to_string()),
         Credentials::Name(_) => HttpRefusal::unnamed(error.to_string()),
     };
-    let identity = front.handshake.authenticator.check(wall_clock(), &credentials).map_err(unauthenticated)?;
-    let view = front.view.borrow();
+    let identity = state.handshake.authenticator.check(wall_clock(), &credentials).map_err(unauthenticated)?;
+    let view = state.view.borrow();
     let Some(home) = view.home(&identity.user) else {
         return Err(HttpRefusal::later("no gateway is known at the moment; try again", RETRY_SECONDS));
     };
-    let url = front.connect_url.replace(PLACEHOLDER, home.id.as_str());
+    let url = state.connect_url.replace(PLACEHOLDER, home.id.as_str());
     Ok(Home { gateway: home.id.clone(), url })
 }

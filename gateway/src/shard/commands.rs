@@ -322,7 +322,7 @@ impl<S: Socket> Shard<S> {
         let is_malformed = MALFORMED.iter().any(|code| code.code() == error.code);
         self.answer_with(now, number, &ServerFrame::Error(error));
         let Some(session) = self.sessions.get_mut(number) else { return };
-        if is_malformed && session.mistakes.add(now, self.settings.config.max_malformed) {
+        if is_malformed && session.malformed_frames.add(now, self.settings.config.max_malformed) {
             self.close(now, number, CloseCode::TooManyBadFrames);
         }
     }

@@ -40,7 +40,7 @@ const TEXT: u8 = 0x81;
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// A shard with the default configuration, and its clients. It needs a runtime.
-pub(super) struct Rig {
+pub(super) struct ShardFixture {
     pub(super) shard: Shard<TcpSocket>,
     pub(super) now: Millis,
     /// The clients by the numbers of their sessions.
@@ -55,7 +55,7 @@ pub(super) struct Rig {
     stored: u64,
 }
 
-impl Rig {
+impl ShardFixture {
     /// A shard whose partitions have begun.
     pub(super) fn new() -> Self {
         let mut config = Config::load(&LoadOptions::default()).unwrap();
@@ -72,7 +72,7 @@ impl Rig {
         };
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let shard = Shard::new(0, settings, sender);
-        let mut rig = Self {
+        let mut fixture = Self {
             shard,
             now: Millis(7),
             clients: Vec::new(),
@@ -84,8 +84,8 @@ impl Rig {
         };
         let epoch = Epoch { epoch_id: EpochId(1), before: Seq(0) };
         let begin = (0..PARTITIONS).map(|p| CoverageEvent::Adopt { partition: Partition(p), at: Seq(10) });
-        rig.coverage_events([CoverageEvent::Reset { former: None, epoch }].into_iter().chain(begin));
-        rig
+        fixture.coverage_events([CoverageEvent::Reset { former: None, epoch }].into_iter().chain(begin));
+        fixture
     }
 
     /// A client arrives, with a token that is valid for `token` seconds, or with none.

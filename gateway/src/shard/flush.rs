@@ -145,7 +145,7 @@ impl<S: Socket> Shard<S> {
         let Some(session) = self.sessions.get_mut(number) else { return };
         let unsent_before = session.socket.unsent();
         let flushed = session.socket.flush();
-        session.pulse.accepted(now, unsent_before - session.socket.unsent());
+        session.liveness.accepted(now, unsent_before - session.socket.unsent());
         match flushed {
             Err(ended) => self.end(now, number, ended),
             Ok(()) if session.socket.unsent() == 0 => {

@@ -21,8 +21,8 @@ use crate::metrics;
 use crate::outbox::Outbox;
 use crate::record::{Record, Sent};
 use crate::shard::backfill::BACKFILL_HEARTBEAT_MS;
-use crate::shard::mistakes::Mistakes;
-use crate::shard::pulse::{Pulse, PulseVerdict};
+use crate::shard::liveness::{Liveness, LivenessVerdict};
+use crate::shard::malformed_frames::MalformedFrames;
 use crate::shard::session::{Session, SessionStage};
 use crate::shard::turns::SocketReading;
 use crate::socket::{Socket, SocketEnd};
@@ -82,8 +82,8 @@ impl<S: Socket> Shard<S> {
             partially_sent: 0,
             sent: Sent::default(),
             record: Record::new(now, peer),
-            mistakes: Mistakes::default(),
-            pulse: Pulse::new(now),
+            malformed_frames: MalformedFrames::default(),
+            liveness: Liveness::new(now),
             term: expires.map(|expires| TokenTerm::new((self.settings.clocks.wall)(), expires)),
             beat_at: now,
             attention: now,
@@ -119,7 +119,7 @@ impl<S: Socket> Shard<S> {
         let id = self.id(number);
         let Some(session) = self.sessions.get_mut(number) else { return };
         session.stage = SessionStage::Open;
-        session.pulse = Pulse::new(now);
+        session.liveness = Liveness::new(now);
         session.beat_at = now.plus(millis(heartbeat));
         let welcome = Welcome {
             session: compact_str::format_compact!("{}-{}-{}", self.settings.gateway, id.shard, id.number),
@@ -150,7 +150,7 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    /// Serves an open session: checks its token and its pulse, and sends a heartbeat if one is due.
+    /// Serves an open session: checks its token and its liveness, and sends a heartbeat if one is due.
     fn look_after(&mut self, now: Millis, number: u64) {
         if !self.check_token(now, number) {
             return;
@@ -162,13 +162,13 @@ impl<S: Socket> Shard<S> {
             session.beat_at = now.plus(pause);
             // Unread bytes are a sign of life, whatever the reason that they are not read yet.
             if session.reading != SocketReading::Awaited {
-                session.pulse.received(now);
+                session.liveness.received(now);
             }
-            match session.pulse.check(now, heartbeat, patience, session.socket.unsent() > 0) {
-                PulseVerdict::Alive => self.heartbeat(now, number),
-                PulseVerdict::CheckAgain => session.beat_at = now.plus(SECOND_LOOK_MS.min(heartbeat)),
-                PulseVerdict::Stalled => return self.close(now, number, CloseCode::SlowConsumer),
-                PulseVerdict::Silent => return self.close(now, number, CloseCode::Unresponsive),
+            match session.liveness.check(now, heartbeat, patience, session.socket.unsent() > 0) {
+                LivenessVerdict::Alive => self.heartbeat(now, number),
+                LivenessVerdict::CheckAgain => session.beat_at = now.plus(SECOND_LOOK_MS.min(heartbeat)),
+                LivenessVerdict::Stalled => return self.close(now, number, CloseCode::SlowConsumer),
+                LivenessVerdict::Silent => return self.close(now, number, CloseCode::Unresponsive),
             }
         }
         self.set_next_timer(now, number);
@@ -195,7 +195,7 @@ impl<S: Socket> Shard<S> {
             return;
         };
         // If the ping must wait in the socket, the bytes that are sent before it are signs of life.
-        session.pulse.pinged(now);
+        session.liveness.pinged(now);
         if let Err(ended) = session.socket.ping() {
             self.end(now, number, ended);
         }

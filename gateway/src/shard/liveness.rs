@@ -25,7 +25,7 @@ const MOST_SLACK: u64 = 300_000;
 
 /// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PulseVerdict {
+pub(crate) enum LivenessVerdict {
     /// The client is alive.
     Alive,
     /// It must be checked once more, after what it may have sent is read.
@@ -38,7 +38,7 @@ pub(crate) enum PulseVerdict {
 
 /// The signs of life of one client.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Pulse {
+pub(crate) struct Liveness {
     /// When it last sent something, or read bytes that had waited.
     alive: Millis,
     /// When it last read bytes that had waited, or none were waiting.
@@ -51,7 +51,7 @@ pub(crate) struct Pulse {
     was_silent: bool,
 }
 
-impl Pulse {
+impl Liveness {
     pub(crate) fn new(now: Millis) -> Self {
         Self { alive: now, moved: now, pinged: None, slack: 0, was_silent: false }
     }
@@ -75,21 +75,25 @@ impl Pulse {
         self.pinged.get_or_insert(now);
     }
 
-    /// Checks the client. Must be called once in a heartbeat, and again after [`PulseVerdict::CheckAgain`]. `waits`:
+    /// Checks the client. Must be called once in a heartbeat, and again after [`LivenessVerdict::CheckAgain`]. `waits`:
     /// bytes wait for the kernel. `patience` is how long a client may read nothing at least, in milliseconds.
-    pub(crate) fn check(&mut self, now: Millis, heartbeat: u64, patience: u64, waits: bool) -> PulseVerdict {
+    pub(crate) fn check(&mut self, now: Millis, heartbeat: u64, patience: u64, waits: bool) -> LivenessVerdict {
         let silence = heartbeat * SILENT_HEARTBEATS;
         let verdict = if waits {
-            if now.since(self.moved) >= silence.max(patience) { PulseVerdict::Stalled } else { PulseVerdict::Alive }
+            if now.since(self.moved) >= silence.max(patience) {
+                LivenessVerdict::Stalled
+            } else {
+                LivenessVerdict::Alive
+            }
         } else {
             self.moved = now;
             match self.pinged {
-                Some(pinged) if now.since(pinged.max(self.alive)) >= silence + self.slack => PulseVerdict::Silent,
-                _ => PulseVerdict::Alive,
+                Some(pinged) if now.since(pinged.max(self.alive)) >= silence + self.slack => LivenessVerdict::Silent,
+                _ => LivenessVerdict::Alive,
             }
         };
-        let was_silent_before = std::mem::replace(&mut self.was_silent, verdict != PulseVerdict::Alive);
-        if verdict == PulseVerdict::Alive || was_silent_before { verdict } else { PulseVerdict::CheckAgain }
+        let was_silent_before = std::mem::replace(&mut self.was_silent, verdict != LivenessVerdict::Alive);
+        if verdict == LivenessVerdict::Alive || was_silent_before { verdict } else { LivenessVerdict::CheckAgain }
     }
 }
 
@@ -101,89 +105,89 @@ mod tests {
     const PATIENCE: u64 = 10_000;
 
     /// The result of a check, or of a second one if the first is doubtful.
-    fn check(pulse: &mut Pulse, at: u64, waits: bool) -> PulseVerdict {
-        match pulse.check(Millis(at), HEARTBEAT, PATIENCE, waits) {
-            PulseVerdict::CheckAgain => pulse.check(Millis(at + 1), HEARTBEAT, PATIENCE, waits),
+    fn check(liveness: &mut Liveness, at: u64, waits: bool) -> LivenessVerdict {
+        match liveness.check(Millis(at), HEARTBEAT, PATIENCE, waits) {
+            LivenessVerdict::CheckAgain => liveness.check(Millis(at + 1), HEARTBEAT, PATIENCE, waits),
             verdict => verdict,
         }
     }
 
     #[test]
     fn client_is_silent_three_heartbeats_after_an_unanswered_ping() {
-        let mut pulse = Pulse::new(Millis(0));
+        let mut liveness = Liveness::new(Millis(0));
         // Without a ping silence means nothing.
-        assert_eq!(check(&mut pulse, 10 * HEARTBEAT, false), PulseVerdict::Alive);
+        assert_eq!(check(&mut liveness, 10 * HEARTBEAT, false), LivenessVerdict::Alive);
         for beat in 10..13 {
-            pulse.pinged(Millis(beat * HEARTBEAT));
-            assert_eq!(check(&mut pulse, (beat + 1) * HEARTBEAT - 1, false), PulseVerdict::Alive);
+            liveness.pinged(Millis(beat * HEARTBEAT));
+            assert_eq!(check(&mut liveness, (beat + 1) * HEARTBEAT - 1, false), LivenessVerdict::Alive);
         }
-        assert_eq!(check(&mut pulse, 13 * HEARTBEAT, false), PulseVerdict::Silent);
-        pulse.received(Millis(13 * HEARTBEAT));
-        assert_eq!(check(&mut pulse, 20 * HEARTBEAT, false), PulseVerdict::Alive);
+        assert_eq!(check(&mut liveness, 13 * HEARTBEAT, false), LivenessVerdict::Silent);
+        liveness.received(Millis(13 * HEARTBEAT));
+        assert_eq!(check(&mut liveness, 20 * HEARTBEAT, false), LivenessVerdict::Alive);
     }
 
     #[test]
     fn client_that_reads_steadily_is_alive_for_any_time() {
-        let mut pulse = Pulse::new(Millis(0));
-        pulse.pinged(Millis(0));
+        let mut liveness = Liveness::new(Millis(0));
+        liveness.pinged(Millis(0));
         for second in 1..600 {
-            pulse.accepted(Millis(second * 1_000), 8_192);
-            assert_eq!(check(&mut pulse, second * 1_000, true), PulseVerdict::Alive, "after {second} s");
+            liveness.accepted(Millis(second * 1_000), 8_192);
+            assert_eq!(check(&mut liveness, second * 1_000, true), LivenessVerdict::Alive, "after {second} s");
         }
         // Everything is sent, and the ping is behind what the kernels hold: 256 KiB at 8 KiB a second take 32 seconds.
         let end = 599_000;
-        assert_eq!(check(&mut pulse, end + 3 * HEARTBEAT + 7_000, false), PulseVerdict::Alive);
-        assert_eq!(check(&mut pulse, end + 3 * HEARTBEAT + 8_000, false), PulseVerdict::Silent);
+        assert_eq!(check(&mut liveness, end + 3 * HEARTBEAT + 7_000, false), LivenessVerdict::Alive);
+        assert_eq!(check(&mut liveness, end + 3 * HEARTBEAT + 8_000, false), LivenessVerdict::Silent);
     }
 
     #[test]
     fn client_that_reads_nothing_is_stalled_even_if_it_sends() {
-        let mut pulse = Pulse::new(Millis(0));
-        assert_eq!(check(&mut pulse, 1_000, false), PulseVerdict::Alive);
+        let mut liveness = Liveness::new(Millis(0));
+        assert_eq!(check(&mut liveness, 1_000, false), LivenessVerdict::Alive);
         for second in 2..46 {
-            pulse.received(Millis(second * 1_000));
-            assert_eq!(check(&mut pulse, second * 1_000, true), PulseVerdict::Alive, "after {second} s");
+            liveness.received(Millis(second * 1_000));
+            assert_eq!(check(&mut liveness, second * 1_000, true), LivenessVerdict::Alive, "after {second} s");
         }
-        assert_eq!(check(&mut pulse, 46_000, true), PulseVerdict::Stalled);
+        assert_eq!(check(&mut liveness, 46_000, true), LivenessVerdict::Stalled);
         // With a short heartbeat interval `patience` still holds.
-        let mut pulse = Pulse::new(Millis(0));
-        assert_eq!(pulse.check(Millis(9_999), 100, PATIENCE, true), PulseVerdict::Alive);
-        assert_eq!(pulse.check(Millis(10_000), 100, PATIENCE, true), PulseVerdict::CheckAgain);
-        assert_eq!(pulse.check(Millis(10_100), 100, PATIENCE, true), PulseVerdict::Stalled);
+        let mut liveness = Liveness::new(Millis(0));
+        assert_eq!(liveness.check(Millis(9_999), 100, PATIENCE, true), LivenessVerdict::Alive);
+        assert_eq!(liveness.check(Millis(10_000), 100, PATIENCE, true), LivenessVerdict::CheckAgain);
+        assert_eq!(liveness.check(Millis(10_100), 100, PATIENCE, true), LivenessVerdict::Stalled);
     }
 
     #[test]
     fn client_whose_answer_is_unread_is_not_given_up() {
         for waits in [false, true] {
-            let mut pulse = Pulse::new(Millis(0));
-            pulse.pinged(Millis(0));
+            let mut liveness = Liveness::new(Millis(0));
+            liveness.pinged(Millis(0));
             // The process was suspended for an hour.
             let late = 3_600_000;
-            assert_eq!(pulse.check(Millis(late), HEARTBEAT, PATIENCE, waits), PulseVerdict::CheckAgain);
+            assert_eq!(liveness.check(Millis(late), HEARTBEAT, PATIENCE, waits), LivenessVerdict::CheckAgain);
             if waits {
-                pulse.accepted(Millis(late + 1), 100)
+                liveness.accepted(Millis(late + 1), 100)
             } else {
-                pulse.received(Millis(late + 1))
+                liveness.received(Millis(late + 1))
             }
-            assert_eq!(pulse.check(Millis(late + 1_000), HEARTBEAT, PATIENCE, waits), PulseVerdict::Alive);
+            assert_eq!(liveness.check(Millis(late + 1_000), HEARTBEAT, PATIENCE, waits), LivenessVerdict::Alive);
             // The next silence is doubtful again.
-            pulse.pinged(Millis(late + 2_000));
+            liveness.pinged(Millis(late + 2_000));
             let later = Millis(2 * late);
-            assert_eq!(pulse.check(later, HEARTBEAT, PATIENCE, waits), PulseVerdict::CheckAgain);
+            assert_eq!(liveness.check(later, HEARTBEAT, PATIENCE, waits), LivenessVerdict::CheckAgain);
         }
     }
 
     #[test]
     fn extra_time_for_a_slow_pace_ends_with_the_next_answer() {
-        let mut pulse = Pulse::new(Millis(0));
-        pulse.accepted(Millis(10_000), 10);
-        pulse.received(Millis(11_000));
-        pulse.pinged(Millis(12_000));
-        assert_eq!(check(&mut pulse, 12_000 + 3 * HEARTBEAT, false), PulseVerdict::Silent);
+        let mut liveness = Liveness::new(Millis(0));
+        liveness.accepted(Millis(10_000), 10);
+        liveness.received(Millis(11_000));
+        liveness.pinged(Millis(12_000));
+        assert_eq!(check(&mut liveness, 12_000 + 3 * HEARTBEAT, false), LivenessVerdict::Silent);
         // The extra time is five minutes at most.
-        let mut pulse = Pulse::new(Millis(0));
-        pulse.accepted(Millis(10_000_000), 10);
-        pulse.pinged(Millis(10_000_000));
-        assert_eq!(check(&mut pulse, 10_000_000 + 3 * HEARTBEAT + MOST_SLACK, false), PulseVerdict::Silent);
+        let mut liveness = Liveness::new(Millis(0));
+        liveness.accepted(Millis(10_000_000), 10);
+        liveness.pinged(Millis(10_000_000));
+        assert_eq!(check(&mut liveness, 10_000_000 + 3 * HEARTBEAT + MOST_SLACK, false), LivenessVerdict::Silent);
     }
 }

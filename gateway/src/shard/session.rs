@@ -16,8 +16,8 @@ use crate::delivery::Delivery;
 use crate::limits::budget::Budget;
 use crate::outbox::Outbox;
 use crate::record::{Record, Sent};
-use crate::shard::mistakes::Mistakes;
-use crate::shard::pulse::Pulse;
+use crate::shard::liveness::Liveness;
+use crate::shard::malformed_frames::MalformedFrames;
 use crate::shard::turns::SocketReading;
 
 /// A request that waits for its answer. Requests are answered in the order of their arrival.
@@ -131,9 +131,9 @@ pub(crate) struct Session<S> {
     pub(crate) commands: Budget,
     pub(crate) requests: VecDeque<Request>,
     /// Its recent malformed frames.
-    pub(crate) mistakes: Mistakes,
+    pub(crate) malformed_frames: MalformedFrames,
     /// Its signs of life.
-    pub(crate) pulse: Pulse,
+    pub(crate) liveness: Liveness,
     /// The validity of its token; `None` for a session without a token.
     pub(crate) term: Option<TokenTerm>,
     /// When its next heartbeat is due; before the welcome, when it arrived.

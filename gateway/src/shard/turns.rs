@@ -110,7 +110,7 @@ impl<S: Socket> Shard<S> {
                     metrics::COMMAND_PAUSES.increment(1);
                     session.reading = SocketReading::Paused;
                     // Unread bytes are a sign of life too.
-                    session.pulse.received(now);
+                    session.liveness.received(now);
                     self.pauses.set(self.pauses.round(until.min(now.plus(PAUSE_MS))), number);
                 }
                 Turn::Gone => {}
@@ -163,7 +163,7 @@ impl<S: Socket> Shard<S> {
                 Ok(None) => return Turn::Done,
                 Ok(Some(_)) | Err(SocketEnd::Refused(_)) if !open => self.spend_command(now, number, 0),
                 Ok(Some(incoming)) => {
-                    session.pulse.received(now);
+                    session.liveness.received(now);
                     self.spend_command(now, number, incoming.len());
                     self.take_message(now, number, &incoming);
                 }
