@@ -123,7 +123,7 @@ impl Membership {
                 }
             };
             if timeout(LEAVE_DEADLINE, goodbye).await.is_err() {
-                warn!("goodbye not sent in time; other nodes will time us out");
+                warn!("goodbye not sent in time");
             }
             drop(done);
         };

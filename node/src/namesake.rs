@@ -79,7 +79,7 @@ impl Namesakes {
         let consequence =
             if is_out { "the member view has that one, not this" } else { "the member view has this one" };
         let text = format!(
-            "another node bears the name {}: {}; {consequence}; give one of them another node.id",
+            "another node has the name {}: {}; {consequence}; give one of them another node.id",
             self.me.id,
             others.join("; and ")
         );

@@ -163,7 +163,7 @@ impl Shutdown {
         if !drained {
             self.force.cancel();
             if timeout(FORCE_GRACE, self.tasks.wait()).await.is_err() {
-                warn!(tasks = self.tasks.len(), "tasks still running after the force, exiting anyway");
+                warn!(tasks = self.tasks.len(), "tasks still running at the forced stop");
             }
         }
         let outcome = match (self.failed.load(Ordering::Relaxed), drained) {

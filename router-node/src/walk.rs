@@ -29,7 +29,7 @@ const SHARE: u64 = 4;
 /// Why the stream could not be walked.
 #[derive(Debug, Error)]
 pub(crate) enum WalkError {
-    #[error("not in time")]
+    #[error("the walk timed out")]
     Late,
     #[error("{0}")]
     Range(String),

@@ -324,7 +324,7 @@ async fn two_nodes_of_one_name_report_each_other() {
             (second.readyz().await.0 == 200).then_some(text)
         })
         .await;
-        let other = format!("another node bears the name {id}: {role} on host ");
+        let other = format!("another node has the name {id}: {role} on host ");
         let process = format!("process {}, admin server 127.0.0.1:", pids[1]);
         assert!(text.starts_with(&other) && text.contains(&process), "{text}");
         assert!(text.contains("the member view has that one"), "{text}");

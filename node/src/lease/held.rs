@@ -60,7 +60,7 @@ impl HeldLease {
         self.write_over(Attempt::Write, self.revision)
     }
 
-    /// It was read, or not.
+    /// Takes the result of a read.
     pub fn was_read<S>(&mut self, read: Result<LeaseRead<S>, LeaseError>) -> LeaseStep {
         match (read, self.attempt) {
             (Err(error), _) => LeaseStep::Nothing(Err(error)),
@@ -73,7 +73,7 @@ impl HeldLease {
         }
     }
 
-    /// It was written, or not.
+    /// Takes the result of a write.
     pub fn was_written(&mut self, written: Result<u64, LeaseError>) -> LeaseStep {
         if matches!(written, Err(LeaseError::Refused { .. })) && self.attempt == Attempt::Write {
             self.attempt = Attempt::Check;

@@ -52,11 +52,11 @@ pub(crate) struct DirectReader {
 pub(crate) enum DirectError {
     #[error("no answer within {DEADLINE:?}")]
     Late,
-    #[error("nobody answers direct gets of the stream: is `allow_direct` set?")]
+    #[error("no server answers direct gets of the stream; set `allow_direct`")]
     Nobody,
     #[error("the server refuses: {0}")]
     Refused(String),
-    #[error("a message was lost on its way")]
+    #[error("a message from NATS was lost")]
     Missed,
     #[error("an answer cannot be read: {0}")]
     Unreadable(String),

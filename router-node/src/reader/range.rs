@@ -55,7 +55,7 @@ pub(crate) struct ConsumerReader {
 pub(crate) enum RangeError {
     #[error(transparent)]
     Direct(#[from] DirectError),
-    #[error("a message was lost on its way")]
+    #[error("a message from NATS was lost")]
     Missed,
     #[error(transparent)]
     Place(#[from] PlaceError),

@@ -78,7 +78,8 @@ impl Kv {
         version <= self.highest
     }
 
-    /// What comes of a request of this node. A stale answer comes from a server that lags behind by `lag` writes.
+    /// Applies a request of this node, and returns the answer. A stale answer is that of a server that lags behind by
+    /// `lag` writes.
     pub(super) fn apply(&mut self, me: &NodeRef, flight: &Flight, lag: usize) -> (KvAnswer, Seen) {
         let damages = self.past[self.past.len().saturating_sub(lag + 1)].damages;
         (self.answer(me, flight, lag), Seen { is_stale: lag > 0, damages })
