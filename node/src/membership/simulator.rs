@@ -29,29 +29,20 @@ mod world;
 
 use plan::{Action, Plan, ROUTERS, calm_plan, stormy_plan};
 use proptest::strategy::Strategy;
-use proptest::test_runner::{Config, FileFailurePersistence, RngSeed, TestError, TestRunner};
+use proptest::test_runner::{Config, FileFailurePersistence, RngSeed, TestRunner};
+use tickwire_testkit::simulation;
 use world::World;
 
 /// The seed of the runs that `make test` makes; `make sim` takes another one each time.
 const SEED: u64 = 13;
 
 /// Runs per test.
-fn runs() -> u32 {
-    std::env::var("TICKWIRE_SIM_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(2_000)
-}
+const RUNS: u32 = 2_000;
 
-fn run(plan: &Plan) {
-    if plan.is_quiet { calm(plan) } else { storm(plan) }
-}
-
-fn simulate(plans: &impl Strategy<Value = Plan>) {
-    // The same runs each time, unless a seed is given.
-    let seed = match Config::default().rng_seed {
-        RngSeed::Random => SEED,
-        RngSeed::Fixed(seed) => seed,
-    };
+fn simulate(plans: &impl Strategy<Value = Plan>, run: impl Fn(&Plan)) {
+    let seed = simulation::seed(SEED);
     let config = Config {
-        cases: runs(),
+        cases: simulation::runs(RUNS),
         rng_seed: RngSeed::Fixed(seed),
         failure_persistence: Some(Box::new(FileFailurePersistence::Off)),
         max_shrink_iters: 10_000,
