@@ -1,5 +1,5 @@
-//! Bounded error texts about untrusted input: an error repeats at most [`SHOWN`] bytes of a sender's text, and searches
-//! a hint only if the text is short enough to be a misspelled name.
+//! Bounded error texts about untrusted input: an error repeats at most `SHOWN` bytes of a sender's text, and searches a
+//! hint only if the text is short enough to be a misspelled name.
 
 use serde_json::Value;
 
@@ -66,7 +66,7 @@ pub(crate) fn bounded(mut text: String) -> String {
 
 /// The hint for an unknown name: the nearest known name, else a list of all.
 pub(crate) fn hint<'a>(found: &str, allowed: impl IntoIterator<Item = &'a str> + Clone) -> String {
-    if let Some(name) = nearest(found, allowed.clone()) {
+    if let Some(name) = probably_meant(found, allowed.clone()) {
         return format!("did you mean {}?", quoted(name));
     }
     let list = allowed.into_iter().collect::<Vec<_>>().join(", ");
@@ -74,13 +74,20 @@ pub(crate) fn hint<'a>(found: &str, allowed: impl IntoIterator<Item = &'a str> +
     format!("it must be one of {list}{more}")
 }
 
-fn nearest<'a>(found: &str, allowed: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+/// The known name that a text was probably meant to be.
+fn probably_meant<'a>(found: &str, allowed: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if found.len() > MAX_HINTED {
         return None;
     }
-    let found = found.to_ascii_lowercase();
-    let (distance, name) = allowed.into_iter().map(|name| (strsim::damerau_levenshtein(&found, name), name)).min()?;
+    let (distance, name) = nearest(found, allowed)?;
     (distance <= 1 + name.len() / 3).then_some(name)
+}
+
+/// The nearest of all known names, and how many edits lead to it; `None` if no name is known. Letter case does not
+/// count. The text may be of any length, so it must come from a trusted source.
+pub fn nearest<'a>(found: &str, known: impl IntoIterator<Item = &'a str>) -> Option<(usize, &'a str)> {
+    let found = found.to_ascii_lowercase();
+    known.into_iter().map(|name| (strsim::damerau_levenshtein(&found, name), name)).min()
 }
 
 #[cfg(test)]
@@ -101,8 +108,8 @@ mod tests {
     #[test]
     fn no_hint_for_a_text_longer_than_any_name() {
         let long = "symbols".repeat(10);
-        assert_eq!(nearest(&long, [long.as_str()]), None);
-        assert_eq!(nearest(&long[..63], [&long[..63]]), Some(&long[..63]));
+        assert_eq!(probably_meant(&long, [long.as_str()]), None);
+        assert_eq!(probably_meant(&long[..63], [&long[..63]]), Some(&long[..63]));
     }
 
     #[test]

@@ -9,7 +9,7 @@ pub mod backoff;
 pub mod coverage;
 pub mod event;
 pub mod filter;
-mod hint;
+pub mod hint;
 pub mod ids;
 pub mod interest;
 pub mod placement;

@@ -6,6 +6,7 @@ use crate::names;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use tickwire_core::hint;
 
 /// The defaults, which are also the documentation.
 pub(super) const REFERENCE: &str = include_str!("../../config/reference.toml");
@@ -55,10 +56,9 @@ impl Schema {
     }
 
     fn nearest(&self, key: &str) -> &str {
-        let likeness = |known: &&str| (strsim::normalized_damerau_levenshtein(key, known) * 1e6) as u64;
         let sections = self.leaves.keys().filter_map(|leaf| leaf.split_once('.')).map(|(section, _)| section);
         let known = self.leaves.keys().chain(&self.open).map(String::as_str).chain(sections);
-        known.max_by_key(likeness).unwrap_or_default()
+        hint::nearest(key, known).map(|(_, name)| name).unwrap_or_default()
     }
 
     /// Refuses an entry whose key is unknown, whose type differs from the reference, or whose chosen name cannot be a
