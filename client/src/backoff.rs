@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use rand::Rng;
+use tickwire_core::backoff::Backoff;
 use tickwire_core::protocol::codes::Reconnect;
 
 /// The bounds of the pauses between attempts. The n-th pause is uniformly random from 0 to `base · 2ⁿ`, at most
@@ -25,7 +26,8 @@ impl Default for ReconnectDelays {
 impl ReconnectDelays {
     /// The longest pause after this many failures in a row.
     fn ceiling(self, failures: u32) -> Duration {
-        self.base.saturating_mul(2_u32.saturating_pow(failures)).min(self.max)
+        let backoff = Backoff { first: whole_nanos(self.base), most: whole_nanos(self.max) };
+        Duration::from_nanos(backoff.after(failures.saturating_add(1)))
     }
 }
 
@@ -68,6 +70,10 @@ impl Retries {
 
 fn whole_millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn whole_nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Pauses between attempts: each is twice as long as the one before, up to a limit.
 
-/// The first and the longest pause, in milliseconds.
+/// The first and the longest pause, both in milliseconds or both in another unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
     /// The pause after the first failed attempt.
@@ -10,7 +10,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// The pause after this many failed attempts, in milliseconds; 0 after none.
+    /// The pause after this many failed attempts, in the same unit; 0 after none.
     #[must_use]
     pub fn after(self, attempts: u32) -> u64 {
         let Some(doublings) = attempts.checked_sub(1) else { return 0 };
