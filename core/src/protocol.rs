@@ -26,7 +26,7 @@ pub use event::{ReceivedEvent, encode_event};
 pub use received::{ServerMessage, UnreadableMessage};
 pub use server::encode;
 pub use server::{
-    Authenticated, CaughtUp, Gap, Goaway, Heartbeat, Notice, Pong, Range, ServerError, ServerFrame, Subscription,
+    Authenticated, CaughtUp, Gap, Goaway, Heartbeat, Notice, Pong, SeqRange, ServerError, ServerFrame, Subscription,
     Subscriptions, Welcome,
 };
 

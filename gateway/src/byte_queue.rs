@@ -14,14 +14,14 @@ pub trait Weigh {
 
 /// The sending end.
 #[derive(Debug)]
-pub struct Sender<T> {
+pub struct ByteSender<T> {
     sender: mpsc::UnboundedSender<T>,
     waiting: Arc<AtomicUsize>,
 }
 
 /// The receiving end.
 #[derive(Debug)]
-pub struct Receiver<T> {
+pub struct ByteReceiver<T> {
     receiver: mpsc::UnboundedReceiver<T>,
     waiting: Arc<AtomicUsize>,
     /// The size of the messages that were taken last. They count until the next ones are taken.
@@ -30,13 +30,13 @@ pub struct Receiver<T> {
 
 /// A new, empty queue.
 #[must_use]
-pub fn channel<T: Weigh>() -> (Sender<T>, Receiver<T>) {
+pub fn channel<T: Weigh>() -> (ByteSender<T>, ByteReceiver<T>) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let waiting = Arc::new(AtomicUsize::new(0));
-    (Sender { sender, waiting: Arc::clone(&waiting) }, Receiver { receiver, waiting, taken: 0 })
+    (ByteSender { sender, waiting: Arc::clone(&waiting) }, ByteReceiver { receiver, waiting, taken: 0 })
 }
 
-impl<T: Weigh> Sender<T> {
+impl<T: Weigh> ByteSender<T> {
     /// Sends a message; `false` if the receiver is gone.
     pub fn send(&self, message: T) -> bool {
         // Relaxed: nothing else depends on the order of this count.
@@ -60,13 +60,13 @@ impl<T: Weigh> Sender<T> {
     }
 }
 
-impl<T> Clone for Sender<T> {
+impl<T> Clone for ByteSender<T> {
     fn clone(&self) -> Self {
         Self { sender: self.sender.clone(), waiting: Arc::clone(&self.waiting) }
     }
 }
 
-impl<T: Weigh> Receiver<T> {
+impl<T: Weigh> ByteReceiver<T> {
     /// How many bytes wait.
     #[cfg(test)]
     pub(crate) fn waiting(&self) -> usize {

@@ -44,7 +44,7 @@ use tracing::warn;
 
 use crate::backfill::cohorts::Cohorts;
 use crate::backfill::seek::Searches;
-use crate::byte_queue::Sender;
+use crate::byte_queue::ByteSender;
 use crate::delivery::Delivery;
 use crate::edge::rebalance::Rebalance;
 use crate::edge::shard_queue::ShardQueue;
@@ -148,7 +148,7 @@ pub struct EdgeSetup<'c> {
     /// The connection to NATS.
     pub connection: NatsConnection,
     /// The shards, by number.
-    pub shards: Vec<Sender<ToShard>>,
+    pub shards: Vec<ByteSender<ToShard>>,
     /// The readiness check for the operator.
     pub ready: Check,
 }

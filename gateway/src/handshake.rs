@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::auth::{AuthError, Authenticator, Credentials, Identity};
-use crate::byte_queue::Sender;
+use crate::byte_queue::ByteSender;
 use crate::messages::ToShard;
 use crate::metrics;
 use crate::new_session::{NewSession, shard_of};
@@ -41,7 +41,7 @@ const MAX_PINGS: u32 = 100;
 #[derive(Debug)]
 pub(crate) struct Handshake {
     pub(crate) authenticator: Arc<Authenticator>,
-    pub(crate) shards: Vec<Sender<ToShard>>,
+    pub(crate) shards: Vec<ByteSender<ToShard>>,
     pub(crate) auth_timeout: Duration,
 }
 

@@ -119,14 +119,14 @@ impl Record {
 mod tests {
     use compact_str::CompactString;
     use tickwire_core::ids::Partition;
-    use tickwire_core::protocol::Range;
+    use tickwire_core::protocol::SeqRange;
 
     use super::*;
 
     #[test]
     fn what_is_missed_is_counted_by_its_reason_in_all_and_since_the_last_line() {
         let mut record = Record::new(Millis(5), IpAddr::from([127, 0, 0, 1]));
-        let range = |first, last| vec![Range { p: Partition(1), first: Seq(first), last: Seq(last) }];
+        let range = |first, last| vec![SeqRange { p: Partition(1), first: Seq(first), last: Seq(last) }];
         let slow = Notice { dropped: 3, conflated: 2, ranges: range(10, 20), ..Notice::new(NoticeCode::SlowConsumer) };
         let quota = Notice { dropped: 1, ranges: range(4, 4), ..Notice::new(NoticeCode::Quota) };
         assert!(!record.notice(Millis(6), &Notice::new(NoticeCode::Recovered)), "nothing is missed");

@@ -56,7 +56,7 @@ use tickwire_node::clock::millis;
 use tickwire_node::config::GatewayConfig;
 
 use crate::auth::Authenticator;
-use crate::byte_queue::Sender;
+use crate::byte_queue::ByteSender;
 use crate::delivery::Delivery;
 use crate::index::Index;
 use crate::index::metrics::PublishedStatistics;
@@ -113,7 +113,7 @@ pub(crate) struct Shard<S> {
     number: u16,
     settings: ShardConfig,
     limits: OutboxLimits,
-    edge: Sender<ToEdge>,
+    edge: ByteSender<ToEdge>,
     sessions: Sessions<S>,
     accounts: Accounts,
     /// The number of sessions with another weight than the default.
@@ -159,7 +159,7 @@ pub(crate) struct Shard<S> {
 }
 
 impl<S: Socket> Shard<S> {
-    pub(crate) fn new(number: u16, settings: ShardConfig, edge: Sender<ToEdge>) -> Self {
+    pub(crate) fn new(number: u16, settings: ShardConfig, edge: ByteSender<ToEdge>) -> Self {
         let seqs = vec![Seq(0); usize::from(settings.partitions)];
         let config = &settings.config;
         let limits = OutboxLimits {

@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 
 use self::carry::{carry, until};
-pub(crate) use self::line_faults::{Direction, LineFaults};
+pub(crate) use self::line_faults::{LineDirection, LineFaults};
 
 /// How many connections may wait to be taken.
 const BACKLOG: u32 = 1024;

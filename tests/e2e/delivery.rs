@@ -4,7 +4,7 @@ use serde_json::Value;
 use tickwire_core::protocol::Encoding;
 
 use crate::cluster::Cluster;
-use crate::feed::{Feed, USERS};
+use crate::feed::{RunningFeed, USERS};
 use crate::listener::Listener;
 use crate::oracle::{assert_exact, filter};
 use crate::producer::ProducerMessage;
@@ -19,10 +19,10 @@ struct TestSubscriber {
     name: String,
     user: &'static str,
     filters: Vec<Value>,
-    end: Receiver,
+    end: DeliveryEnd,
 }
 
-enum Receiver {
+enum DeliveryEnd {
     Socket(Box<Socket>),
     Listener(Box<Listener>),
 }
@@ -31,7 +31,7 @@ enum Receiver {
 async fn fifty_clients_get_exactly_the_matching_events() {
     let mut cluster = Cluster::start(2, 2).await;
     let gateways = cluster.gateway_addresses().await;
-    let mut feed = Feed::new(SEED);
+    let mut feed = RunningFeed::new(SEED);
     let mut clients = Vec::new();
     for number in 0..CLIENTS {
         let gateway = gateways[number % 2];
@@ -48,13 +48,13 @@ async fn fifty_clients_get_exactly_the_matching_events() {
             for (at, filter) in filters.iter().enumerate() {
                 listener.subscribe(&at.to_string(), filter).await;
             }
-            Receiver::Listener(Box::new(listener))
+            DeliveryEnd::Listener(Box::new(listener))
         } else {
             let mut socket = Socket::connect(gateway, user, encoding).await;
             for (at, filter) in filters.iter().enumerate() {
                 socket.subscribe(&at.to_string(), filter).await;
             }
-            Receiver::Socket(Box::new(socket))
+            DeliveryEnd::Socket(Box::new(socket))
         };
         clients.push(TestSubscriber { name: format!("client {number} ({user}, {filters:?})"), user, filters, end });
     }
@@ -70,11 +70,11 @@ async fn fifty_clients_get_exactly_the_matching_events() {
         let filters: Vec<_> = client.filters.iter().map(filter).collect();
         let expected = log.matching(client.user, &filters);
         let (events, gaps) = match &mut client.end {
-            Receiver::Socket(socket) => {
+            DeliveryEnd::Socket(socket) => {
                 socket.catch_up(&end).await;
                 (&socket.events, &socket.gaps)
             }
-            Receiver::Listener(listener) => {
+            DeliveryEnd::Listener(listener) => {
                 listener.catch_up(&end).await;
                 (&listener.events, &listener.gaps)
             }
@@ -98,7 +98,7 @@ async fn both_encodings_have_the_same_content() {
         socket.subscribe("all", &everything).await;
         sockets.push(socket);
     }
-    let mut feed = Feed::new(SEED + 1);
+    let mut feed = RunningFeed::new(SEED + 1);
     let events: Vec<ProducerMessage> = (0..300).map(|_| feed.event()).collect();
     cluster.producer().await.publish_all(&events).await;
     let log = cluster.log().await;

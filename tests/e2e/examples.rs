@@ -11,7 +11,7 @@ use tickwire_core::protocol::position::Position;
 use tickwire_testkit::{Process, eventually};
 
 use crate::cluster::Cluster;
-use crate::feed::Feed;
+use crate::feed::RunningFeed;
 use crate::node::{DEADLINE, tickwire};
 use crate::oracle::{Log, OracleEntry, filter};
 use crate::producer::{Producer, ProducerMessage};
@@ -76,7 +76,7 @@ async fn until(process: &mut Process, count: usize) {
     .await;
 }
 
-async fn publish(producer: &Producer, feed: &mut Feed, count: usize) {
+async fn publish(producer: &Producer, feed: &mut RunningFeed, count: usize) {
     producer.publish_all(&(0..count).map(|_| feed.event()).collect::<Vec<ProducerMessage>>()).await;
 }
 
@@ -186,7 +186,7 @@ async fn the_example_subscribe_prints_what_matches_with_a_token() {
     command.args(["--url", &gateway, "--symbols", SYMBOLS]).env("TICKWIRE_TOKEN", token.trim());
     let mut subscribe = Process::start("subscribe", cluster.home(), &mut command);
     wait_for_line(&mut subscribe, "subscribed").await;
-    publish(&cluster.producer().await, &mut Feed::new(5), 300).await;
+    publish(&cluster.producer().await, &mut RunningFeed::new(5), 300).await;
     let log = cluster.log().await;
     let due = due(&log);
     until(&mut subscribe, due.len()).await;
@@ -203,7 +203,7 @@ async fn the_example_resume_loses_nothing_when_it_is_killed() {
     let gateways = cluster.gateway_addresses().await;
     let file = cluster.home().join("position.txt");
     let file = file.to_str().unwrap();
-    let (producer, mut feed) = (cluster.producer().await, Feed::new(6));
+    let (producer, mut feed) = (cluster.producer().await, RunningFeed::new(6));
     let mut printed: Vec<String> = Vec::new();
     for run in 0..4 {
         let (name, gateway) = (format!("run-{run}"), url(gateways[run % 2]));

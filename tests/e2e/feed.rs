@@ -25,12 +25,12 @@ const KINDS: [&str; 5] = ["pattern", "market", "health", "alert", "backtest"];
 
 /// A generator of events and filters. The same seed gives the same ones.
 #[derive(Debug)]
-pub(crate) struct Feed {
+pub(crate) struct RunningFeed {
     rng: StdRng,
     count: u64,
 }
 
-impl Feed {
+impl RunningFeed {
     pub(crate) fn new(seed: u64) -> Self {
         Self { rng: StdRng::seed_from_u64(seed), count: 0 }
     }

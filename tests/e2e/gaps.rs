@@ -12,7 +12,7 @@ use tickwire_core::wire;
 
 use crate::cluster::{Cluster, PARTITIONS};
 use crate::cut::Line;
-use crate::feed::{self, Feed};
+use crate::feed::{self, RunningFeed};
 use crate::node::DEADLINE;
 use crate::oracle::{Log, assert_covered, assert_exact, at, filter};
 use crate::producer::ProducerMessage;
@@ -58,7 +58,7 @@ async fn missed_events_are_replayed_once_and_in_order() {
     let mut watcher = Socket::connect(gateways[0], "watcher", Encoding::Json).await;
     watcher.subscribe("all", &every).await;
 
-    let (producer, mut feed) = (cluster.producer().await, Feed::new(7));
+    let (producer, mut feed) = (cluster.producer().await, RunningFeed::new(7));
     let mut events = |count: usize| -> Vec<_> { (0..count).map(|_| feed.event()).collect() };
     producer.publish_all(&events(200)).await;
     line.cut();

@@ -20,7 +20,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tickwire_testkit::{NatsServer, eventually};
 
 use crate::cluster::{Cluster, PARTITIONS};
-use crate::ledger::book::{DEFAULTS_CROWD, Ledger, Publisher, one_symbol, seed};
+use crate::ledger::book::{DEFAULTS_CROWD, Ledger, LedgerPublisher, one_symbol, seed};
 use crate::ledger::check::assert_adds_up;
 use crate::ledger::faults::{LedgerFault, LineOutage};
 use crate::ledger::reader::{Gateways, Nature, Reader, SETTLE};
@@ -121,7 +121,7 @@ async fn nothing_is_lost_when_2000_clients_return_and_the_range_is_read_once() {
     for reader in &readers {
         eventually("a reader has subscribed", SETTLE, async || reader.look(|record| record.begin.clone())).await;
     }
-    let publisher = Publisher::start(cluster.producer().await, 6, Duration::from_millis(20), true);
+    let publisher = LedgerPublisher::start(cluster.producer().await, 6, Duration::from_millis(20), true);
     publisher.more(50).await;
     let requests = "tickwire_router_replay_requests_total";
     let before = cluster.routers[0].metrics().await.get(requests);

@@ -9,7 +9,7 @@ use tickwire_core::protocol::position::Position;
 use tickwire_core::protocol::{Encoding, Gap};
 
 use crate::cluster::{Cluster, PARTITIONS};
-use crate::feed::{self, Feed};
+use crate::feed::{self, RunningFeed};
 use crate::oracle::{assert_covered, assert_exact, filter};
 use crate::producer::ProducerMessage;
 use crate::socket::Socket;
@@ -37,7 +37,7 @@ async fn clients_of_a_killed_gateway_resume_elsewhere_without_loss() {
         sockets.push((user, wanted, socket));
     }
     let producer = cluster.producer().await;
-    let mut feed = Feed::new(11);
+    let mut feed = RunningFeed::new(11);
     let events: Vec<ProducerMessage> = (0..900).map(|_| feed.event()).collect();
     producer.publish_all(&events[..300]).await;
     sockets[0].2.until(10).await;

@@ -14,7 +14,7 @@ use tickwire_testkit::{Process, eventually};
 
 use super::tools::{debian, node_modules, python, report, script};
 use crate::cluster::Cluster;
-use crate::feed::Feed;
+use crate::feed::RunningFeed;
 use crate::oracle::{Log, assert_exact, filter};
 use crate::producer::Producer;
 
@@ -279,7 +279,7 @@ fn header(head: &str, name: &str) -> Option<String> {
 }
 
 /// Publishes `count` events of all kinds.
-async fn publish(producer: &Producer, feed: &mut Feed, count: usize) {
+async fn publish(producer: &Producer, feed: &mut RunningFeed, count: usize) {
     producer.publish_all(&(0..count).map(|_| feed.event()).collect::<Vec<_>>()).await;
 }
 
@@ -318,7 +318,7 @@ async fn third_party_clients_get_all_events_and_resume() {
     }
 
     // Producers publish to all of them.
-    let (producer, mut feed) = (cluster.producer().await, Feed::new(17));
+    let (producer, mut feed) = (cluster.producer().await, RunningFeed::new(17));
     publish(&producer, &mut feed, 200).await;
     let folder = home.path().join("producers");
     programs.write(&folder, clients[0].tap.address, "nobody", &cluster.nats_url());

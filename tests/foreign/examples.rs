@@ -15,7 +15,7 @@ use crate::cluster::Cluster;
 use crate::cut::Line;
 use crate::dev::Dev;
 use crate::examples;
-use crate::feed::Feed;
+use crate::feed::RunningFeed;
 use crate::oracle::{Log, assert_exact, filter};
 use crate::readme::blocks;
 
@@ -115,7 +115,7 @@ async fn the_examples_in_python_and_for_browsers_resume_after_an_abrupt_end() {
         one.subscribes().await;
     }
 
-    let (producer, mut feed) = (cluster.producer().await, Feed::new(23));
+    let (producer, mut feed) = (cluster.producer().await, RunningFeed::new(23));
     let mut publish = async |count: usize| {
         producer.publish_all(&(0..count).map(|_| feed.event()).collect::<Vec<_>>()).await;
         let wanted = filter(&serde_json::json!({ "symbols": SYMBOLS }));

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use super::tools::{is_full, report};
 use crate::cluster::Cluster;
-use crate::cut::{Direction, Line, LineFaults};
+use crate::cut::{Line, LineDirection, LineFaults};
 use crate::ledger::book::{Crowd, DEFAULTS_CROWD, Ledger, seed};
 
 /// How long after the end of a fault every node may take to be ready.
@@ -60,7 +60,7 @@ impl NetworkFault {
     ];
 
     /// Adds this fault to others.
-    fn add_to(self, line_faults: LineFaults, direction: Direction) -> LineFaults {
+    fn add_to(self, line_faults: LineFaults, direction: LineDirection) -> LineFaults {
         let ms = Duration::from_millis;
         match self {
             Self::Slow => LineFaults { delay: Some((ms(150), ms(50))), ..line_faults },
@@ -116,7 +116,7 @@ impl NetworkPlace {
 async fn inject(ledger: &mut Ledger, faults: &[(NetworkFault, NetworkPlace)]) -> Duration {
     let Ledger { cluster, rng, .. } = ledger;
     let mut lines: Vec<(&Line, LineFaults)> = Vec::new();
-    let (seed, direction) = (rng.random(), [Direction::Forward, Direction::Backward][rng.random_range(0..2)]);
+    let (seed, direction) = (rng.random(), [LineDirection::Forward, LineDirection::Backward][rng.random_range(0..2)]);
     for (fault, place) in faults {
         for line in place.lines(cluster, rng) {
             let known = lines.iter().position(|(other, _)| other.address == line.address);

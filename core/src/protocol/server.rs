@@ -158,7 +158,7 @@ pub struct Notice {
     pub delayed: u64,
     /// The sequences of all these events, one range per partition.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub ranges: Vec<Range>,
+    pub ranges: Vec<SeqRange>,
     /// How long the token is still valid, in milliseconds, in a notice about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_ms: Option<u64>,
@@ -183,7 +183,7 @@ impl Notice {
 
 /// The range from the first to the last of some events of a partition. Other events may be in between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Range {
+pub struct SeqRange {
     /// The partition.
     pub p: Partition,
     /// The lowest sequence.

@@ -10,7 +10,7 @@ use tickwire_core::filter::Filter;
 use tickwire_core::ids::{NodeId, Partition, Seq, UserId};
 use tickwire_core::protocol::codes::NoticeCode;
 use tickwire_core::protocol::{
-    Authenticated, CaughtUp, Encoding, Gap, Goaway, Heartbeat, Id, Notice, Pong, Range, ServerError, ServerFrame,
+    Authenticated, CaughtUp, Encoding, Gap, Goaway, Heartbeat, Id, Notice, Pong, SeqRange, ServerError, ServerFrame,
     ServerMessage, Subscription, SubscriptionName, Subscriptions, Welcome, encode, encode_event, write_array,
 };
 
@@ -105,7 +105,7 @@ fn messages() -> Vec<(&'static str, Parts)> {
         let none = Notice::new(NoticeCode::SlowConsumer);
         frame(ServerFrame::Notice(Notice { code: code.into(), msg: msg.map(str::to_owned), dropped, ..none }))
     };
-    let range = |p, first, last| Range { p: Partition(p), first: Seq(first), last: Seq(last) };
+    let range = |p, first, last| SeqRange { p: Partition(p), first: Seq(first), last: Seq(last) };
     let subscription = SubscriptionName::new("breakouts").ok();
     let error = |id, code, msg: &str| frame(ServerFrame::Error(ServerError { id, code, msg: msg.to_owned() }));
     vec![

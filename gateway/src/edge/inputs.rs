@@ -12,7 +12,7 @@ use tickwire_node::names;
 use tickwire_node::nats::Nats;
 use tokio::sync::watch;
 
-use crate::byte_queue::Receiver;
+use crate::byte_queue::ByteReceiver;
 use crate::messages::ToEdge;
 
 /// How many requests are taken in one turn.
@@ -39,7 +39,7 @@ impl Inputs {
     pub(crate) fn open(
         nats: &Nats,
         gateway: &NodeRef,
-        requests: Receiver<ToEdge>,
+        requests: ByteReceiver<ToEdge>,
         view: watch::Receiver<Arc<View>>,
     ) -> Result<Self, LinkError> {
         let (id, nonce) = (gateway.id.as_str(), gateway.nonce.to_string());
@@ -58,7 +58,7 @@ impl Inputs {
 pub(super) struct FloodableInputs {
     batches: LinkSubscriber,
     answers: LinkSubscriber,
-    requests: Receiver<ToEdge>,
+    requests: ByteReceiver<ToEdge>,
     turns: FloodTurns,
 }
 

@@ -8,7 +8,7 @@ use tickwire_core::coverage::CoverageEvent;
 use tickwire_core::ids::Partition;
 use tracing::{debug, info, warn};
 
-use crate::byte_queue::Sender;
+use crate::byte_queue::ByteSender;
 use crate::messages::{FromEdge, SharedCoverageEvents, SkippedRange, ToShard};
 use crate::metrics;
 
@@ -16,7 +16,7 @@ use crate::metrics;
 #[derive(Debug)]
 pub(super) struct ShardQueue {
     number: usize,
-    shard: Sender<ToShard>,
+    shard: ByteSender<ToShard>,
     /// How many bytes may wait.
     most: usize,
     is_behind: bool,
@@ -24,7 +24,7 @@ pub(super) struct ShardQueue {
 }
 
 impl ShardQueue {
-    pub(super) fn new(number: usize, shard: Sender<ToShard>, most: usize) -> Self {
+    pub(super) fn new(number: usize, shard: ByteSender<ToShard>, most: usize) -> Self {
         Self { number, shard, most, is_behind: false, skipped: SkippedRanges::default() }
     }
 
@@ -114,7 +114,7 @@ impl SkippedRanges {
 mod tests {
     use super::*;
     use crate::byte_queue;
-    use crate::byte_queue::Receiver;
+    use crate::byte_queue::ByteReceiver;
     use crate::delivery::Delivery;
     use tickwire_core::coverage::GapReason;
     use tickwire_core::ids::Seq;
@@ -131,7 +131,7 @@ mod tests {
     }
 
     /// Takes all messages that wait, as text.
-    async fn taken(inbox: &mut Receiver<ToShard>) -> Vec<String> {
+    async fn taken(inbox: &mut ByteReceiver<ToShard>) -> Vec<String> {
         let mut messages = Vec::new();
         inbox.take(&mut messages, 100).await;
         let texts = messages.iter().map(|message| match message {

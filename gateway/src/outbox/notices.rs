@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tickwire_core::ids::{Partition, Seq};
 use tickwire_core::protocol::codes::NoticeCode;
 use tickwire_core::protocol::position::Position;
-use tickwire_core::protocol::{Notice, Range};
+use tickwire_core::protocol::{Notice, SeqRange};
 
 use crate::delivery::Delivery;
 
@@ -54,7 +54,7 @@ impl PendingNotices {
     /// Takes all notices, each with the number of its subscription.
     pub(crate) fn take(&mut self) -> impl Iterator<Item = (u32, Notice)> + use<> {
         std::mem::take(&mut self.of).into_iter().map(|((code, subscription), pending)| {
-            let range = |(p, (first, last))| Range { p, first, last };
+            let range = |(p, (first, last))| SeqRange { p, first, last };
             let notice = Notice {
                 dropped: pending.dropped,
                 conflated: pending.conflated,

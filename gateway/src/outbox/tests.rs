@@ -134,7 +134,7 @@ fn critical_events_beyond_their_budget_wait_with_a_notice() {
     assert_eq!(critical.send(110), [3]);
     let [(1, notice)] = &critical.frame.notices[..] else { panic!("{:?}", critical.frame.notices) };
     assert_eq!((notice.code.as_str(), notice.delayed, notice.dropped), ("critical_budget", 1, 0));
-    assert_eq!(notice.ranges, [tickwire_core::protocol::Range { p: Partition(1), first: Seq(3), last: Seq(3) }]);
+    assert_eq!(notice.ranges, [tickwire_core::protocol::SeqRange { p: Partition(1), first: Seq(3), last: Seq(3) }]);
 }
 
 #[test]

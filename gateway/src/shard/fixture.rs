@@ -24,7 +24,7 @@ use super::{Clocks, Shard, ShardConfig};
 use crate::auth::USUAL_WEIGHT;
 use crate::auth::{Authenticator, Identity};
 use crate::byte_queue;
-use crate::byte_queue::Receiver;
+use crate::byte_queue::ByteReceiver;
 use crate::delivery::Delivery;
 use crate::messages::{FromEdge, SharedCoverageEvents, ToEdge};
 use crate::shard::session::SessionStage;
@@ -49,7 +49,7 @@ pub(super) struct ShardFixture {
     watched: BTreeSet<u64>,
     listener: TcpListener,
     /// The requests of the shard.
-    edge: Receiver<ToEdge>,
+    edge: ByteReceiver<ToEdge>,
     /// The last time that each session asked for.
     times: HashMap<u64, Timestamp>,
     stored: u64,

@@ -19,7 +19,7 @@ use tokio::task::{LocalSet, spawn_local};
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
-use crate::byte_queue::Receiver;
+use crate::byte_queue::ByteReceiver;
 use crate::messages::ToShard;
 use crate::new_session::NewSession;
 use crate::shard::Shard;
@@ -31,7 +31,7 @@ pub(crate) const TURN_MESSAGES: usize = 64;
 /// Runs a shard until it is forced to end, or has drained.
 pub(crate) fn run(
     shard: Shard<TcpSocket>,
-    inbox: Receiver<ToShard>,
+    inbox: ByteReceiver<ToShard>,
     drain: &CancellationToken,
     force: &CancellationToken,
 ) -> io::Result<()> {
@@ -43,7 +43,7 @@ pub(crate) fn run(
 // The shard is never borrowed across an `await`, so that the tasks share it without a lock.
 async fn serve(
     shard: Rc<RefCell<Shard<TcpSocket>>>,
-    mut inbox: Receiver<ToShard>,
+    mut inbox: ByteReceiver<ToShard>,
     drain: &CancellationToken,
     force: &CancellationToken,
 ) {

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tickwire_core::event::Timestamp;
 use tickwire_core::ids::{EpochId, Millis, Partition, Seq, UserId};
 use tickwire_core::protocol::position::Position;
-use tickwire_core::protocol::{Gap, Notice, Range};
+use tickwire_core::protocol::{Gap, Notice, SeqRange};
 
 use super::clocks;
 use super::cluster::{AT_ONCE, NODES, SimCluster};
@@ -79,7 +79,7 @@ struct Received {
     events: BTreeSet<(Partition, Seq)>,
     gaps: Vec<Gap>,
     /// The ranges of dropped events.
-    dropped: Vec<Range>,
+    dropped: Vec<SeqRange>,
 }
 
 /// A client's connection to a gateway.

@@ -26,7 +26,7 @@ use crate::auth::USUAL_WEIGHT;
 use crate::auth::{Authenticator, Identity};
 use crate::backfill::cohorts::{ASK_BITS, Cohorts};
 use crate::byte_queue;
-use crate::byte_queue::Receiver;
+use crate::byte_queue::ByteReceiver;
 use crate::edge::{Edge, EdgeSetup, NatsConnection, Outgoing};
 use crate::messages::{ToEdge, ToShard};
 use crate::new_session::shard_of;
@@ -63,7 +63,7 @@ pub(super) struct SimGateway {
     /// The snapshots that are not sent yet.
     snapshots: Vec<Snapshot>,
     shards: Vec<SimShard>,
-    requests: Receiver<ToEdge>,
+    requests: ByteReceiver<ToEdge>,
     pub(super) inputs: EdgeInputs,
     readiness: Readiness,
     bounds: MemoryBounds,
@@ -87,9 +87,7 @@ struct Snapshot {
 /// A shard, and the state that its driver keeps.
 struct SimShard {
     shard: Shard<GatewaySocket>,
-    /// Whether new clients came before the messages of the edge when it last took both.
-    arrives_first: bool,
-    inbox: Receiver<ToShard>,
+    inbox: ByteReceiver<ToShard>,
     turns: Turns,
     /// The sessions whose sockets are watched.
     watched: Vec<u64>,

@@ -16,7 +16,7 @@ use tickwire_core::interest::InterestBeat;
 use tickwire_core::placement::{Role, View};
 use tickwire_core::wire;
 use tickwire_gateway::decisions::{
-    Edge, EdgeSetup, FromEdge, NatsConnection, Outgoing, Receiver, Sender, SessionId, ToEdge, ToShard, channel,
+    ByteReceiver, ByteSender, Edge, EdgeSetup, FromEdge, NatsConnection, Outgoing, SessionId, ToEdge, ToShard, channel,
 };
 use tickwire_gateway::delivery::Delivery;
 use tickwire_node::clock::Clock;
@@ -59,7 +59,7 @@ pub(crate) struct Gateway {
     pub(crate) state: Arc<Mutex<GatewayState>>,
     pub(crate) me: NodeRef,
     view: watch::Receiver<Arc<View>>,
-    requests: Sender<ToEdge>,
+    requests: ByteSender<ToEdge>,
     shutdown: Shutdown,
     _end: [DropGuard; 2],
     end: JoinHandle<Outcome>,
@@ -179,7 +179,7 @@ struct EdgeDriver {
     edge: Edge,
     clock: Clock,
     nats: Nats,
-    inbox: Receiver<ToShard>,
+    inbox: ByteReceiver<ToShard>,
     state: Arc<Mutex<GatewayState>>,
 }
 
@@ -188,7 +188,7 @@ impl EdgeDriver {
     async fn run(
         mut self,
         me: &NodeRef,
-        mut requests: Receiver<ToEdge>,
+        mut requests: ByteReceiver<ToEdge>,
         mut view: watch::Receiver<Arc<View>>,
         drain: CancellationToken,
     ) -> impl Future<Output = ()> + use<> {

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::line_faults::{Delays, Direction, LineFaults};
+use super::line_faults::{Delays, LineDirection, LineFaults};
 
 /// How many bytes are read at a time.
 const CHUNK: usize = 16 * 1024;
@@ -36,8 +36,8 @@ pub(super) async fn carry(
     let (far_in, far_out) = far.split();
     let (there, back, resets) = (faults.clone(), faults.clone(), faults.clone());
     let is_reset = tokio::select! {
-        _ = direction(Direction::Forward, near_in, far_out, there, &left) => false,
-        _ = direction(Direction::Backward, far_in, near_out, back, &left) => false,
+        _ = direction(LineDirection::Forward, near_in, far_out, there, &left) => false,
+        _ = direction(LineDirection::Backward, far_in, near_out, back, &left) => false,
         _ = until(&mut faults, |faults| faults.is_cut || faults.refuses) => false,
         () = reset(resets) => true,
     };
@@ -66,7 +66,7 @@ async fn reset(mut faults: watch::Receiver<LineFaults>) {
 
 /// Carries one direction.
 async fn direction(
-    way: Direction,
+    way: LineDirection,
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     mut faults: watch::Receiver<LineFaults>,

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 /// A direction of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Direction {
+pub(crate) enum LineDirection {
     /// From the connecting side to the listening side.
     Forward,
     /// From the listening side.
@@ -26,7 +26,7 @@ pub(crate) struct LineFaults {
     /// The delay of all bytes, plus or minus the second value; never negative, and in order.
     pub(crate) delay: Option<(Duration, Duration)>,
     /// An additional delay of one direction.
-    pub(crate) late: Option<(Direction, Duration)>,
+    pub(crate) late: Option<(LineDirection, Duration)>,
     /// The bytes per second in each direction of a connection.
     pub(crate) rate: Option<u32>,
     /// The bytes that are written at a time.
@@ -56,14 +56,14 @@ impl LineFaults {
 /// Computes when bytes are due at the other end.
 #[derive(Debug)]
 pub(super) struct Delays {
-    direction: Direction,
+    direction: LineDirection,
     rng: StdRng,
     seed: u64,
     last: Instant,
 }
 
 impl Delays {
-    pub(super) fn new(direction: Direction) -> Self {
+    pub(super) fn new(direction: LineDirection) -> Self {
         Self { direction, rng: StdRng::seed_from_u64(0), seed: 0, last: Instant::now() }
     }
 

@@ -20,7 +20,7 @@ use super::check::{Tally, assert_adds_up, assert_gone};
 use super::faults::LedgerFault;
 use super::reader::{Gateways, Nature, Reader, SETTLE};
 use crate::cluster::Cluster;
-use crate::feed::{Feed, SYMBOLS, USERS};
+use crate::feed::{RunningFeed, SYMBOLS, USERS};
 use crate::listener::Listener;
 use crate::oracle::{OracleEntry, assert_covered, assert_exact, filter};
 use crate::producer::{Producer, ProducerMessage};
@@ -60,7 +60,7 @@ pub(crate) struct Ledger {
     pub(crate) gateways: Gateways,
     readers: Vec<Reader>,
     listeners: Vec<(&'static str, Value, Listener)>,
-    pub(crate) publisher: Publisher,
+    pub(crate) publisher: LedgerPublisher,
     gone: Option<Gone>,
     /// The admin servers of its nodes, which the stranger attacks too.
     admins: Admins,
@@ -78,19 +78,19 @@ struct Gone {
 }
 
 /// Publishes one event after the other, each until it is acknowledged.
-pub(crate) struct Publisher {
+pub(crate) struct LedgerPublisher {
     stop: CancellationToken,
     published: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
-impl Publisher {
+impl LedgerPublisher {
     /// With `has_large`, some events are for slow readers.
     pub(super) fn start(producer: Producer, seed: u64, pause: Duration, has_large: bool) -> Self {
         let (stop, published) = (CancellationToken::new(), Arc::new(AtomicUsize::new(0)));
         let (stopped, count) = (stop.clone(), Arc::clone(&published));
         let task = tokio::spawn(async move {
-            let mut feed = Feed::new(seed);
+            let mut feed = RunningFeed::new(seed);
             let mut pace = interval(pause);
             pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
             while !stopped.is_cancelled() {
@@ -128,7 +128,7 @@ impl Ledger {
     pub(crate) async fn start_with(name: &str, seed: u64, mut cluster: Cluster, crowd: Crowd) -> Self {
         eprintln!("{name}: the seed is {seed}");
         let gateways: Gateways = Arc::new(Mutex::new(cluster.gateway_addresses().await));
-        let mut feed = Feed::new(seed);
+        let mut feed = RunningFeed::new(seed);
         let mut readers = Vec::new();
         for number in 0..crowd.readers {
             let is_slow = number < crowd.slow;
@@ -149,7 +149,7 @@ impl Ledger {
         for reader in &readers {
             eventually("a reader has subscribed", SETTLE, async || reader.look(|record| record.begin.clone())).await;
         }
-        let publisher = Publisher::start(cluster.producer().await, seed, crowd.pause, crowd.slow > 0);
+        let publisher = LedgerPublisher::start(cluster.producer().await, seed, crowd.pause, crowd.slow > 0);
         publisher.more(100).await;
         let admins = Arc::new(Mutex::new(cluster.admin_addresses().await));
         let rng = StdRng::seed_from_u64(seed);
@@ -203,7 +203,7 @@ impl Ledger {
 
     /// Adds clients that subscribe during the next seconds.
     fn add_readers(&mut self) {
-        let mut feed = Feed::new(self.rng.random());
+        let mut feed = RunningFeed::new(self.rng.random());
         for number in 0..LATE {
             let delay = Duration::from_millis(700) * number as u32;
             let nature = Nature { delay, ..fast(&self.cluster, &mut feed, number) };
@@ -281,7 +281,7 @@ impl Ledger {
 }
 
 /// A reader that reads fast. With default rates, every other one has a filter that never reaches its rate.
-fn fast(cluster: &Cluster, feed: &mut Feed, number: usize) -> Nature {
+fn fast(cluster: &Cluster, feed: &mut RunningFeed, number: usize) -> Nature {
     if !cluster.uses_defaults {
         return Nature::of(cluster, USERS[number % USERS.len()].to_owned(), feed.filter(), number);
     }
@@ -291,7 +291,7 @@ fn fast(cluster: &Cluster, feed: &mut Feed, number: usize) -> Nature {
 }
 
 /// A filter whose events never reach a rate.
-fn narrow(cluster: &Cluster, feed: &mut Feed, number: usize) -> Value {
+fn narrow(cluster: &Cluster, feed: &mut RunningFeed, number: usize) -> Value {
     if cluster.uses_defaults { one_symbol(number) } else { feed.filter() }
 }
 

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use tickwire_core::ids::{Partition, Seq};
-use tickwire_core::protocol::{Gap, Notice, Range, ReceivedEvent};
+use tickwire_core::protocol::{Gap, Notice, ReceivedEvent, SeqRange};
 
 use super::reader::{LedgerRecord, Reader};
 use crate::oracle::{Log, OracleEntry, as_received, at, filter};
@@ -141,8 +141,9 @@ fn assert_counted(name: &str, record: &LedgerRecord, due: &BTreeMap<(Partition, 
         let received: BTreeSet<_> = received.map(|got| (got.event.p, got.event.seq)).collect();
         let missing =
             due.keys().filter(|place| is_in(place) && !in_gap(place) && !received.contains(place)).count() as u64;
-        let ends_within =
-            |range: &Range| end.is_none_or(|end| end.get(usize::from(range.p.0)).is_some_and(|end| range.last <= *end));
+        let ends_within = |range: &SeqRange| {
+            end.is_none_or(|end| end.get(usize::from(range.p.0)).is_some_and(|end| range.last <= *end))
+        };
         let whole = session.notices.iter().filter(|notice| notice.ranges.iter().all(ends_within));
         let (least, most): (u64, u64) = (whole.map(count).sum(), session.notices.iter().map(count).sum());
         let notices = &session.notices;

@@ -42,7 +42,7 @@ struct OutboxRun {
     /// The times at which events that are not exempt were sent.
     sent: Vec<Millis>,
     missing: u64,
-    ranges: Vec<tickwire_core::protocol::Range>,
+    ranges: Vec<tickwire_core::protocol::SeqRange>,
     /// Whether the shard would have closed the session.
     closed: bool,
 }

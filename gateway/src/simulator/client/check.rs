@@ -6,7 +6,7 @@ use tickwire_core::event::{Event, Kinds, Timestamp};
 use tickwire_core::filter::Filter;
 use tickwire_core::ids::{Epoch, EpochId, Millis, Partition, Seq};
 use tickwire_core::protocol::codes::NoticeCode;
-use tickwire_core::protocol::{Gap, Notice, Range, ReceivedEvent};
+use tickwire_core::protocol::{Gap, Notice, ReceivedEvent, SeqRange};
 
 use super::super::cluster::{SimCluster, StoredEvent};
 use super::super::fixtures::filter;
@@ -204,7 +204,7 @@ impl Received {
     /// Whether the client was notified that it lacks this event.
     fn is_notified(&self, partition: Partition, seq: Seq) -> bool {
         let in_gap = |gap: &Gap| gap.p == partition && gap.from < seq && seq <= gap.to;
-        let is_dropped = |range: &Range| range.p == partition && range.first <= seq && seq <= range.last;
+        let is_dropped = |range: &SeqRange| range.p == partition && range.first <= seq && seq <= range.last;
         self.gaps.iter().any(in_gap) || self.dropped.iter().any(is_dropped)
     }
 }

@@ -59,7 +59,7 @@ struct SimRouter {
 }
 
 #[derive(Debug)]
-pub(super) struct Process {
+pub(super) struct SimNode {
     pub(super) slot: usize,
     pub(super) member: Member,
     born: u64,
@@ -99,7 +99,7 @@ pub(super) struct Process {
     numbers: u64,
 }
 
-impl Process {
+impl SimNode {
     pub(super) fn new(slot: usize, member: Member, config: &MembershipConfig, now: u64, drift: i64) -> Self {
         let start = Millis(0);
         let router = (member.role == Role::Router).then(|| SimRouter {

@@ -3,8 +3,7 @@
 use super::kv::Kv;
 use super::network::{Delivery, LONGEST_DELAY, Network, Seen, Sender, SimBeat};
 use super::plan::{Action, Forgery, Plan, ROUTERS, SLOTS};
-use super::process::{Effect, Process};
-use super::trace;
+use super::process::{Effect, SimNode};
 use crate::clock::millis;
 use crate::config::{Config, LoadOptions, MembershipConfig};
 use crate::connection_health::BACKOFF;
@@ -38,7 +37,7 @@ const STABLE: u64 = 4_000;
 pub(super) struct World {
     pub(super) network: Network,
     pub(super) kv: Kv,
-    pub(super) processes: Vec<Process>,
+    pub(super) processes: Vec<SimNode>,
     /// The process of each slot that was started last.
     slots: [Option<usize>; SLOTS],
     drifts: Vec<i64>,
@@ -77,7 +76,7 @@ impl World {
     }
 
     /// The process of this slot, if it runs.
-    pub(super) fn running(&mut self, slot: usize) -> Option<&mut Process> {
+    pub(super) fn running(&mut self, slot: usize) -> Option<&mut SimNode> {
         let process = &mut self.processes[self.slots[slot]?];
         (process.is_alive && !process.is_leaving()).then_some(process)
     }
@@ -92,7 +91,7 @@ impl World {
         let node = NodeRef { id: name(slot), nonce };
         let member = Member { node, role: role(slot), weight: 1, draining: false };
         self.slots[slot] = Some(self.processes.len());
-        self.processes.push(Process::new(slot, member, &CONFIG, self.now(), self.drifts[slot]));
+        self.processes.push(SimNode::new(slot, member, &CONFIG, self.now(), self.drifts[slot]));
     }
 
     pub(super) fn kill(&mut self, slot: usize) {
@@ -108,8 +107,8 @@ impl World {
         match action {
             Action::Start(slot) => self.start(slot),
             Action::Kill(slot) => self.kill(slot),
-            Action::Drain(slot) => self.running(slot).into_iter().for_each(Process::drain),
-            Action::Leave(slot) => self.running(slot).into_iter().for_each(Process::leave),
+            Action::Drain(slot) => self.running(slot).into_iter().for_each(SimNode::drain),
+            Action::Leave(slot) => self.running(slot).into_iter().for_each(SimNode::leave),
             Action::Freeze(slot, time) => {
                 if let Some(process) = self.running(slot) {
                     process.freeze(now + time);
@@ -173,7 +172,7 @@ impl World {
     /// Lets everything happen until `end`.
     pub(super) fn run_until(&mut self, end: u64) {
         loop {
-            let due = self.processes.iter().filter_map(Process::due).min();
+            let due = self.processes.iter().filter_map(SimNode::due).min();
             let start = (!self.starting.is_empty()).then_some(self.outage_until);
             let next = [due, start, self.network.next()].into_iter().flatten().min().filter(|next| *next <= end);
             let Some(next) = next else {
@@ -202,8 +201,7 @@ impl World {
 
     fn deliver(&mut self, delivery: Delivery) {
         let now = self.now();
-        trace::line(now, || trace::delivery(&delivery));
-        let is_reached = |process: &Process| process.is_alive && now >= process.cut_until;
+        let is_reached = |process: &SimNode| process.is_alive && now >= process.cut_until;
         match delivery {
             Delivery::Beat { to, sent, beat } => {
                 if is_reached(&self.processes[to]) && sent >= self.processes[to].cut_at {
@@ -267,7 +265,7 @@ impl World {
                 if let KvRequest::WriteView { view, .. } = &request {
                     self.check_next(at, view);
                 }
-                let Process { cut_until, base_damages: damages, .. } = self.processes[at];
+                let SimNode { cut_until, base_damages: damages, .. } = self.processes[at];
                 self.network.ask((asker, number, request), Sender { process: at, cut_until, damages });
             }
             Effect::News { before, heard, seen } => self.check_news(at, (before, heard), seen),
@@ -286,7 +284,7 @@ impl World {
         );
         let is_in = |view: &View, node: &NodeRef| view.members.iter().any(|member| member.node == *node);
         for member in &next.members {
-            let is_same = |process: &Process| {
+            let is_same = |process: &SimNode| {
                 let own = &process.member;
                 own.node == member.node && own.role == member.role && own.weight == member.weight
             };
@@ -358,7 +356,7 @@ impl World {
         let Some(view) = self.kv.view().filter(|view| view.members == members) else {
             return Some(format!("KV has {:?}, and the members are {members:?}", self.kv.view()));
         };
-        let lacks = |process: &&Process| process.is_alive && !process.is_leaving() && *process.view != *view;
+        let lacks = |process: &&SimNode| process.is_alive && !process.is_leaving() && *process.view != *view;
         let lacking = self.processes.iter().find(lacks)?;
         Some(format!("{} has {:?}, and KV has {view:?}", lacking.member.node.id, lacking.view))
     }
