@@ -4,7 +4,7 @@
 //! Correctness does not depend on the ring. But processes, versions and languages must agree on it, so it uses only
 //! integer arithmetic, and `tests/vectors/ring.json` fixes its results.
 
-pub mod namesake;
+pub mod duplicate_names;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

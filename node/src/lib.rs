@@ -11,8 +11,8 @@
 //! * `epoch` names the epoch of the stream of events, and `writes` records whether NATS stores what is published;
 //! * `provision` sets up streams and buckets, and `storage` watches and restores them;
 //! * `lease` lets nodes agree which of them does something;
-//! * `view` turns beats into views, `membership` sends beats and distributes views, and `namesake` detects another node
-//!   of the same name;
+//! * `view` turns beats into views, `membership` sends beats and distributes views, and `duplicate_names` detects
+//!   another node of the same name;
 //! * `http` serves requests, and `admin` serves liveness, readiness and metrics with it;
 //! * `descriptors` raises the limit of file descriptors, and `ports` writes the addresses that a node listens on;
 //! * `start` does all of this in order, for a node of any role.
@@ -53,7 +53,7 @@ pub mod view;
 
 pub mod membership;
 
-pub mod namesake;
+pub mod duplicate_names;
 
 pub mod http;
 

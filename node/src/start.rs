@@ -3,8 +3,8 @@
 
 use crate::admin::{Admin, AdminError, Check, Readiness};
 use crate::config::Config;
+use crate::duplicate_names::{self, NameWatch};
 use crate::membership::{Membership, MembershipError};
-use crate::namesake::{self, NameWatch};
 use crate::nats::{LEAST_PAYLOAD, Nats, NatsError};
 use crate::provision::{ProvisionError, Provisioned, provision};
 use crate::shutdown::{Outcome, Shutdown};
@@ -116,18 +116,18 @@ impl Node {
         shutdown.spawn_infallible("storage", board);
         let member = Member { node: me.clone(), role, weight: 1, draining: false };
         let membership = Membership::join(&nats, &config.membership, member, shutdown).await?;
-        let namesakes = namesake::subscribe(&nats.link, &me)
-            .map_err(|error| StartError::Part { part: "namesakes", reason: error.to_string() })?;
-        let announcement = namesake::announcement(me.clone(), role, admin.address().to_string());
+        let announcements = duplicate_names::subscribe(&nats.link, &me)
+            .map_err(|error| StartError::Part { part: "name watch", reason: error.to_string() })?;
+        let announcement = duplicate_names::announcement(me.clone(), role, admin.address().to_string());
         let watch = NameWatch {
             nats: nats.clone(),
-            inlet: namesakes,
+            inlet: announcements,
             me: announcement,
             every: config.membership.beat_interval,
             view: membership.view(),
             check: readiness.register("name"),
         };
-        shutdown.spawn_infallible("namesakes", namesake::run(watch, shutdown.drain().clone()));
+        shutdown.spawn_infallible("name watch", duplicate_names::run(watch, shutdown.drain().clone()));
         shutdown.spawn_infallible("nats readiness", watch_connection(nats.clone(), check, drain));
         Ok(Self {
             me,

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tickwire_core::ids::NodeRef;
 use tickwire_core::placement::Role;
-use tickwire_core::placement::namesake::NodeAnnouncement;
+use tickwire_core::placement::duplicate_names::NodeAnnouncement;
 use tickwire_core::storage::{StorageProblem, StorageReport};
 use tickwire_core::wire;
 use tickwire_node::names;

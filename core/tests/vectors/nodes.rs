@@ -8,7 +8,7 @@ use tickwire_core::event::Event;
 use tickwire_core::ids::{EpochId, Seq};
 use tickwire_core::interest::{Delta, InterestBeat, SnapshotPart};
 use tickwire_core::placement::View;
-use tickwire_core::placement::namesake::NodeAnnouncement;
+use tickwire_core::placement::duplicate_names::NodeAnnouncement;
 use tickwire_core::protocol::position::{Position, PositionError};
 use tickwire_core::replay::{ReplayAnswer, ReplayRequest};
 use tickwire_core::storage::StorageReport;

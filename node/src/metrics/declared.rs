@@ -41,7 +41,7 @@ crate::metrics! {
         "tickwire_coordinator",
         "Whether this node is the coordinator";
 
-    // namesake.rs
+    // duplicate_names.rs
     gauge DUPLICATE_NAMES =
         "tickwire_duplicate_names",
         "Other nodes that have the name of this node";

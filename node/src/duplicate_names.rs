@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{env, fs, process};
 use tickwire_core::ids::{Millis, NodeRef, Nonce};
-use tickwire_core::placement::namesake::NodeAnnouncement;
+use tickwire_core::placement::duplicate_names::NodeAnnouncement;
 use tickwire_core::placement::{Role, View};
 use tickwire_core::wire;
 use tokio::sync::watch;
@@ -33,14 +33,14 @@ const BYTES: usize = 64 * 1024;
 
 /// The other nodes of one name. Pure.
 #[derive(Debug)]
-pub struct Namesakes {
+pub struct DuplicateNames {
     me: NodeRef,
     /// How long a node may be silent, in milliseconds.
     timeout: u64,
     others: BTreeMap<Nonce, (Millis, NodeAnnouncement)>,
 }
 
-impl Namesakes {
+impl DuplicateNames {
     /// No other node is known. Each node announces itself every `interval` milliseconds.
     pub fn new(me: NodeRef, interval: u64) -> Self {
         Self { me, timeout: interval * SILENT_INTERVALS, others: BTreeMap::new() }
@@ -121,7 +121,7 @@ pub struct NameWatch {
 pub async fn run(watch: NameWatch, drain: CancellationToken) {
     let NameWatch { nats, mut inlet, me, every, view, check } = watch;
     let clock = Clock::start();
-    let mut namesakes = Namesakes::new(me.node.clone(), crate::clock::millis(every));
+    let mut duplicates = DuplicateNames::new(me.node.clone(), crate::clock::millis(every));
     let (mut ticks, mut logged) = (interval(every), None);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -130,7 +130,7 @@ pub async fn run(watch: NameWatch, drain: CancellationToken) {
             message = inlet.next() => {
                 let Some(message) = message else { return };
                 match wire::decode(message.payload()) {
-                    Ok(announcement) => namesakes.note(clock.now(), announcement),
+                    Ok(announcement) => duplicates.note(clock.now(), announcement),
                     Err(error) => {
                         metrics::REFUSED_NAME_ANNOUNCEMENTS.increment(1);
                         debug!(%error, "unreadable message from a node of the same name");
@@ -140,8 +140,8 @@ pub async fn run(watch: NameWatch, drain: CancellationToken) {
             () = drain.cancelled() => return announce(&nats, &NodeAnnouncement { draining: true, ..me }),
         }
         let now = clock.now();
-        metrics::DUPLICATE_NAMES.set(namesakes.others(now).count() as f64);
-        let warning = namesakes.warning(now, &view.borrow());
+        metrics::DUPLICATE_NAMES.set(duplicates.others(now).count() as f64);
+        let warning = duplicates.warning(now, &view.borrow());
         match &warning {
             Some((text, true)) => check.missing(text.clone()),
             _ => check.ok(),
@@ -207,36 +207,36 @@ mod tests {
 
     #[test]
     fn node_outside_the_view_names_the_other_node_of_its_name() {
-        let mut namesakes = Namesakes::new(node(1), 1_000);
-        namesakes.note(Millis(0), named(1, "here"));
-        assert_eq!(namesakes.warning(Millis(0), &view(1)), None);
-        namesakes.note(Millis(500), named(2, "host-b"));
-        let (text, is_out) = namesakes.warning(Millis(500), &view(2)).unwrap();
+        let mut duplicates = DuplicateNames::new(node(1), 1_000);
+        duplicates.note(Millis(0), named(1, "here"));
+        assert_eq!(duplicates.warning(Millis(0), &view(1)), None);
+        duplicates.note(Millis(500), named(2, "host-b"));
+        let (text, is_out) = duplicates.warning(Millis(500), &view(2)).unwrap();
         assert!(is_out);
         for part in ["the name gw-1", "gateway on host host-b, process 7", "127.0.0.1:9000", "node.id"] {
             assert!(text.contains(part), "{part} is not in {text}");
         }
-        assert_eq!(namesakes.warning(Millis(500), &view(1)).map(|(_, is_out)| is_out), Some(false));
+        assert_eq!(duplicates.warning(Millis(500), &view(1)).map(|(_, is_out)| is_out), Some(false));
     }
 
     #[test]
     fn ended_or_draining_node_does_not_count() {
-        let mut namesakes = Namesakes::new(node(1), 1_000);
-        namesakes.note(Millis(0), named(2, "b"));
-        assert_eq!(namesakes.others(Millis(5_000)).count(), 1);
-        assert_eq!(namesakes.others(Millis(5_001)).count(), 0);
-        namesakes.note(Millis(6_000), named(2, "b"));
-        namesakes.note(Millis(6_500), NodeAnnouncement { draining: true, ..named(2, "b") });
-        assert_eq!(namesakes.others(Millis(6_500)).count(), 0);
+        let mut duplicates = DuplicateNames::new(node(1), 1_000);
+        duplicates.note(Millis(0), named(2, "b"));
+        assert_eq!(duplicates.others(Millis(5_000)).count(), 1);
+        assert_eq!(duplicates.others(Millis(5_001)).count(), 0);
+        duplicates.note(Millis(6_000), named(2, "b"));
+        duplicates.note(Millis(6_500), NodeAnnouncement { draining: true, ..named(2, "b") });
+        assert_eq!(duplicates.others(Millis(6_500)).count(), 0);
     }
 
     #[test]
     fn number_and_size_of_other_nodes_are_bounded() {
-        let mut namesakes = Namesakes::new(node(1), 1_000);
+        let mut duplicates = DuplicateNames::new(node(1), 1_000);
         for nonce in 2..100 {
-            namesakes.note(Millis(0), named(nonce, &"x".repeat(10_000)));
+            duplicates.note(Millis(0), named(nonce, &"x".repeat(10_000)));
         }
-        assert_eq!(namesakes.others(Millis(0)).count(), MAX_OTHERS);
-        assert!(namesakes.warning(Millis(0), &view(1)).unwrap().0.len() < MAX_OTHERS * 300);
+        assert_eq!(duplicates.others(Millis(0)).count(), MAX_OTHERS);
+        assert!(duplicates.warning(Millis(0), &view(1)).unwrap().0.len() < MAX_OTHERS * 300);
     }
 }
