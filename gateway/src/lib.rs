@@ -93,7 +93,7 @@ pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, StartE
         let (drain, force) = (shutdown.drain().clone(), shutdown.force().clone());
         shutdown
             .spawn_thread("shard", move || {
-                crate::shard::runner::run(Shard::new(number, settings, to_edge), inbox, &drain, &force)
+                crate::shard::driver::run(Shard::new(number, settings, to_edge), inbox, &drain, &force)
             })
             .map_err(|error| failed("shard")(error.to_string()))?;
     }

@@ -1,8 +1,8 @@
 //! A delivery shard: a thread that owns its sessions, its part of the index and its timers. Nothing here is locked, and
 //! nothing here waits.
 //!
-//! * `runner` is the thread: it waits for the edge, for sockets and for the clock, and calls the shard;
-//! * `lifecycle` starts, serves and ends a [`session`]; `token_term` watches the expiry of its token, and [`liveness`]
+//! * `driver` is the thread: it waits for the edge, for sockets and for the clock, and calls the shard;
+//! * `lifecycle` starts, serves and ends a [`session`]; `token_term` watches the expiry of its token, and [`pulse`]
 //!   whether the client is alive;
 //! * events arrive as coverage events, find their sessions by the index, and wait in outboxes; `flush` writes them as
 //!   frames, and `gaps` notifies of gaps;
@@ -19,8 +19,7 @@ pub(crate) mod backfill;
 mod bounds;
 mod cohorts;
 mod commands;
-#[cfg(test)]
-mod fixture;
+pub(crate) mod driver;
 mod flush;
 mod gaps;
 mod lifecycle;
@@ -30,7 +29,8 @@ mod maintenance;
 pub(crate) mod malformed_frames;
 mod outage;
 mod reset;
-pub(crate) mod runner;
+#[cfg(test)]
+mod rig;
 pub(crate) mod session;
 pub(crate) mod sessions;
 #[cfg(test)]

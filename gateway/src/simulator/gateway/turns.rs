@@ -20,7 +20,7 @@ use super::super::socket::GatewaySocket;
 use super::{SimGateway, SimShard, Snapshot};
 use crate::edge::{Flood, FloodTurns, NatsConnection, Outgoing, SEARCH_DEADLINE, TURN_REQUESTS};
 use crate::messages::{ToEdge, ToShard};
-use crate::shard::runner::TURN_MESSAGES;
+use crate::shard::driver::TURN_MESSAGES;
 use crate::socket::Ready;
 
 /// The most turns that a gateway may take at one simulated time. More means that it never runs out of work.
