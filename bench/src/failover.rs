@@ -122,7 +122,7 @@ impl Failover<'_> {
             published,
             expected: sum.expected,
             missing: sum.missing,
-            doubled: sum.doubled,
+            duplicated: sum.duplicated,
             gaps: sum.gaps,
             router_killed,
             gateway_killed: gateway_kill.all_resumed,

@@ -113,7 +113,7 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
     let deadline = ownership::driver::lease_deadline(config.membership.lease_ttl);
     let leases = Leases::open(&node.nats, names::LEASES_BUCKET, node.me.clone(), deadline).await;
     let leases = leases.map_err(|error| part("leases")(error.to_string()))?;
-    let feed = InterestSubscription::subscribe(&node.nats)?;
+    let interest_messages = InterestSubscription::subscribe(&node.nats)?;
     let decoder = Arc::new(Decoder { stream: config.stream.name.clone(), kinds: config.events.taken() });
     let (replays, walker, inquiries) = subscribe_replays(config, &node, partitions, &decoder).await?;
     node.nats.check().await?;
@@ -141,7 +141,7 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
             shutdown: shutdown.clone(),
             intakes: Arc::new(intakes),
             reports,
-            feed,
+            interest_messages,
             inquiries,
             view: node.membership.view(),
             ownership: to_ownership,

@@ -191,8 +191,8 @@ pub(crate) fn assert_covered(who: &str, received: &[ReceivedEvent], gaps: &[Gap]
     let in_gap = |(p, seq): &(Partition, Seq)| gaps.iter().any(|gap| gap.p == *p && gap.from < *seq && *seq <= gap.to);
 
     let mut twice = BTreeSet::new();
-    let doubled: Vec<_> = received.iter().map(place).filter(|at| !twice.insert(*at)).collect();
-    assert_eq!(doubled, [], "{who} received events twice");
+    let duplicated: Vec<_> = received.iter().map(place).filter(|at| !twice.insert(*at)).collect();
+    assert_eq!(duplicated, [], "{who} received events twice");
     let unwanted: Vec<_> = received.iter().filter(|event| !due.contains_key(&place(event))).collect();
     assert!(unwanted.is_empty(), "{who} received unexpected events: {unwanted:#?}");
     let absent: Vec<_> = due.keys().filter(|at| !received_at.contains(at)).collect();

@@ -12,7 +12,7 @@ pub(crate) struct FailoverFigures {
     pub(crate) published: u64,
     pub(crate) expected: u64,
     pub(crate) missing: u64,
-    pub(crate) doubled: u64,
+    pub(crate) duplicated: u64,
     pub(crate) gaps: u64,
     /// The longest latency of an event that was published after a router was killed.
     pub(crate) router_killed: f64,
@@ -79,17 +79,17 @@ impl FailoverFigures {
                 ratio <= 2.0,
             ),
             bar(
-                "missing, doubled, gaps",
+                "missing, duplicated, gaps",
                 "0".into(),
-                format!("{}, {}, {} of {}", self.missing, self.doubled, self.gaps, self.expected),
-                self.missing + self.doubled + self.gaps == 0,
+                format!("{}, {}, {} of {}", self.missing, self.duplicated, self.gaps, self.expected),
+                self.missing + self.duplicated + self.gaps == 0,
             ),
         ]
     }
 
     /// Whether nothing was lost: the times are only figures.
     pub(crate) fn is_whole(&self) -> bool {
-        self.missing + self.doubled + self.gaps == 0
+        self.missing + self.duplicated + self.gaps == 0
     }
 
     /// The report as text.

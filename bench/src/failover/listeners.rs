@@ -60,7 +60,7 @@ pub(super) struct Listeners {
 pub(super) struct Sum {
     pub(super) expected: u64,
     pub(super) missing: u64,
-    pub(super) doubled: u64,
+    pub(super) duplicated: u64,
     pub(super) gaps: u64,
 }
 
@@ -151,7 +151,7 @@ impl Listeners {
             let expected = published.saturating_sub(first).div_ceil(SYMBOLS);
             sum.expected += expected;
             sum.missing += expected.saturating_sub(numbers.len() as u64);
-            sum.doubled += received - numbers.len() as u64;
+            sum.duplicated += received - numbers.len() as u64;
             sum.gaps += record.gaps;
         }
         sum

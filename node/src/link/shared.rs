@@ -48,7 +48,7 @@ struct LinkState {
 struct LinkSubscription {
     subject: String,
     group: Option<String>,
-    feed: SubscriberSender,
+    sender: SubscriberSender,
 }
 
 impl LinkShared {
@@ -73,8 +73,8 @@ impl LinkShared {
         }
         state.next += 1;
         let number = state.next;
-        let (feed, inlet) = queue(name, most, self, number);
-        let subscription = LinkSubscription { subject: subject.to_owned(), group: group.map(str::to_owned), feed };
+        let (sender, inlet) = queue(name, most, self, number);
+        let subscription = LinkSubscription { subject: subject.to_owned(), group: group.map(str::to_owned), sender };
         if state.up {
             let line = subscription.line(number);
             state.out.extend_from_slice(line.as_bytes());
@@ -156,7 +156,7 @@ impl LinkShared {
         for (number, message) in messages.drain(..) {
             // A message for an ended subscription was on its way.
             if let Some(subscription) = state.subscriptions.get(&number) {
-                subscription.feed.offer(message);
+                subscription.sender.offer(message);
             }
         }
     }

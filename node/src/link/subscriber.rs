@@ -24,8 +24,8 @@ pub(super) fn queue(
 ) -> (SubscriberSender, LinkSubscriber) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let gauge = Arc::new(QueueBytes::default());
-    let feed = SubscriberSender { name, most, sender, gauge: Arc::clone(&gauge) };
-    (feed, LinkSubscriber { receiver, gauge, number, shared: Arc::clone(shared) })
+    let sender = SubscriberSender { name, most, sender, gauge: Arc::clone(&gauge) };
+    (sender, LinkSubscriber { receiver, gauge, number, shared: Arc::clone(shared) })
 }
 
 #[derive(Debug, Default)]

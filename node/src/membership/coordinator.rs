@@ -50,7 +50,7 @@ pub(super) struct Coordinator {
     patience: u64,
     lease_ttl: u64,
     observed: Option<Observed>,
-    term: Option<Term>,
+    tenure: Option<CoordinatorTenure>,
     /// The version of the view that this node follows: it is in use.
     followed: u64,
     last_round: Millis,
@@ -62,7 +62,7 @@ pub(super) struct Coordinator {
 
 /// What the coordinator keeps beside its lease.
 #[derive(Debug)]
-struct Term {
+struct CoordinatorTenure {
     lease: HeldLease,
     /// The view in KV with its revision; `None` when it has to be read again.
     view: Option<(u64, View)>,
@@ -87,7 +87,7 @@ impl Coordinator {
             patience: (timeout / 2).max(millis(config.beat_interval) * 3 / 2),
             lease_ttl: millis(config.lease_ttl),
             observed: None,
-            term: None,
+            tenure: None,
             followed: 0,
             last_round: now,
             lenient_until: now,
@@ -120,14 +120,14 @@ impl Coordinator {
         }
         self.last_round = now;
         self.work = Work::Round { begun: now };
-        match &mut self.term {
+        match &mut self.tenure {
             None => self.ask(KvRequest::ReadLease),
-            Some(term) => {
-                term.age += 1;
-                if term.age >= REVIEW {
-                    term.view = None;
+            Some(tenure) => {
+                tenure.age += 1;
+                if tenure.age >= REVIEW {
+                    tenure.view = None;
                 }
-                let step = term.lease.write();
+                let step = tenure.lease.write();
                 self.follow(now, step);
             }
         }
@@ -157,15 +157,15 @@ impl Coordinator {
 
     /// KV has answered the request of the last task.
     pub(super) fn take_answer(&mut self, now: Millis, answer: KvAnswer) {
-        match (answer, &mut self.term) {
+        match (answer, &mut self.tenure) {
             (KvAnswer::LeaseRead(read), None) => self.try_lease(now, read),
             (KvAnswer::LeaseWritten(written), None) => self.lease_taken(now, written),
-            (KvAnswer::LeaseRead(read), Some(term)) => {
-                let step = term.lease.was_read(read);
+            (KvAnswer::LeaseRead(read), Some(tenure)) => {
+                let step = tenure.lease.was_read(read);
                 self.follow(now, step);
             }
-            (KvAnswer::LeaseWritten(written), Some(term)) => {
-                let step = term.lease.was_written(written);
+            (KvAnswer::LeaseWritten(written), Some(tenure)) => {
+                let step = tenure.lease.was_written(written);
                 self.follow(now, step);
             }
             (KvAnswer::ViewRead(read), _) => self.view_read(now, read),
@@ -237,7 +237,7 @@ impl Coordinator {
                 // This node has recorded beats all the time, and accounted for its own pauses. So absence counts at
                 // once, and the death of a coordinator is detected as early as that of any other node.
                 let lease = HeldLease::new(names::COORDINATOR_KEY, self.me.clone(), revision);
-                self.term = Some(Term { lease, view: None, next: None, version: 0, age: 0 });
+                self.tenure = Some(CoordinatorTenure { lease, view: None, next: None, version: 0, age: 0 });
             }
             Err(error) => {
                 debug!(%error, "coordinator's lease not taken");
@@ -265,7 +265,7 @@ impl Coordinator {
                 if let Err(error) = written {
                     debug!(%error, "coordinator's lease not given back");
                 }
-                self.term = None;
+                self.tenure = None;
                 metrics::COORDINATOR.set(0.0);
             }
         }
@@ -284,8 +284,8 @@ impl Coordinator {
 
     /// Writes the view that follows from the beats, if it has changed and this node is the coordinator.
     fn write_view(&mut self, now: Millis) {
-        let Some(term) = &mut self.term else { return self.view_done(now) };
-        match term.view.take() {
+        let Some(tenure) = &mut self.tenure else { return self.view_done(now) };
+        match tenure.view.take() {
             Some((revision, current)) => self.write_next(now, revision, current),
             None => self.ask(KvRequest::ReadView),
         }
@@ -294,8 +294,8 @@ impl Coordinator {
     fn view_read(&mut self, now: Millis, read: Result<(u64, Option<View>), LeaseError>) {
         match read {
             Ok((revision, view)) => {
-                if let Some(term) = &mut self.term {
-                    term.age = 0;
+                if let Some(tenure) = &mut self.tenure {
+                    tenure.age = 0;
                 }
                 self.write_next(now, revision, view.unwrap_or_default());
             }
@@ -316,36 +316,36 @@ impl Coordinator {
         if self.is_cut_off(now) {
             self.be_lenient(now);
         }
-        let Some(term) = &mut self.term else { return self.view_done(now) };
+        let Some(tenure) = &mut self.tenure else { return self.view_done(now) };
         // This process was paused, or had to wait for KV, and beats may wait as well.
         if now.since(self.last_round) > self.timeout / 2 {
             self.roster.restart_silence(now);
             if self.work == Work::Beat {
                 // The round that is due finds out first whether another node is the coordinator.
-                term.view = Some((revision, current));
+                tenure.view = Some((revision, current));
                 return;
             }
         }
-        term.version = term.version.max(self.followed);
-        match self.roster.next_view(&current, term.version, now) {
+        tenure.version = tenure.version.max(self.followed);
+        match self.roster.next_view(&current, tenure.version, now) {
             Some(view) => {
-                term.next = Some(view.clone());
+                tenure.next = Some(view.clone());
                 self.ask(KvRequest::WriteView { revision, view });
             }
             None => {
-                term.view = Some((revision, current));
+                tenure.view = Some((revision, current));
                 self.view_done(now);
             }
         }
     }
 
     fn view_written(&mut self, now: Millis, written: Result<u64, LeaseError>) {
-        match (written, &mut self.term) {
-            (Ok(revision), Some(term)) => {
-                if let Some(next) = term.next.take() {
+        match (written, &mut self.tenure) {
+            (Ok(revision), Some(tenure)) => {
+                if let Some(next) = tenure.next.take() {
                     info!(version = next.version, members = %super::names_of(&next), "wrote the member view");
-                    term.version = next.version;
-                    (term.view, term.age) = (Some((revision, next)), 0);
+                    tenure.version = next.version;
+                    (tenure.view, tenure.age) = (Some((revision, next)), 0);
                 }
                 self.announce();
             }
@@ -359,11 +359,11 @@ impl Coordinator {
 
     /// The part of the work that is about the view is done.
     fn view_done(&mut self, now: Millis) {
-        match (self.work, &mut self.term) {
+        match (self.work, &mut self.tenure) {
             (Work::Beat, _) => {}
             (Work::Round { .. }, _) => self.announce(),
-            (Work::Leave, Some(term)) => {
-                let step = term.lease.write();
+            (Work::Leave, Some(tenure)) => {
+                let step = tenure.lease.write();
                 self.follow(now, step);
             }
             (Work::Leave, None) => metrics::COORDINATOR.set(0.0),
@@ -371,7 +371,7 @@ impl Coordinator {
     }
 
     fn announce(&mut self) {
-        if let Some((_, view)) = self.term.as_ref().and_then(|term| term.view.as_ref()) {
+        if let Some((_, view)) = self.tenure.as_ref().and_then(|tenure| tenure.view.as_ref()) {
             self.tasks.push_back(CoordinatorTask::Announce(Announcement { version: view.version }));
         }
     }
@@ -382,7 +382,7 @@ impl Coordinator {
             self.roster.restart_silence(now);
             info!("lost the coordinator's lease to another node");
             metrics::COORDINATOR.set(0.0);
-            (self.term, self.observed) = (None, None);
+            (self.tenure, self.observed) = (None, None);
         } else {
             self.be_lenient(now);
             warn!(%error, "the coordinator cannot reach KV");

@@ -1,10 +1,10 @@
-//! A simulation of the membership in one thread: three routers and three gateways that beat, with the shipped
-//! coordinators and followers and the shipped configuration.
+//! A simulation of the membership in one thread: three routers and three gateways that beat, with the production
+//! coordinators and followers and the default configuration.
 //!
 //! `process` calls the coordinators and followers in the order of their drivers, each on a clock of its own, and
-//! `waiting` holds the answers of KV that a process has not noticed yet. `network` loses, delays and doubles messages,
-//! requests to KV and their answers. `kv` is the bucket of the view. `world` holds all of this, performs the actions of
-//! a `plan`, and checks what happens.
+//! `waiting` holds the answers of KV that a process has not noticed yet. `network` loses, delays and duplicates
+//! messages, requests to KV and their answers. `kv` is the bucket of the view. `world` holds all of this, performs the
+//! actions of a `plan`, and checks what happens.
 //!
 //! * Each version stands for one view, unless KV has lost it or a foreign writer has written over it. No node writes a
 //!   version that it has followed, in any case.

@@ -48,7 +48,7 @@ pub(crate) struct EngineSetup {
     pub(crate) shutdown: Shutdown,
     pub(crate) intakes: Arc<Context>,
     pub(crate) reports: mpsc::Receiver<IntakeReport>,
-    pub(crate) feed: InterestSubscription,
+    pub(crate) interest_messages: InterestSubscription,
     pub(crate) inquiries: mpsc::Receiver<InterestInquiry>,
     pub(crate) view: watch::Receiver<Arc<View>>,
     pub(crate) ownership: ChannelsToOwnership,
@@ -144,7 +144,7 @@ impl EngineDriver {
                 Some((gateway, parts)) = self.snapshots.1.recv() => {
                     self.engine.handle_snapshot(self.now(), gateway, parts);
                 }
-                message = self.setup.feed.next(), if turns.may_take() => match message {
+                message = self.setup.interest_messages.next(), if turns.may_take() => match message {
                     Some(message) => {
                         turns.took();
                         self.handle_interest_message(message);

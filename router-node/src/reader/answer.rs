@@ -149,7 +149,7 @@ mod tests {
             check.take(&got(8, Some(0))).unwrap();
             assert!(matches!(check.take(&got(10, Some(9))), Err(DirectError::Missed)));
             assert!(matches!(check.end(Some(9)), Err(DirectError::Missed)), "the last is lost");
-            assert!(matches!(check.take(&got(8, Some(8))), Err(DirectError::Missed)), "doubled");
+            assert!(matches!(check.take(&got(8, Some(8))), Err(DirectError::Missed)), "duplicated");
             assert!(matches!(check.take(&got(9, None)), Err(DirectError::Unreadable(_))));
             assert!(matches!(check.end(None), Err(DirectError::Unreadable(_))));
         }

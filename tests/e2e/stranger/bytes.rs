@@ -15,7 +15,7 @@ pub(super) fn any(rng: &mut StdRng) -> Vec<u8> {
     bytes
 }
 
-/// The bytes with something changed, removed, doubled or inserted.
+/// The bytes with something changed, removed, duplicated or inserted.
 pub(super) fn spoiled(rng: &mut StdRng, mut bytes: Vec<u8>) -> Vec<u8> {
     for _ in 0..rng.random_range(1..4) {
         if bytes.is_empty() {

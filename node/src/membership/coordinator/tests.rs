@@ -39,7 +39,7 @@ fn unavailable<T>() -> Result<T, LeaseError> {
     Err(LeaseError::Unavailable { key: "a key".to_owned(), reason: "no answer".to_owned() })
 }
 
-/// A coordinator with the shipped configuration, and the time.
+/// A coordinator with the default configuration, and the time.
 struct Fixture {
     coordinator: Coordinator,
     now: u64,

@@ -140,7 +140,7 @@ impl Network {
         self.queue.insert((at, self.sent), delivery);
     }
 
-    /// Sends a message to a process. It may be lost, delayed or doubled; otherwise messages stay in order. Returns
+    /// Sends a message to a process. It may be lost, delayed or duplicated; otherwise messages stay in order. Returns
     /// whether it arrives in time.
     pub(super) fn send(&mut self, to: usize, mut message: impl FnMut() -> Delivery) -> bool {
         if self.is_lost() {

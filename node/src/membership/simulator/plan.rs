@@ -13,7 +13,7 @@ pub(super) struct Plan {
     /// Nothing fails: each change must show in time.
     pub(super) is_quiet: bool,
     pub(super) seed: u64,
-    /// Of a hundred messages and requests, how many are lost; as many are delayed, and as many doubled.
+    /// Of a hundred messages and requests, how many are lost; as many are delayed, and as many duplicated.
     pub(super) loss: u32,
     /// When each node starts, in milliseconds; `None` if an action has to start it.
     pub(super) starts: Vec<Option<u64>>,

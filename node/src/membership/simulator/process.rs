@@ -1,4 +1,4 @@
-//! A node: the shipped coordinator, if it is a router, and the shipped follower, in the order of their drivers.
+//! A node: the production coordinator, if it is a router, and the production follower, in the order of their drivers.
 
 use super::network::{Asker, Seen, SimBeat};
 use super::waiting::Waiting;

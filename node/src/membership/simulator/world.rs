@@ -16,7 +16,7 @@ use tickwire_core::ids::{NodeId, NodeRef, Nonce};
 use tickwire_core::placement::{Member, Role, View};
 use tickwire_core::wire;
 
-/// The shipped configuration.
+/// The default configuration.
 static CONFIG: LazyLock<MembershipConfig> = LazyLock::new(|| Config::load(&LoadOptions::default()).unwrap().membership);
 
 /// Beats arrive at a node all the time if there is no pause of this length between them.
