@@ -104,7 +104,7 @@ pub(super) enum Action {
         confidence: u8,
         tens: u8,
     },
-    /// A hostile client sends a kind of frame several times.
+    /// A stranger sends a kind of frame several times.
     Stranger {
         stranger: u8,
         gateway: u8,

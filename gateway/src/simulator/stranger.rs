@@ -1,4 +1,4 @@
-//! Hostile clients, which do what the protocol does not allow. Each of their frames must be answered with a code of
+//! Strangers: clients that do what the protocol does not allow. Each of their frames must be answered with a code of
 //! docs/protocol.md, or end the connection with one. Other clients must not be affected.
 
 mod frames;
