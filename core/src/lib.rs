@@ -5,15 +5,22 @@
 //! the frames of clients, and `wire` the messages between nodes. `ids` holds the newtypes, `storage` the reports about
 //! streams, `backoff` the pauses between attempts, and `hint` the texts of errors.
 
-pub mod backoff;
-pub mod coverage;
 pub mod event;
+
 pub mod filter;
-pub mod hint;
-pub mod ids;
 pub mod interest;
+
 pub mod placement;
-pub mod protocol;
+
+pub mod coverage;
+
 pub mod replay;
-pub mod storage;
+
+pub mod protocol;
 pub mod wire;
+
+pub mod ids;
+pub mod storage;
+
+pub mod backoff;
+pub mod hint;

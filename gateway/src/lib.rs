@@ -15,26 +15,40 @@
 //! Code that decides is pure and public, so that benches can measure it, and tests of routers have an edge
 //! ([`decisions`]). The clock is passed in.
 
-mod auth;
-mod backfill;
-mod byte_queue;
-pub mod decisions;
-pub mod delivery;
 mod edge;
-mod handshake;
-mod http;
-pub mod index;
-pub mod limits;
+
+pub mod delivery;
+
 mod messages;
-mod metrics;
-mod new_session;
-pub mod outbox;
-mod record;
+
+mod byte_queue;
+
 mod shard;
+
+pub mod index;
+pub mod outbox;
+
+pub mod limits;
+mod socket;
+
+mod backfill;
+
+mod http;
+
+mod handshake;
+
+mod auth;
+mod new_session;
+
+mod metrics;
+mod stats;
+
+mod record;
+
+pub mod decisions;
+
 #[cfg(test)]
 mod simulator;
-mod socket;
-mod stats;
 
 use std::io;
 use std::sync::Arc;

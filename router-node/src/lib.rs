@@ -28,22 +28,33 @@
 //! generator drives an engine without a stream, so what sends and asks for an engine is public. What NATS does not
 //! store is watched by `tickwire_node::storage::watch`, which is started here.
 
+mod source;
+
 pub(crate) mod checkpoint;
-mod dead_letters;
-pub mod decisions;
-mod decode;
-mod dispatch;
-mod engine;
-mod heartbeats;
-mod intake;
-mod interest;
-mod metrics;
+mod stream;
+
 mod ownership;
 mod reader;
-mod replay;
-mod source;
-mod stream;
+
+mod intake;
 pub(crate) mod walk;
+
+mod decode;
+
+mod dead_letters;
+
+mod interest;
+
+mod engine;
+
+mod dispatch;
+mod replay;
+
+mod heartbeats;
+
+mod metrics;
+
+pub mod decisions;
 
 pub use dispatch::Dispatcher;
 pub use engine::LONGEST_WINDOW;
