@@ -24,7 +24,7 @@ pub mod section;
 mod weight;
 
 use crate::coverage::answer::{ReplayAnswer, ReplayPart, ReplayRefusal};
-use crate::coverage::partition::PartitionCoverage;
+use crate::coverage::partition::{CoverageContext, PartitionCoverage};
 use crate::coverage::section::Section;
 use crate::ids::{Epoch, EpochId, Millis, Partition, Revision, Seq};
 use crate::protocol::position::Position;
@@ -96,7 +96,7 @@ impl<E: Weight> Coverage<E> {
             track.received = Some(now);
             // Sequences up to `before` belong to the former epoch.
             track.adopt(section.prev.max(epoch.before), coverage_events);
-            track.take(now, section, need, limits, coverage_events)
+            track.take(&mut CoverageContext { now, need, limits, coverage_events }, section)
         });
         outcome.unwrap_or(SectionOutcome::Foreign)
     }
@@ -132,14 +132,15 @@ impl<E: Weight> Coverage<E> {
             ReplayPart::Events(section) if !section.is_sound() => Some(SectionOutcome::Unsound),
             ReplayPart::Events(section) if section.revision < need => Some(SectionOutcome::Outdated),
             ReplayPart::Events(section) => self.with(section.partition, |track, limits| match track.covered {
-                Some(_) => track.take(now, section, need, limits, coverage_events),
+                Some(_) => track.take(&mut CoverageContext { now, need, limits, coverage_events }, section),
                 None => SectionOutcome::Foreign,
             }),
             ReplayPart::Removed { damaged: Some(revision), .. } if revision < need => Some(SectionOutcome::Outdated),
             ReplayPart::Removed { partition, from, through, damaged } => {
                 let reason = damaged.map_or(GapReason::Retention, |_| GapReason::Damaged);
                 self.with(partition, |track, limits| {
-                    track.removed(now, (from, through, reason), need, limits, coverage_events)
+                    let mut context = CoverageContext { now, need, limits, coverage_events };
+                    track.removed(&mut context, (from, through), reason)
                 })
             }
         };
@@ -153,7 +154,9 @@ impl<E: Weight> Coverage<E> {
     pub fn refused(&mut self, now: Millis, number: u64, coverage_events: &mut Vec<CoverageEvent<E>>) {
         let need = self.need;
         if let Some(partition) = self.partition_of_ask(number) {
-            self.with(partition, |track, limits| track.ended(now, need, limits, coverage_events));
+            self.with(partition, |track, limits| {
+                track.ended(&mut CoverageContext { now, need, limits, coverage_events });
+            });
         }
     }
 
@@ -176,7 +179,9 @@ impl<E: Weight> Coverage<E> {
         let need = self.need;
         for number in 0..self.by_partition.len() {
             if self.by_partition[number].deadline().is_some_and(|deadline| deadline <= now) {
-                self.with(Partition(number as u16), |track, limits| track.expire(now, need, limits, coverage_events));
+                self.with(Partition(number as u16), |track, limits| {
+                    track.expire(&mut CoverageContext { now, need, limits, coverage_events });
+                });
             }
         }
     }
@@ -195,8 +200,9 @@ impl<E: Weight> Coverage<E> {
                 break;
             }
             let number = self.asks + 1;
-            let range =
-                self.with(partition, |track, limits| track.ask(now, (number, revision), need, limits, coverage_events));
+            let range = self.with(partition, |track, limits| {
+                track.ask(&mut CoverageContext { now, need, limits, coverage_events }, number, revision)
+            });
             if let Some((from, to, unanswered)) = range.flatten() {
                 (self.asks, free) = (number, free - 1);
                 asks.push(Ask { number, partition, epoch_id, from, to, unanswered });

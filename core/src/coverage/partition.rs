@@ -8,6 +8,16 @@ use super::{CoverageEvent, GapReason, RepairLimits, SectionOutcome};
 use crate::coverage::section::Section;
 use crate::ids::{Millis, Partition, Revision, Seq};
 
+/// What a change is judged by, and where its results go.
+#[derive(Debug)]
+pub(super) struct CoverageContext<'a, E> {
+    pub(super) now: Millis,
+    /// Sections of older revisions are invalid.
+    pub(super) need: Revision,
+    pub(super) limits: &'a RepairLimits,
+    pub(super) coverage_events: &'a mut Vec<CoverageEvent<E>>,
+}
+
 #[derive(Debug)]
 pub(super) struct PartitionCoverage<E> {
     pub(super) partition: Partition,
@@ -82,26 +92,19 @@ impl<E: Weight> PartitionCoverage<E> {
     }
 
     /// Takes a section with a valid revision: applies its new part, or holds it behind a gap.
-    pub(super) fn take(
-        &mut self,
-        now: Millis,
-        section: Section<E>,
-        need: Revision,
-        limits: &RepairLimits,
-        coverage_events: &mut Vec<CoverageEvent<E>>,
-    ) -> SectionOutcome {
+    pub(super) fn take(&mut self, context: &mut CoverageContext<'_, E>, section: Section<E>) -> SectionOutcome {
         let Some(covered) = self.covered else { return SectionOutcome::Foreign };
         if section.through <= covered {
             return SectionOutcome::Duplicate;
         }
         if section.prev > covered {
-            self.hold(section, limits);
-            self.review(now, covered, limits);
+            self.hold(section, context.limits);
+            self.review(context.now, covered, context.limits);
             return SectionOutcome::Held;
         }
-        self.apply(section, coverage_events);
-        self.apply_held(need, coverage_events);
-        self.review(now, covered, limits);
+        self.apply(section, context.coverage_events);
+        self.apply_held(context);
+        self.review(context.now, covered, context.limits);
         SectionOutcome::Applied
     }
 
@@ -116,19 +119,17 @@ impl<E: Weight> PartitionCoverage<E> {
     /// given.
     pub(super) fn removed(
         &mut self,
-        now: Millis,
-        (from, through, reason): (Seq, Seq, GapReason),
-        need: Revision,
-        limits: &RepairLimits,
-        coverage_events: &mut Vec<CoverageEvent<E>>,
+        context: &mut CoverageContext<'_, E>,
+        (from, through): (Seq, Seq),
+        reason: GapReason,
     ) -> SectionOutcome {
         let Some(covered) = self.covered else { return SectionOutcome::Foreign };
         if from > covered || through <= covered {
             return SectionOutcome::Duplicate;
         }
         let end = self.held.front().map_or(through, |held| held.prev.min(through));
-        self.report_gap(end, reason, need, coverage_events);
-        self.review(now, covered, limits);
+        self.report_gap(context, end, reason);
+        self.review(context.now, covered, context.limits);
         SectionOutcome::Applied
     }
 
@@ -173,37 +174,29 @@ impl<E: Weight> PartitionCoverage<E> {
     /// `None` if nothing is missing.
     pub(super) fn ask(
         &mut self,
-        now: Millis,
-        (number, revision): (u64, Revision),
-        need: Revision,
-        limits: &RepairLimits,
-        coverage_events: &mut Vec<CoverageEvent<E>>,
+        context: &mut CoverageContext<'_, E>,
+        number: u64,
+        revision: Revision,
     ) -> Option<(Seq, Seq, u32)> {
-        self.drop_outdated(need);
+        self.drop_outdated(context.need);
         let (from, to) = self.missing()?;
-        let least = Seq(to.0.saturating_sub(limits.replay_range));
+        let least = Seq(to.0.saturating_sub(context.limits.replay_range));
         if least > from {
-            self.report_gap(least, GapReason::TooLong, need, coverage_events);
-            self.review(now, from, limits);
+            self.report_gap(context, least, GapReason::TooLong);
+            self.review(context.now, from, context.limits);
         }
         let (from, to) = self.missing()?;
         let repair = self.repair.as_mut()?;
-        repair.ask(now, number, revision, limits);
+        repair.ask(context.now, number, revision, context.limits);
         Some((from, to, repair.unanswered()))
     }
 
     /// The answer to the pending ask is complete, or is a refusal.
-    pub(super) fn ended(
-        &mut self,
-        now: Millis,
-        need: Revision,
-        limits: &RepairLimits,
-        coverage_events: &mut Vec<CoverageEvent<E>>,
-    ) {
+    pub(super) fn ended(&mut self, context: &mut CoverageContext<'_, E>) {
         if let Some(repair) = &mut self.repair {
-            repair.ended(now);
+            repair.ended(context.now);
         }
-        self.give_up_failed(now, need, limits, coverage_events);
+        self.give_up_failed(context);
     }
 
     /// The router that was asked is too busy.
@@ -221,18 +214,12 @@ impl<E: Weight> PartitionCoverage<E> {
     }
 
     /// Ends an ask that was not answered in time.
-    pub(super) fn expire(
-        &mut self,
-        now: Millis,
-        need: Revision,
-        limits: &RepairLimits,
-        coverage_events: &mut Vec<CoverageEvent<E>>,
-    ) {
+    pub(super) fn expire(&mut self, context: &mut CoverageContext<'_, E>) {
         if let Some(repair) = &mut self.repair
-            && repair.deadline().is_some_and(|deadline| deadline <= now)
+            && repair.deadline().is_some_and(|deadline| deadline <= context.now)
         {
-            repair.late(now);
-            self.give_up_failed(now, need, limits, coverage_events);
+            repair.late(context.now);
+            self.give_up_failed(context);
         }
     }
 
@@ -272,12 +259,12 @@ impl<E: Weight> PartitionCoverage<E> {
     }
 
     /// Applies held sections that follow without a gap.
-    fn apply_held(&mut self, need: Revision, coverage_events: &mut Vec<CoverageEvent<E>>) {
-        self.drop_outdated(need);
+    fn apply_held(&mut self, context: &mut CoverageContext<'_, E>) {
+        self.drop_outdated(context.need);
         while let Some(section) = self.held.pop_front_if(|held| Some(held.prev) <= self.covered) {
             self.held_bytes -= weight(&section);
             if Some(section.through) > self.covered {
-                self.apply(section, coverage_events);
+                self.apply(section, context.coverage_events);
             }
         }
     }
@@ -307,38 +294,26 @@ impl<E: Weight> PartitionCoverage<E> {
         }
     }
 
-    fn give_up_failed(
-        &mut self,
-        now: Millis,
-        need: Revision,
-        limits: &RepairLimits,
-        coverage_events: &mut Vec<CoverageEvent<E>>,
-    ) {
-        if self.repair.is_none_or(|repair| !repair.has_failed(limits)) {
+    fn give_up_failed(&mut self, context: &mut CoverageContext<'_, E>) {
+        if self.repair.is_none_or(|repair| !repair.has_failed(context.limits)) {
             return;
         }
-        self.drop_outdated(need);
+        self.drop_outdated(context.need);
         if let Some((from, to)) = self.missing() {
-            self.report_gap(to, GapReason::Lost, need, coverage_events);
+            self.report_gap(context, to, GapReason::Lost);
             self.repair = None;
-            self.review(now, from, limits);
+            self.review(context.now, from, context.limits);
         }
     }
 
     /// Reports a gap up to `through`, and continues after it.
-    fn report_gap(
-        &mut self,
-        through: Seq,
-        reason: GapReason,
-        need: Revision,
-        coverage_events: &mut Vec<CoverageEvent<E>>,
-    ) {
+    fn report_gap(&mut self, context: &mut CoverageContext<'_, E>, through: Seq, reason: GapReason) {
         if let Some(from) = self.covered
             && through > from
         {
-            coverage_events.push(CoverageEvent::Gap { partition: self.partition, from, through, reason });
+            context.coverage_events.push(CoverageEvent::Gap { partition: self.partition, from, through, reason });
             self.covered = Some(through);
         }
-        self.apply_held(need, coverage_events);
+        self.apply_held(context);
     }
 }
