@@ -48,7 +48,7 @@ use crate::byte_queue::ByteSender;
 use crate::delivery::Delivery;
 use crate::edge::rebalance::Rebalance;
 use crate::edge::shard_queue::ShardQueue;
-use crate::edge::upstream::{Outage, Upstream};
+use crate::edge::upstream::{HeartbeatTiming, NatsState, Outage, Upstream};
 use crate::messages::{FromEdge, SessionId, SharedCoverageEvents, ToEdge, ToShard};
 use crate::metrics;
 
@@ -90,8 +90,7 @@ pub struct Edge {
     beat_at: Millis,
     beat_interval: u64,
     delta_window: u64,
-    /// The interval of partition heartbeats, and the delay with which routers report them, in milliseconds.
-    heartbeats: (u64, u64),
+    heartbeats: HeartbeatTiming,
     ready: Check,
     /// The size of a message that the server did not accept. It is cleared when a message of that size is accepted.
     too_large: Option<usize>,
@@ -179,7 +178,10 @@ impl Edge {
             beat_at: Millis(0),
             beat_interval: millis(config.membership.beat_interval),
             delta_window: millis(config.gateway.delta_window),
-            heartbeats: (millis(config.membership.tick_interval), millis(config.router.checkpoint_interval)),
+            heartbeats: HeartbeatTiming {
+                interval: millis(config.membership.tick_interval),
+                report_delay: millis(config.router.checkpoint_interval),
+            },
             ready,
             too_large: None,
         }
@@ -321,9 +323,9 @@ impl Edge {
 
     /// Why clients do not get new events, if there is a reason.
     fn outage(&mut self, now: Millis) -> Option<Outage> {
-        let standing = (self.connection.is_up, self.stopped.is_none());
-        let since = self.upstream.silence_since(now, standing);
-        Outage::of(now, standing, &self.coverage, self.heartbeats, since)
+        let nats = NatsState { is_connected: self.connection.is_up, is_stored: self.stopped.is_none() };
+        let since = self.upstream.silence_since(now, nats);
+        Outage::of(now, nats, &self.coverage, self.heartbeats, since)
     }
 
     /// Passes coverage events to the shards, and after them the confirmations that hold from there.

@@ -53,21 +53,38 @@ impl Partitions {
     }
 }
 
+/// What NATS does for this gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NatsState {
+    /// Whether there is a connection.
+    pub(super) is_connected: bool,
+    /// Whether events are stored.
+    pub(super) is_stored: bool,
+}
+
+/// When something of every partition is due, even without events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct HeartbeatTiming {
+    /// The interval of partition heartbeats, in milliseconds.
+    pub(super) interval: u64,
+    /// The delay with which routers report them, in milliseconds.
+    pub(super) report_delay: u64,
+}
+
 impl Outage {
-    /// The outage now, if there is one. Every partition has a heartbeat every `heartbeat` milliseconds, and its router
-    /// reports it within `report` more. Time before `since` does not count.
+    /// The outage now, if there is one. Time before `since` does not count.
     pub(super) fn of<E: Weight>(
         now: Millis,
-        (connected, is_stored): (bool, bool),
+        nats: NatsState,
         coverage: &Coverage<E>,
-        (heartbeat, report): (u64, u64),
+        heartbeats: HeartbeatTiming,
         since: Millis,
     ) -> Option<Self> {
-        if !connected {
+        if !nats.is_connected {
             return Some(Self::Disconnected);
         }
         // If nothing is stored, that explains all other outages.
-        if !is_stored {
+        if !nats.is_stored {
             return Some(Self::NotStored);
         }
         if let Some(partitions) = Partitions::of(coverage.never_reported()) {
@@ -76,9 +93,10 @@ impl Outage {
         // If all are silent, no router is left. A single one may be moving to another router, so it gets longer.
         let before = |ms: u64| now.0.checked_sub(ms).filter(|before| since.0 <= *before).map(Millis);
         let silent = |ms: u64| Some((Partitions::of(coverage.silent(before(ms)?))?, ms));
-        let all =
-            silent(heartbeat + report + LATE_MS).filter(|(partitions, _)| partitions.count() == coverage.partitions());
-        if let Some((partitions, ms)) = all.or_else(|| silent(2 * heartbeat + report + LATE_MS)) {
+        let HeartbeatTiming { interval, report_delay } = heartbeats;
+        let all = silent(interval + report_delay + LATE_MS)
+            .filter(|(partitions, _)| partitions.count() == coverage.partitions());
+        if let Some((partitions, ms)) = all.or_else(|| silent(2 * interval + report_delay + LATE_MS)) {
             return Some(Self::Silent(partitions, ms));
         }
         Partitions::of(coverage.stuck(before(STUCK_MS)?)).map(Self::Stuck)
@@ -141,8 +159,8 @@ impl Upstream {
     /// Since when silence counts. Silence while NATS was disconnected says nothing about the routers, so it does not
     /// count. After clients were notified of an outage all silence counts, so that its end is sent only when all
     /// partitions are reported again.
-    pub(super) fn silence_since(&mut self, now: Millis, (connected, is_stored): (bool, bool)) -> Millis {
-        if !(connected && is_stored) {
+    pub(super) fn silence_since(&mut self, now: Millis, nats: NatsState) -> Millis {
+        if !(nats.is_connected && nats.is_stored) {
             self.open_since = None;
             return now;
         }

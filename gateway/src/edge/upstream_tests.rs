@@ -7,7 +7,8 @@ use tickwire_core::ids::{Epoch, EpochId, Revision, Seq};
 
 use super::*;
 
-const HEARTBEAT: (u64, u64) = (5_000, 1_000);
+const HEARTBEATS: HeartbeatTiming = HeartbeatTiming { interval: 5_000, report_delay: 1_000 };
+const WELL: NatsState = NatsState { is_connected: true, is_stored: true };
 const EPOCH: Epoch = Epoch { epoch_id: EpochId(1), before: Seq(0) };
 const LIMITS: RepairLimits = RepairLimits {
     grace: 20,
@@ -64,11 +65,13 @@ fn cover(coverage: &mut Coverage<&'static str>, now: u64, partition: u16, (prev,
 #[test]
 fn every_kind_of_outage_is_detected_within_seconds() {
     let mut coverage = Coverage::new(2, LIMITS);
-    let outage =
-        |coverage: &Coverage<&'static str>, now| Outage::of(Millis(now), (true, true), coverage, HEARTBEAT, Millis(0));
+    let outage_of =
+        |coverage: &Coverage<&'static str>, now, nats| Outage::of(Millis(now), nats, coverage, HEARTBEATS, Millis(0));
+    let outage = |coverage: &Coverage<&'static str>, now| outage_of(coverage, now, WELL);
     let partitions = |first, others| Partitions { first: Partition(first), others };
-    assert_eq!(Outage::of(Millis(0), (false, false), &coverage, HEARTBEAT, Millis(0)), Some(Outage::Disconnected));
-    assert_eq!(Outage::of(Millis(0), (true, false), &coverage, HEARTBEAT, Millis(0)), Some(Outage::NotStored));
+    let (away, full) = (NatsState { is_connected: false, is_stored: false }, NatsState { is_stored: false, ..WELL });
+    assert_eq!(outage_of(&coverage, 0, away), Some(Outage::Disconnected));
+    assert_eq!(outage_of(&coverage, 0, full), Some(Outage::NotStored));
     assert_eq!(outage(&coverage, 0), Some(Outage::NeverReported(partitions(0, 1))));
     cover(&mut coverage, 10, 0, (0, 1));
     assert_eq!(outage(&coverage, 20), Some(Outage::NeverReported(partitions(1, 0))));
@@ -96,9 +99,9 @@ fn every_kind_of_outage_is_detected_within_seconds() {
 fn silence_while_nats_was_disconnected_does_not_count() {
     let (mut coverage, mut upstream) = (Coverage::new(2, LIMITS), Upstream::default());
     let update = |coverage: &Coverage<&'static str>, upstream: &mut Upstream, now: u64, connected: bool| {
-        let standing = (connected, true);
-        let since = upstream.silence_since(Millis(now), standing);
-        upstream.update(Millis(now), Outage::of(Millis(now), standing, coverage, HEARTBEAT, since))
+        let nats = NatsState { is_connected: connected, ..WELL };
+        let since = upstream.silence_since(Millis(now), nats);
+        upstream.update(Millis(now), Outage::of(Millis(now), nats, coverage, HEARTBEATS, since))
     };
     let mut see_all = |coverage: &Coverage<&'static str>, looks: &[(u64, bool)]| -> Vec<Option<NoticeCode>> {
         looks.iter().map(|(now, connected)| update(coverage, &mut upstream, *now, *connected)).collect()
