@@ -82,6 +82,15 @@ pub struct HttpServer {
     stop: CancellationToken,
 }
 
+/// What all connections of a server share while it runs.
+struct Accepting {
+    tasks: TaskTracker,
+    places: ConnectionSlots,
+    clock: Clock,
+    /// Once cancelled, every connection ends at once.
+    cut: CancellationToken,
+}
+
 impl HttpServer {
     /// A server of these routes; `name` is its label in metrics and logs.
     pub fn new(name: &'static str, listener: TcpListener, routes: Router, limits: HttpLimits) -> Self {
@@ -98,9 +107,12 @@ impl HttpServer {
     /// Serves until `stop` is cancelled and the answers in progress have ended or taken too long.
     pub async fn run(self, stop: CancellationToken) {
         let server = Self { stop, ..self };
-        let (tasks, cut) = (TaskTracker::new(), CancellationToken::new());
-        let places = ConnectionSlots::new(server.limits.connections, Arc::clone(&server.limits.proxies));
-        let clock = Clock::start();
+        let accepting = Accepting {
+            tasks: TaskTracker::new(),
+            places: ConnectionSlots::new(server.limits.connections, Arc::clone(&server.limits.proxies)),
+            clock: Clock::start(),
+            cut: CancellationToken::new(),
+        };
         let mut logged: Option<Instant> = None;
         loop {
             let accepted = tokio::select! {
@@ -109,7 +121,7 @@ impl HttpServer {
                 accepted = server.listener.accept() => accepted,
             };
             match accepted {
-                Ok((tcp, peer)) => server.take(&tasks, &places, clock, (tcp, peer), &cut).await,
+                Ok((tcp, peer)) => server.take(&accepting, tcp, peer).await,
                 Err(error) => {
                     metrics::HTTP_ACCEPT_ERRORS.with(server.name).increment(1);
                     if logged.is_none_or(|logged| logged.elapsed() >= ACCEPT_LOG_INTERVAL) {
@@ -122,6 +134,7 @@ impl HttpServer {
         }
         let Self { listener, name, .. } = server;
         drop(listener);
+        let Accepting { tasks, cut, .. } = accepting;
         tasks.close();
         if timeout(STOP_GRACE, tasks.wait()).await.is_err() {
             warn!(server = name, requests = tasks.len(), "requests not finished in time, cut");
@@ -131,14 +144,8 @@ impl HttpServer {
     }
 
     /// Gives a connection a slot, if necessary that of another one.
-    async fn take(
-        &self,
-        tasks: &TaskTracker,
-        places: &ConnectionSlots,
-        clock: Clock,
-        (tcp, peer): (TcpStream, SocketAddr),
-        cut: &CancellationToken,
-    ) {
+    async fn take(&self, accepting: &Accepting, tcp: TcpStream, peer: SocketAddr) {
+        let Accepting { tasks, places, clock, cut } = accepting;
         metrics::HTTP_CONNECTIONS.with(self.name).increment(1);
         let mut taken = places.take(ClientNetwork::of(peer.ip()), clock.now());
         if taken.is_none() {
@@ -162,7 +169,8 @@ impl HttpServer {
             debug!(server = self.name, %error, "connection broke at once");
             return;
         }
-        tasks.spawn(contain(self.name, self.serve(tcp, peer, place, clock, cut.clone())));
+        let deadline = ConnectionDeadline::new(*clock, place);
+        tasks.spawn(contain(self.name, self.serve(tcp, peer, deadline, cut.clone())));
     }
 
     /// Serves one connection until either side ends it, it is upgraded, or it is displaced.
@@ -170,11 +178,10 @@ impl HttpServer {
         &self,
         tcp: TcpStream,
         peer: SocketAddr,
-        place: ConnectionSlot,
-        clock: Clock,
+        deadline: ConnectionDeadline,
         cut: CancellationToken,
     ) -> impl Future<Output = ()> + Send + 'static {
-        let line = Arc::new(ConnectionDeadline::new(clock, place));
+        let line = Arc::new(deadline);
         let (service, closing, stop) =
             (TowerToHyperService::new(self.routes.clone()), self.closing.clone(), self.stop.clone());
         let called = Arc::clone(&line);
