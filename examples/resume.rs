@@ -14,7 +14,9 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tickwire_client::{Client, ClientConfig, ClientError, Credentials, Heartbeat, Message, Since, SubscribeOptions};
+use tickwire_client::{
+    Client, ClientConfig, ClientError, Credentials, Heartbeat, Message, Messages, Since, SubscribeOptions,
+};
 
 /// The pause before a new connection, if the client cannot resume by itself.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -116,27 +118,41 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints events from the place on. Returns `false` if a new connection has to continue at the place.
-async fn follow(args: &Args, place: &mut Place, received: &mut u64) -> anyhow::Result<bool> {
+/// A connection with a subscription.
+struct Subscribed {
+    client: Client,
+    messages: Messages,
+    /// Whether past events come first. The positions that arrive before their end do not cover them.
+    is_past: bool,
+}
+
+/// Subscribes to the events from the place on. Returns `None` if that may be tried again later.
+async fn subscribe(args: &Args, place: &mut Place) -> anyhow::Result<Option<Subscribed>> {
     let credentials = match (&args.user, &args.token) {
         (Some(user), _) => Credentials::DevUser(user.clone()),
         (None, Some(token)) => Credentials::Token(token.clone()),
         (None, None) => anyhow::bail!("no credentials: set TICKWIRE_TOKEN, or give --token or --user"),
     };
     let config = ClientConfig { urls: args.url.clone(), credentials, ..ClientConfig::default() };
-    let (client, mut messages) = Client::connect(config).await?;
+    let (client, messages) = Client::connect(config).await?;
     let since = place.position.as_deref().map(str::parse).transpose()?;
     let options = SubscribeOptions { since: since.clone(), ..SubscribeOptions::default() };
     match client.subscribe("mine", json!({ "symbols": args.symbols }), options).await {
         Ok(list) if since.is_none() => place.reach(&list.position)?,
         Ok(_) => {}
-        Err(ClientError::Refused { code: TRY_AGAIN, .. } | ClientError::TimedOut { .. }) => return Ok(false),
+        Err(ClientError::Refused { code: TRY_AGAIN, .. } | ClientError::TimedOut { .. }) => return Ok(None),
         Err(error) => return Err(error.into()),
     }
-    eprintln!("{}", if since.is_some() { "resumed" } else { "subscribed" });
+    let is_past = since.is_some();
+    eprintln!("{}", if is_past { "resumed" } else { "subscribed" });
+    Ok(Some(Subscribed { client, messages, is_past }))
+}
 
-    // The positions that arrive before the end of the backfill do not cover it.
-    let mut is_past = since.is_some();
+/// Prints events from the place on. Returns `false` if a new connection has to continue at the place.
+async fn follow(args: &Args, place: &mut Place, received: &mut u64) -> anyhow::Result<bool> {
+    let Some(Subscribed { client, mut messages, mut is_past }) = subscribe(args, place).await? else {
+        return Ok(false);
+    };
     let mut is_lost = false;
     while args.count.is_none_or(|count| *received < count) {
         let message = tokio::select! {

@@ -50,6 +50,7 @@ pub mod decisions;
 #[cfg(test)]
 mod simulator;
 
+use std::fmt::Display;
 use std::io;
 use std::sync::Arc;
 use std::thread::available_parallelism;
@@ -65,10 +66,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::auth::Authenticator;
+use crate::byte_queue::{ByteReceiver, ByteSender};
 use crate::edge::{Driver, Edge, EdgeSetup, Inputs, NatsConnection};
 use crate::handshake::Handshake;
 use crate::handshake::capacity::{Capacity, RequiredCapacity};
 use crate::http::HttpState;
+use crate::messages::{ToEdge, ToShard};
 use crate::shard::{Clocks, Shard, ShardConfig};
 
 /// Runs a gateway until a shutdown is requested and the drain is over.
@@ -76,26 +79,41 @@ use crate::shard::{Clocks, Shard, ShardConfig};
 /// # Errors
 /// The reason why it cannot start, with what to do about it.
 pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, StartError> {
-    let failed = |part: &'static str| move |reason: String| StartError::Part { part, reason };
-    config.auth.secret().map_err(|error| failed("auth")(error.to_string()))?;
+    config.auth.secret().map_err(|error| failed("auth", &error))?;
     let listen = config.gateway.listen;
     let listener = TcpListener::bind(listen).await.map_err(|error| {
-        failed("gateway.listen")(format!("cannot listen on {listen}: {error}; is another gateway using it?"))
+        failed("gateway.listen", &format!("cannot listen on {listen}: {error}; is another gateway using it?"))
     })?;
-    let address = listener.local_addr().map_err(|error| failed("gateway.listen")(error.to_string()))?;
+    let address = listener.local_addr().map_err(|error| failed("gateway.listen", &error))?;
     let node = Node::start(config, Role::Gateway, shutdown).await?;
     // The recorder must be installed first: descriptions made before that are lost.
     tickwire_node::metrics::describe(metrics::ALL);
-    let partitions = u16::try_from(node.provisioned.partitions).unwrap_or(u16::MAX);
 
-    let (to_edge, requests) = crate::byte_queue::channel();
     let authenticator = Arc::new(Authenticator::new(&config.auth));
+    let (shards, requests) = start_shards(config, shutdown, &node, &authenticator)?;
+    start_edge(config, shutdown, &node, shards.clone(), requests).await?;
+    let handshake = Handshake { authenticator, shards, auth_timeout: config.gateway.auth_timeout };
+    start_http(config, shutdown, &node, listener, handshake)?;
+    node.write_ports(&[("gateway", address)])?;
+    info!(%address, node = %node.me, "gateway listens");
+    node.run(shutdown).await.map_err(|error| failed("signals", &error))
+}
+
+/// Starts the shards. Returns the senders to them, and the receiver of what they request from the edge. Only shards
+/// hold a sender to the edge, so the edge ends when they have ended.
+fn start_shards(
+    config: &Config,
+    shutdown: &Shutdown,
+    node: &Node,
+    authenticator: &Arc<Authenticator>,
+) -> Result<(Vec<ByteSender<ToShard>>, ByteReceiver<ToEdge>), StartError> {
+    let (to_edge, requests) = crate::byte_queue::channel();
     let settings = ShardConfig {
         gateway: node.me.id.clone(),
         config: config.gateway.clone(),
         kinds: Arc::new(config.events.taken()),
-        partitions,
-        authenticator: Arc::clone(&authenticator),
+        partitions: partitions(node),
+        authenticator: Arc::clone(authenticator),
         clocks: Clocks { wall: wall_clock, monotonic },
         seed: rand::random(),
     };
@@ -109,39 +127,59 @@ pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, StartE
             .spawn_thread("shard", move || {
                 crate::shard::driver::run(Shard::new(number, settings, to_edge), inbox, &drain, &force)
             })
-            .map_err(|error| failed("shard")(error.to_string()))?;
+            .map_err(|error| failed("shard", &error))?;
     }
-    // From here on only shards hold a sender to the edge, so the edge ends when they have ended.
-    drop(to_edge);
+    Ok((shards, requests))
+}
 
-    let inputs = Inputs::open(&node.nats, &node.me, requests, node.membership.view())
-        .map_err(|error| failed("edge")(error.to_string()))?;
+/// Starts the edge, which takes what routers send from now on.
+async fn start_edge(
+    config: &Config,
+    shutdown: &Shutdown,
+    node: &Node,
+    shards: Vec<ByteSender<ToShard>>,
+    requests: ByteReceiver<ToEdge>,
+) -> Result<(), StartError> {
+    let inputs =
+        Inputs::open(&node.nats, &node.me, requests, node.membership.view()).map_err(|error| failed("edge", &error))?;
     node.nats.check().await?;
     let view = (**node.membership.view().borrow()).clone();
     let ready = node.readiness.register("coverage");
     let edge = Edge::new(EdgeSetup {
         gateway: node.me.clone(),
         config,
-        partitions,
+        partitions: partitions(node),
         view,
         connection: NatsConnection::of(&node.nats),
-        shards: shards.clone(),
+        shards,
         ready,
     });
     let driver = Driver::new(edge, node.nats.clone(), config.stream.name.clone(), node.stopped.clone());
     shutdown.spawn("edge", driver.run(inputs, shutdown.force().clone()));
+    Ok(())
+}
 
-    let handshake = Handshake { authenticator, shards, auth_timeout: config.gateway.auth_timeout };
+/// Starts to accept clients.
+fn start_http(
+    config: &Config,
+    shutdown: &Shutdown,
+    node: &Node,
+    listener: TcpListener,
+    handshake: Handshake,
+) -> Result<(), StartError> {
     let capacity = capacity(config, node.descriptors)?;
     let front = HttpState::new(handshake, &config.gateway, &capacity, node.membership.view(), shutdown.drain().clone());
     let (listener, force) = (listener.into_std(), shutdown.force().clone());
-    let listener = listener.map_err(|error| failed("gateway.listen")(error.to_string()))?;
-    shutdown
-        .spawn_thread("http", move || serve_http(listener, front, &force))
-        .map_err(|error| failed("http")(error.to_string()))?;
-    node.write_ports(&[("gateway", address)])?;
-    info!(%address, node = %node.me, "gateway listens");
-    node.run(shutdown).await.map_err(|error| failed("signals")(error.to_string()))
+    let listener = listener.map_err(|error| failed("gateway.listen", &error))?;
+    shutdown.spawn_thread("http", move || serve_http(listener, front, &force)).map_err(|error| failed("http", &error))
+}
+
+fn failed(part: &'static str, reason: &dyn Display) -> StartError {
+    StartError::Part { part, reason: reason.to_string() }
+}
+
+fn partitions(node: &Node) -> u16 {
+    u16::try_from(node.provisioned.partitions).unwrap_or(u16::MAX)
 }
 
 /// Serves HTTP and authenticates connections. It has its own thread, so that many requests do not delay messages from
