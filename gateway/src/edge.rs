@@ -57,7 +57,7 @@ pub(crate) use crate::backfill::bisection::DEADLINE as SEARCH_DEADLINE;
 pub(crate) use crate::edge::driver::Driver;
 pub(crate) use crate::edge::inputs::Inputs;
 #[cfg(test)]
-pub(crate) use crate::edge::inputs::{Flood, FloodTurns, TURN_REQUESTS};
+pub(crate) use crate::edge::inputs::{FloodTurns, FloodableQueue, TURN_REQUESTS};
 #[cfg(test)]
 pub(crate) use crate::edge::upstream::AWAY_MS;
 

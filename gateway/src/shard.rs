@@ -2,7 +2,7 @@
 //! nothing here waits.
 //!
 //! * `driver` is the thread: it waits for the edge, for sockets and for the clock, and calls the shard;
-//! * `lifecycle` starts, serves and ends a [`session`]; `token_term` watches the expiry of its token, and [`pulse`]
+//! * `lifecycle` starts, serves and ends a [`session`]; `token_term` watches the expiry of its token, and [`liveness`]
 //!   whether the client is alive;
 //! * events arrive as coverage events, find their sessions by the index, and wait in outboxes; `flush` writes them as
 //!   frames, and `gaps` notifies of gaps;
@@ -20,6 +20,8 @@ mod bounds;
 mod cohorts;
 mod commands;
 pub(crate) mod driver;
+#[cfg(test)]
+mod fixture;
 mod flush;
 mod gaps;
 mod lifecycle;
@@ -29,8 +31,6 @@ mod maintenance;
 pub(crate) mod malformed_frames;
 mod outage;
 mod reset;
-#[cfg(test)]
-mod rig;
 pub(crate) mod session;
 pub(crate) mod sessions;
 #[cfg(test)]

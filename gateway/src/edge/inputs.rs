@@ -81,9 +81,9 @@ impl FloodableInputs {
         let mut taken = pin!(asked.take(requests, TURN_REQUESTS));
         let next = std::future::poll_fn(|cx| {
             turns.poll(|input| match input {
-                Flood::Batches => batch.as_mut().poll(cx).map(FloodableInput::Batch),
-                Flood::Requests => taken.as_mut().poll(cx).map(FloodableInput::Requests),
-                Flood::Answers => answer.as_mut().poll(cx).map(FloodableInput::Answer),
+                FloodableQueue::Batches => batch.as_mut().poll(cx).map(FloodableInput::Batch),
+                FloodableQueue::Requests => taken.as_mut().poll(cx).map(FloodableInput::Requests),
+                FloodableQueue::Answers => answer.as_mut().poll(cx).map(FloodableInput::Answer),
             })
         });
         next.await
@@ -92,7 +92,7 @@ impl FloodableInputs {
 
 /// The kinds of inputs that can be flooded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Flood {
+pub(crate) enum FloodableQueue {
     Batches,
     Requests,
     Answers,
@@ -105,10 +105,10 @@ pub(crate) struct FloodTurns {
 }
 
 impl FloodTurns {
-    const ORDER: [Flood; 3] = [Flood::Batches, Flood::Requests, Flood::Answers];
+    const ORDER: [FloodableQueue; 3] = [FloodableQueue::Batches, FloodableQueue::Requests, FloodableQueue::Answers];
 
     /// Polls each input in turn until one is ready.
-    pub(crate) fn poll<T>(&mut self, mut poll: impl FnMut(Flood) -> Poll<T>) -> Poll<T> {
+    pub(crate) fn poll<T>(&mut self, mut poll: impl FnMut(FloodableQueue) -> Poll<T>) -> Poll<T> {
         let all = Self::ORDER.len();
         for number in (self.next..self.next + all).map(|number| number % all) {
             if let Poll::Ready(input) = poll(Self::ORDER[number]) {
@@ -122,11 +122,11 @@ impl FloodTurns {
 
 #[cfg(test)]
 mod tests {
-    use super::Flood::{Answers, Batches, Requests};
+    use super::FloodableQueue::{Answers, Batches, Requests};
     use super::*;
 
     /// Which inputs are served in `turns` turns if those in `ready` always have something.
-    fn served(ready: &[Flood], turns: usize) -> Vec<Flood> {
+    fn served(ready: &[FloodableQueue], turns: usize) -> Vec<FloodableQueue> {
         let mut order = FloodTurns::default();
         let ask = |input| if ready.contains(&input) { Poll::Ready(input) } else { Poll::Pending };
         let polled = (0..turns).map(|_| order.poll(ask));

@@ -87,6 +87,8 @@ struct Snapshot {
 /// A shard, and the state that its driver keeps.
 struct SimShard {
     shard: Shard<GatewaySocket>,
+    /// Whether new clients came before the messages of the edge when it last took both.
+    arrives_first: bool,
     inbox: ByteReceiver<ToShard>,
     turns: Turns,
     /// The sessions whose sockets are watched.

@@ -29,7 +29,7 @@ mod world;
 
 use plan::{Action, Plan, ROUTERS, calm_plan, stormy_plan};
 use proptest::strategy::Strategy;
-use proptest::test_runner::{Config, FileFailurePersistence, RngSeed, TestRunner};
+use proptest::test_runner::{Config, FileFailurePersistence, RngSeed, TestError, TestRunner};
 use tickwire_testkit::simulation;
 use world::World;
 
@@ -39,7 +39,11 @@ const SEED: u64 = 13;
 /// Runs per test.
 const RUNS: u32 = 2_000;
 
-fn simulate(plans: &impl Strategy<Value = Plan>, run: impl Fn(&Plan)) {
+fn run(plan: &Plan) {
+    if plan.is_quiet { calm(plan) } else { storm(plan) }
+}
+
+fn simulate(plans: &impl Strategy<Value = Plan>) {
     let seed = simulation::seed(SEED);
     let config = Config {
         cases: simulation::runs(RUNS),

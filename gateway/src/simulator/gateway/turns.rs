@@ -18,7 +18,7 @@ use super::super::clocks;
 use super::super::network::{BatchEnds, MAX_PAYLOAD};
 use super::super::socket::GatewaySocket;
 use super::{SimGateway, SimShard, Snapshot};
-use crate::edge::{Flood, FloodTurns, NatsConnection, Outgoing, SEARCH_DEADLINE, TURN_REQUESTS};
+use crate::edge::{FloodTurns, FloodableQueue, NatsConnection, Outgoing, SEARCH_DEADLINE, TURN_REQUESTS};
 use crate::messages::{ToEdge, ToShard};
 use crate::shard::driver::TURN_MESSAGES;
 use crate::socket::Ready;
@@ -139,13 +139,13 @@ impl SimGateway {
         let (EdgeInputs { batches, answers, flood_turns, .. }, requests) = (&mut self.inputs, &mut self.requests);
         let next = flood_turns.poll(|flood| {
             let input = match flood {
-                Flood::Batches => batches.pop_front().map(|(batch, ends)| FloodInput::Batch(batch, ends)),
-                Flood::Requests => {
+                FloodableQueue::Batches => batches.pop_front().map(|(batch, ends)| FloodInput::Batch(batch, ends)),
+                FloodableQueue::Requests => {
                     let mut taken = Vec::new();
                     requests.take(&mut taken, TURN_REQUESTS).now_or_never();
                     (!taken.is_empty()).then_some(FloodInput::Requests(taken))
                 }
-                Flood::Answers => answers.pop_front().map(|(ask, answer)| FloodInput::Answer(ask, answer)),
+                FloodableQueue::Answers => answers.pop_front().map(|(ask, answer)| FloodInput::Answer(ask, answer)),
             };
             input.map_or(Poll::Pending, Poll::Ready)
         });

@@ -4,6 +4,7 @@ use super::kv::Kv;
 use super::network::{Delivery, LONGEST_DELAY, Network, Seen, Sender, SimBeat};
 use super::plan::{Action, Forgery, Plan, ROUTERS, SLOTS};
 use super::process::{Effect, SimNode};
+use super::trace;
 use crate::clock::millis;
 use crate::config::{Config, LoadOptions, MembershipConfig};
 use crate::connection_health::BACKOFF;
@@ -201,6 +202,7 @@ impl World {
 
     fn deliver(&mut self, delivery: Delivery) {
         let now = self.now();
+        trace::line(now, || trace::delivery(&delivery));
         let is_reached = |process: &SimNode| process.is_alive && now >= process.cut_until;
         match delivery {
             Delivery::Beat { to, sent, beat } => {
