@@ -69,6 +69,9 @@ pub(super) struct StoredEvent {
     pub(super) is_unreadable: bool,
 }
 
+/// When every run begins.
+const START: Millis = Millis(1_000);
+
 /// The epoch of the stream in which every run begins.
 const FIRST: Epoch = Epoch { epoch_id: EpochId(1), before: Seq(0) };
 
@@ -114,6 +117,9 @@ pub(super) struct SimCluster {
 
 impl SimCluster {
     pub(super) fn new(plan: &Plan) -> Self {
+        // Another run of this thread may have left its time.
+        clocks::set(START);
+        clocks::set_host_ahead(0);
         let mut cluster = Self {
             config: config(|config| {
                 config.gateway.hold_bytes = plan.hold_bytes;
@@ -127,7 +133,7 @@ impl SimCluster {
             token_life: plan.token_ms.map(Duration::from_millis),
             discarded: BTreeMap::new(),
             damaged: BTreeMap::new(),
-            now: Millis(1_000),
+            now: START,
             network: Network::new(plan.seed, 0, false),
             nonces: 0,
             epoch: FIRST,
@@ -238,7 +244,8 @@ impl SimCluster {
             Action::StopStoring { gateway } => self.stop_storing(usize::from(gateway)),
             Action::CutRouter { router } => self.cut_router(usize::from(router)),
             Action::SetClock { gateway, seconds } => {
-                self.gateways[usize::from(gateway)].ahead = i64::from(seconds) * 1_000;
+                let gateway = &mut self.gateways[usize::from(gateway)];
+                (gateway.ahead, gateway.was_ahead) = (i64::from(seconds) * 1_000, true);
             }
             Action::RestartGateway { gateway } => self.restart_gateway(usize::from(gateway)),
             Action::ToggleMember { node } => {

@@ -45,6 +45,8 @@ pub(super) struct SimGateway {
     offset: u64,
     /// How far its time of day is ahead of the true one, in milliseconds.
     pub(super) ahead: i64,
+    /// Whether its time of day was ever wrong.
+    pub(super) was_ahead: bool,
     /// Whether it has no connection to NATS.
     pub(super) is_cut: bool,
     /// Why NATS does not store events, as routers have reported it to this gateway.
@@ -140,6 +142,7 @@ impl SimGateway {
             drains_until: None,
             offset,
             ahead: 0,
+            was_ahead: false,
             edge,
             searches,
             new_searches,

@@ -7,6 +7,7 @@ use tickwire_core::filter::Filter;
 use tickwire_core::ids::{Epoch, EpochId, Millis, Partition, Seq};
 use tickwire_core::protocol::codes::NoticeCode;
 use tickwire_core::protocol::{Gap, Notice, ReceivedEvent, SeqRange};
+use tickwire_node::clock::millis;
 
 use super::super::cluster::{SimCluster, StoredEvent};
 use super::super::fixtures::filter;
@@ -17,6 +18,9 @@ use super::{ClientConnection, Received, SimClient};
 
 /// How long after it was sent a frame may be read, in milliseconds. A relative `since` begins that much later.
 const READ_MS: i64 = 20;
+
+/// How long after the expiry of its token a session may be closed, in milliseconds.
+const CLOSED_MS: u64 = 2_000;
 
 /// How long after it connected a client may be notified of an outage that already lasts, in milliseconds.
 const NOTIFIED_MS: u64 = 200;
@@ -210,6 +214,21 @@ impl Received {
 }
 
 impl SimCluster {
+    /// No session lasts longer than its token, if its gateway has known the time, and its client could be sent the close.
+    pub(super) fn check_tokens(&self) {
+        let Some(life) = self.token_life else { return };
+        let most = millis(life + self.config.auth.leeway) + CLOSED_MS;
+        for client in &self.clients {
+            let Some(connection) = client.connection.as_ref().filter(|connection| connection.has_token) else {
+                continue;
+            };
+            let gateway = &self.gateways[connection.gateway];
+            let is_checked = !connection.was_slow && !gateway.is_frozen && !gateway.was_ahead;
+            let lasted = self.now.since(connection.since.max(gateway.thawed_at));
+            assert!(!is_checked || lasted <= most, "a session lasts longer than its token: {client:#?}");
+        }
+    }
+
     /// Either all clients of a gateway were notified of an outage or none, no matter when they connected.
     pub(super) fn check_outage(&self, gateway: usize) {
         if self.gateways[gateway].is_frozen {

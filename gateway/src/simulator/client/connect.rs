@@ -49,6 +49,7 @@ impl SimCluster {
                 has_received[gateway] = true;
             }
         }
+        self.check_tokens();
         (0..NODES).filter(|gateway| has_received[*gateway]).for_each(|gateway| self.check_outage(gateway));
     }
 }

@@ -14,7 +14,7 @@ impl SimCluster {
                     router.intakes.insert(tenure, SimIntake::new(tenure, epoch_id, checkpoint));
                 }
                 EngineOutput::Stop(tenure) => drop(router.intakes.remove(&tenure)),
-                EngineOutput::Send { .. } if router.is_cut => {}
+                EngineOutput::Send { .. } if router.is_cut => panic!("{} sends without a connection", router.node),
                 EngineOutput::Send { gateway, epoch, sections } => {
                     let Epoch { before, .. } = epoch;
                     let is_of_epoch = sections.iter().all(|section| section.prev >= before);
