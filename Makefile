@@ -37,7 +37,7 @@ test: tools foreign-tools lint ## Check and test everything, as CI does
 
 sim: ## Run the simulators RUNS times (40000), from SEED
 	TICKWIRE_SIM_RUNS=$${RUNS:-40000} PROPTEST_RNG_SEED=$${SEED:-$$(date +%s)} \
-	$(CARGO) test --workspace --locked --lib -- simulator::
+	$(CARGO) --config profile.dev.package.tickwire-node.opt-level=2 test --workspace --locked --lib -- simulator::
 
 sim-trace: ## Print a trace of a simulator plan that has failed (PLAN, the file that the failure names)
 	TICKWIRE_SIM_PLAN=$(abspath $(PLAN)) \

@@ -83,9 +83,16 @@ fn probably_meant<'a>(found: &str, allowed: impl IntoIterator<Item = &'a str>) -
     (distance <= 1 + name.len() / 3).then_some(name)
 }
 
+/// The known name that a text resembles most, in relation to their lengths; `None` if no name is known. The text may be
+/// of any length, so it must come from a trusted source.
+pub fn most_similar<'a>(found: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let similarity = |name: &str| strsim::normalized_damerau_levenshtein(found, name);
+    known.into_iter().max_by(|one, other| similarity(one).total_cmp(&similarity(other)))
+}
+
 /// The nearest of all known names, and how many edits lead to it; `None` if no name is known. Letter case does not
-/// count. The text may be of any length, so it must come from a trusted source.
-pub fn nearest<'a>(found: &str, known: impl IntoIterator<Item = &'a str>) -> Option<(usize, &'a str)> {
+/// count.
+fn nearest<'a>(found: &str, known: impl IntoIterator<Item = &'a str>) -> Option<(usize, &'a str)> {
     let found = found.to_ascii_lowercase();
     known.into_iter().map(|name| (strsim::damerau_levenshtein(&found, name), name)).min()
 }

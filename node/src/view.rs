@@ -21,6 +21,7 @@ struct NodeRecord {
     member: Member,
     /// How many were seen before it. Two may be seen in one millisecond, after this process was paused.
     number: u64,
+    first: Millis,
     last: Millis,
     /// When it said goodbye.
     gone: Option<Millis>,
@@ -89,7 +90,7 @@ impl Roster {
                 return Err(BeatError::TooMany);
             }
             let node = member.node.clone();
-            let record = NodeRecord { member, number: self.seen, last: now, gone: None };
+            let record = NodeRecord { member, number: self.seen, first: now, last: now, gone: None };
             self.seen += 1;
             self.nodes.insert(node, record);
             return Ok(true);
@@ -113,13 +114,16 @@ impl Roster {
     /// # Errors
     /// When the beat is not valid; then nothing changes.
     pub fn goodbye(&mut self, now: Millis, member: &Member) -> Result<(), BeatError> {
+        let is_known = self.nodes.contains_key(&member.node);
         self.beat(now, member.clone())?;
         if let Some(record) = self.nodes.get_mut(&member.node) {
             record.gone = record.gone.or(Some(now));
-            let number = record.number;
-            // An earlier node of this name, which this one replaced, must not return unless it beats again.
+            let (number, first) = (record.number, record.first);
+            // An earlier node of this name, which this one replaced, must not return unless it beats again. One that has
+            // beaten since is alive, and a node that is heard for the first time has replaced none.
             self.nodes.retain(|node, other| {
-                node.id != member.node.id || *node == member.node || other.gone.is_some() || other.number > number
+                let is_replaced = is_known && other.number < number && other.last <= first && other.gone.is_none();
+                node.id != member.node.id || *node == member.node || !is_replaced
             });
         }
         Ok(())

@@ -253,6 +253,11 @@ impl ForeignClient {
         });
     }
 
+    /// Whether the gateway has answered the close of its last connection. A program may end before it has read that.
+    fn is_close_answered(&self) -> bool {
+        self.tap.look(|noted| noted.last().is_some_and(|one| close_code(&one.gateway).is_some()))
+    }
+
     /// Whether pings of both sides were answered. The client pings by WebSocket or by the action.
     fn pings_are_answered(&self) -> bool {
         self.tap.look(|noted| {
@@ -366,6 +371,8 @@ async fn third_party_clients_get_all_events_and_resume() {
     let log = cluster.log().await;
     for client in &mut clients {
         client.process.wait(DEADLINE).await;
+        let what = format!("the close of {} is answered", client.program.name);
+        eventually(&what, DEADLINE, async || client.is_close_answered().then_some(())).await;
         client.assert_exact(&log);
         client.assert_upgrade();
         client.assert_resumed();

@@ -58,7 +58,7 @@ impl Schema {
     fn nearest(&self, key: &str) -> &str {
         let sections = self.leaves.keys().filter_map(|leaf| leaf.split_once('.')).map(|(section, _)| section);
         let known = self.leaves.keys().chain(&self.open).map(String::as_str).chain(sections);
-        hint::nearest(key, known).map(|(_, name)| name).unwrap_or_default()
+        hint::most_similar(key, known).unwrap_or_default()
     }
 
     /// Refuses an entry whose key is unknown, whose type differs from the reference, or whose chosen name cannot be a

@@ -33,11 +33,11 @@ use proptest::test_runner::{Config, FileFailurePersistence, RngSeed, TestError, 
 use tickwire_testkit::simulation;
 use world::World;
 
+/// How many runs `make test` makes of each test. They are not optimised there.
+const RUNS: u32 = 300;
+
 /// The seed of the runs that `make test` makes; `make sim` takes another one each time.
 const SEED: u64 = 13;
-
-/// Runs per test.
-const RUNS: u32 = 2_000;
 
 fn run(plan: &Plan) {
     if plan.is_quiet { calm(plan) } else { storm(plan) }

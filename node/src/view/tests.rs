@@ -85,6 +85,22 @@ fn goodbye_does_not_bring_back_a_dead_node_of_the_same_name() {
     assert_eq!(view.members, [member("g1", 9)]);
 }
 
+/// An old process of the name comes back only to end, or the name is held by two.
+#[test]
+fn goodbye_removes_no_live_node_of_the_same_name() {
+    for is_known in [false, true] {
+        let (mut roster, mut view) = (Roster::new(Millis(0), TIMEOUT), View::default());
+        roster.beat(Millis(0), member("g1", 9)).unwrap();
+        if is_known {
+            roster.beat(Millis(10), member("g1", 2)).unwrap();
+            roster.beat(Millis(100), member("g1", 9)).unwrap();
+        }
+        roster.goodbye(Millis(200), &member("g1", 2)).unwrap();
+        step(&mut roster, &mut view, 200);
+        assert_eq!(view.members, [member("g1", 9)], "{is_known}");
+    }
+}
+
 /// NATS may have been away when this node started, and others may still wait to reconnect.
 #[test]
 fn member_that_was_never_heard_has_the_time_to_reconnect() {
