@@ -50,9 +50,8 @@ mod stranger;
 mod stream;
 mod trace;
 
-use proptest::test_runner::{Config, FileFailurePersistence, RngSeed, TestError, TestRunner};
 use tickwire_node::clock::millis;
-use tickwire_testkit::simulation;
+use tickwire_testkit::simulation::{self, SimPlan};
 
 use cluster::SimCluster;
 use intake::Fault;
@@ -80,41 +79,16 @@ fn simulate(chaos: plan::Chaos, runs: u32) {
     std::thread::scope(|scope| {
         for thread in 0..threads {
             let runs = (runs + thread) / threads;
-            scope.spawn(move || simulate_from(seed + u64::from(thread), chaos, runs));
+            scope.spawn(move || simulation::run_plans(seed + u64::from(thread), runs, &plan(chaos), run));
         }
     });
-}
-
-fn simulate_from(seed: u64, chaos: plan::Chaos, runs: u32) {
-    let config = Config {
-        cases: runs,
-        rng_seed: RngSeed::Fixed(seed),
-        failure_persistence: Some(Box::new(FileFailurePersistence::Off)),
-        max_shrink_iters: 20_000,
-        ..Config::default()
-    };
-    let result = TestRunner::new(config).run(&plan(chaos), |plan| {
-        run(&plan);
-        Ok(())
-    });
-    if let Err(failure) = result {
-        if let TestError::Fail(_, plan) = &failure {
-            let path = trace::store(plan);
-            println!("`make sim-trace PLAN={}` shows what happens in the shortest plan that fails", path.display());
-        }
-        panic!("{failure}");
-    }
 }
 
 /// Not a test: this prints a trace of a plan that has failed.
 #[test]
 #[ignore = "`make sim-trace PLAN=FILE` runs it"]
 fn trace_of_a_plan() {
-    let path = std::env::var_os("TICKWIRE_SIM_PLAN").expect("TICKWIRE_SIM_PLAN names the plan's file");
-    if let Some(plan) = trace::read(path.as_ref()) {
-        trace::show();
-        run(&plan);
-    }
+    simulation::trace_plan(run);
 }
 
 /// The simulator has these intervals as constants, so they must be those of the default configuration.
@@ -133,8 +107,8 @@ fn stored_plan_is_read_back_unchanged() {
         Action::Room { session: 1, tens: None },
     ];
     let plan = failing(0xffff_ffff_ffff_fff0, 3, plan::GIVE_UP_AFTER, actions);
-    let path = trace::store(&plan);
-    assert_eq!(format!("{:?}", trace::read(&path).unwrap()), format!("{plan:?}"));
+    let path = plan.store();
+    assert_eq!(format!("{:?}", Plan::read(&path).unwrap()), format!("{plan:?}"));
     std::fs::remove_file(path).unwrap();
 }
 

@@ -6,6 +6,7 @@ mod scenes;
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 use tickwire_core::interest::table::TableLimits;
+use tickwire_testkit::simulation::SimPlan;
 
 use super::intake::Fault;
 use random::{action, connect};
@@ -74,6 +75,14 @@ pub(super) struct Plan {
     /// Whether clients rely on heartbeats for their position after the faults, and do not ask for it for some time.
     pub(super) lasts: bool,
     pub(super) actions: Vec<Action>,
+}
+
+impl SimPlan for Plan {
+    const PREFIX: &'static str = "cluster";
+
+    fn seed(&self) -> u64 {
+        self.seed
+    }
 }
 
 impl Plan {

@@ -1,56 +1,16 @@
-//! The trace of a run, which shows the cause of a failure: one line for each thing that happens. This also stores plans
-//! that have failed, and reads them.
-
-use std::cell::Cell;
-use std::fs;
-use std::path::{Path, PathBuf};
-
+//! The lines of a trace, which shows the cause of a failure.
 use bytes::Bytes;
 use tickwire_core::coverage::section::{Batch, Section};
 use tickwire_core::replay::{ReplayAnswer, ReplayPart};
 use tickwire_core::wire;
+use tickwire_testkit::simulation;
 
 use super::clocks;
 use super::network::SimMessage;
-use super::plan::Plan;
 
-/// How the file names of these plans begin, beside those of other simulators.
-const PREFIX: &str = "cluster-";
-
-thread_local! {
-    static IS_SHOWN: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Turns the trace of this thread on.
-pub(super) fn show() {
-    IS_SHOWN.set(true);
-}
-
-/// Prints a line with the time, if the trace is on.
+/// Prints a line with the time, if the plan of this thread is traced.
 pub(super) fn line(text: impl FnOnce() -> String) {
-    if IS_SHOWN.get() {
-        println!("{:>8} {}", clocks::now().0, text());
-    }
-}
-
-/// The folder of the plans that have failed.
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/simulator")
-}
-
-/// Stores a plan, and returns the path of its file.
-pub(super) fn store(plan: &Plan) -> PathBuf {
-    fs::create_dir_all(folder()).expect("a folder for plans");
-    let path = folder().join(format!("{PREFIX}{:016x}.json", plan.seed));
-    fs::write(&path, serde_json::to_vec_pretty(plan).expect("a plan is JSON")).expect("a file for a plan");
-    path.canonicalize().expect("the file was written")
-}
-
-/// Reads a plan that was stored; `None` if the file is of another simulator.
-pub(super) fn read(path: &Path) -> Option<Plan> {
-    path.file_name()?.to_str()?.strip_prefix(PREFIX)?;
-    let text = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    Some(serde_json::from_slice(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display())))
+    simulation::trace(clocks::now().0, text);
 }
 
 /// A short text for a message between nodes.

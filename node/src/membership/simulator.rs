@@ -29,7 +29,6 @@ mod world;
 
 use plan::{Action, Plan, ROUTERS, calm_plan, stormy_plan};
 use proptest::strategy::Strategy;
-use proptest::test_runner::{Config, FileFailurePersistence, RngSeed, TestError, TestRunner};
 use tickwire_testkit::simulation;
 use world::World;
 
@@ -44,25 +43,7 @@ fn run(plan: &Plan) {
 }
 
 fn simulate(plans: &impl Strategy<Value = Plan>) {
-    let seed = simulation::seed(SEED);
-    let config = Config {
-        cases: simulation::runs(RUNS),
-        rng_seed: RngSeed::Fixed(seed),
-        failure_persistence: Some(Box::new(FileFailurePersistence::Off)),
-        max_shrink_iters: 10_000,
-        ..Config::default()
-    };
-    let result = TestRunner::new(config).run(plans, |plan| {
-        run(&plan);
-        Ok(())
-    });
-    if let Err(failure) = result {
-        if let TestError::Fail(_, plan) = &failure {
-            let path = trace::store(plan);
-            println!("`make sim-trace PLAN={}` shows what happens in the shortest plan that fails", path.display());
-        }
-        panic!("seed {seed}: {failure}");
-    }
+    simulation::run_plans(simulation::seed(SEED), simulation::runs(RUNS), plans, run);
 }
 
 /// Starts the nodes that are there from the beginning.
@@ -152,9 +133,5 @@ fn view_is_right_after_all_faults_and_never_names_or_removes_the_wrong_node() {
 #[test]
 #[ignore = "`make sim-trace PLAN=FILE` runs it"]
 fn trace_of_a_plan() {
-    let path = std::env::var_os("TICKWIRE_SIM_PLAN").expect("TICKWIRE_SIM_PLAN names the plan's file");
-    if let Some(plan) = trace::read(path.as_ref()) {
-        trace::show();
-        run(&plan);
-    }
+    simulation::trace_plan(run);
 }

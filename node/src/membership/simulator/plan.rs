@@ -3,6 +3,7 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
+use tickwire_testkit::simulation::SimPlan;
 
 /// Routers, then gateways.
 pub(super) const ROUTERS: usize = 3;
@@ -21,6 +22,14 @@ pub(super) struct Plan {
     pub(super) drifts: Vec<i64>,
     /// Each with the pause before it, in milliseconds.
     pub(super) actions: Vec<(u64, Action)>,
+}
+
+impl SimPlan for Plan {
+    const PREFIX: &'static str = "membership";
+
+    fn seed(&self) -> u64 {
+        self.seed
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

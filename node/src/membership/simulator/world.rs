@@ -16,6 +16,7 @@ use std::sync::{Arc, LazyLock};
 use tickwire_core::ids::{NodeId, NodeRef, Nonce};
 use tickwire_core::placement::{Member, Role, View};
 use tickwire_core::wire;
+use tickwire_testkit::simulation;
 
 /// The default configuration.
 static CONFIG: LazyLock<MembershipConfig> = LazyLock::new(|| Config::load(&LoadOptions::default()).unwrap().membership);
@@ -104,7 +105,7 @@ impl World {
 
     pub(super) fn act(&mut self, action: Action) {
         let now = self.now();
-        trace::line(now, || format!("== {action:?}"));
+        simulation::trace(now, || format!("== {action:?}"));
         match action {
             Action::Start(slot) => self.start(slot),
             Action::Kill(slot) => self.kill(slot),
@@ -202,7 +203,7 @@ impl World {
 
     fn deliver(&mut self, delivery: Delivery) {
         let now = self.now();
-        trace::line(now, || trace::delivery(&delivery));
+        simulation::trace(now, || trace::delivery(&delivery));
         let is_reached = |process: &SimNode| process.is_alive && now >= process.cut_until;
         match delivery {
             Delivery::Beat { to, sent, beat } => {
