@@ -327,8 +327,9 @@ impl<E: Weight> Coverage<E> {
         Some(result)
     }
 
-    /// The partition of the pending ask `number`.
-    fn partition_of_ask(&self, number: u64) -> Option<Partition> {
+    /// The partition of the ask `number`; `None` if it is not pending.
+    #[must_use]
+    pub fn partition_of_ask(&self, number: u64) -> Option<Partition> {
         self.by_partition.iter().find(|track| track.is_asked(number)).map(|track| track.partition)
     }
 

@@ -49,6 +49,7 @@ mod socket;
 mod stranger;
 mod stream;
 mod trace;
+mod waits;
 
 use tickwire_node::clock::millis;
 use tickwire_testkit::simulation::{self, SimPlan};
@@ -68,7 +69,7 @@ fn run(plan: &Plan) {
     for action in &plan.actions {
         cluster.act(action);
     }
-    cluster.heal(plan.newcomers, plan.lasts);
+    cluster.heal(plan);
     cluster.check(plan.quiet);
 }
 
@@ -152,6 +153,7 @@ fn failing(seed: u64, loss: u32, give_up_after: u64, actions: Vec<Action>) -> Pl
         copies: 1,
         token_ms: None,
         lasts: true,
+        absent: None,
         actions,
     }
 }

@@ -245,6 +245,20 @@ impl Cohorts {
         }
     }
 
+    /// Whether the answer to this ask is awaited.
+    #[cfg(test)]
+    pub(crate) fn is_pending(&self, ask: u64) -> bool {
+        let running = self.running.get(&(ask >> ASK_BITS));
+        running.is_some_and(|running| running.coverage.partition_of_ask(ask).is_some())
+    }
+
+    /// The sessions in cohorts.
+    #[cfg(test)]
+    pub(crate) fn sessions(&self) -> impl Iterator<Item = SessionId> {
+        let waiting = self.waiting.values().map(|waiting| &waiting.sessions);
+        waiting.chain(self.running.values().map(|running| &running.sessions)).flatten().copied()
+    }
+
     /// Takes a message of the answer to the ask.
     pub(crate) fn answer(&mut self, now: Millis, ask: u64, answer: ReplayAnswer<Arc<Delivery>>) -> SectionOutcome {
         match self.running.get_mut(&(ask >> ASK_BITS)) {

@@ -19,6 +19,8 @@ use tracing::{debug, info, warn};
 use super::{Edge, Outgoing, refused};
 use crate::backfill::cohorts::{CARRIED_ENTRIES, Cohorts, is_carried};
 use crate::delivery::Delivery;
+#[cfg(test)]
+use crate::messages::SessionId;
 use crate::metrics;
 
 /// The largest interest that a request contains, in bytes.
@@ -60,6 +62,18 @@ impl Edge {
             position.seqs[usize::from(partition.0)] < *end && !is_open(*partition)
         };
         ends.iter().find(lacks).map(|(partition, _)| *partition)
+    }
+
+    /// Whether the answer to this ask is awaited.
+    #[cfg(test)]
+    pub(crate) fn is_pending(&self, ask: u64) -> bool {
+        self.coverage.partition_of_ask(ask).is_some() || self.cohorts.is_pending(ask)
+    }
+
+    /// A session that is in a cohort, although it is gone.
+    #[cfg(test)]
+    pub(crate) fn gone_in_cohort(&self) -> Option<SessionId> {
+        self.cohorts.sessions().find(|session| !self.registrations.contains_key(session))
     }
 
     /// The bytes that wait behind gaps.

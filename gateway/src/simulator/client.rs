@@ -99,6 +99,10 @@ struct ClientConnection {
     outage_notified: bool,
     /// Whether it has not had a subscription or a resume yet.
     is_new: bool,
+    /// Whether the last message was a heartbeat with a position.
+    is_position_last: bool,
+    /// The partitions for which a `reset` came since the last position.
+    resets: BTreeSet<Partition>,
     /// The time since which new events arrive without a backfill before them.
     served_since: Millis,
 }

@@ -52,6 +52,9 @@ pub(super) const AT_ONCE: Millis = Millis(0);
 /// How often each partition gets a heartbeat, in milliseconds.
 pub(super) const HEARTBEAT: u64 = 5_000;
 
+/// How many messages a flood has.
+pub(super) const FLOOD: usize = 200;
+
 /// The percentage of searches for a time to which the server gives no sequence, where nodes fail.
 const UNANSWERED_SEARCHES: u64 = 15;
 
@@ -243,6 +246,7 @@ impl SimCluster {
             Action::Cut { gateway } => self.cut(usize::from(gateway)),
             Action::StopStoring { gateway } => self.stop_storing(usize::from(gateway)),
             Action::CutRouter { router } => self.cut_router(usize::from(router)),
+            Action::Flood { node, answers } => self.flood(usize::from(node), answers),
             Action::SetClock { gateway, seconds } => {
                 let gateway = &mut self.gateways[usize::from(gateway)];
                 (gateway.ahead, gateway.was_ahead) = (i64::from(seconds) * 1_000, true);

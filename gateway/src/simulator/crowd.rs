@@ -78,7 +78,7 @@ fn resume_all(cluster: &mut SimCluster, crowd: &[CrowdSession]) {
 
 /// The number of cohorts that a crowd needs without faults and slow readers.
 fn cohorts(crowd: &[CrowdSession]) -> usize {
-    let plan = Plan { quiet: true, failing: false, ..failing(1, 0, plan::GIVE_UP_AFTER, Vec::new()) };
+    let plan = Plan { quiet: true, failing: false, lasts: false, ..failing(1, 0, plan::GIVE_UP_AFTER, Vec::new()) };
     let mut cluster = SimCluster::new(&plan);
     connect_and_disconnect(&mut cluster, crowd);
     resume_all(&mut cluster, crowd);
@@ -87,7 +87,7 @@ fn cohorts(crowd: &[CrowdSession]) -> usize {
     // An answer may end early. Then the cohort asks for the rest, which begins at another sequence.
     let begins: BTreeSet<_> = asks.iter().map(|(cohort, ask)| (*cohort, ask.partition, ask.from)).collect();
     assert_eq!(begins.len(), asks.len(), "a cohort asked twice for the same range: {asks:?}");
-    cluster.heal(false, false);
+    cluster.heal(&plan);
     cluster.check(true);
     asks.iter().map(|(cohort, _)| *cohort).collect::<BTreeSet<u64>>().len()
 }
@@ -119,14 +119,15 @@ proptest! {
         loss in prop_oneof![Just(0), 0..30u32],
     ) {
         let plan = failing(seed, loss, plan::GIVE_UP_AFTER, Vec::new());
-        let mut cluster = SimCluster::new(&Plan { outbox_bytes: SLOW_OUTBOX, ..plan });
+        let plan = Plan { outbox_bytes: SLOW_OUTBOX, lasts: false, ..plan };
+        let mut cluster = SimCluster::new(&plan);
         connect_and_disconnect(&mut cluster, &crowd);
         resume_all(&mut cluster, &crowd);
         cluster.act(&Action::Pass(SLOW_BACKFILL_MS));
         for (at, _) in crowd.iter().enumerate().filter(|(_, member)| loss == 0 && member.room.is_none()) {
             prop_assert!(cluster.is_served(at), "session {} waits for slow readers", at);
         }
-        cluster.heal(false, false);
+        cluster.heal(&plan);
         cluster.check(false);
     }
 }

@@ -1,11 +1,13 @@
 //! How nodes start, stop, freeze and drain.
 
+use bytes::Bytes;
 use tickwire_core::ids::NodeRef;
 use tickwire_core::replay::ReplayRefusal;
 use tickwire_node::clock::millis;
 
-use super::cluster::{AT_ONCE, NODES, SimCluster};
+use super::cluster::{AT_ONCE, FLOOD, NODES, SimCluster};
 use super::gateway::SimGateway;
+use super::network::BatchEnds;
 
 impl SimCluster {
     /// Stops a node that is up, or starts one that is down. Routers are numbered first, then gateways.
@@ -79,6 +81,27 @@ impl SimCluster {
                 if !gateway.is_frozen {
                     gateway.thawed_at = self.now;
                 }
+            }
+        }
+    }
+
+    /// Sends a node many messages at once that mean nothing. Routers are numbered first, then gateways.
+    pub(super) fn flood(&mut self, node: usize, answers: bool) {
+        match node.checked_sub(NODES) {
+            None => {
+                let gateway = self.gateways[0].node.clone();
+                self.routers[node].flood(&gateway);
+            }
+            Some(number) => {
+                let (node, epoch_id) = (self.gateways[number].node.clone(), self.epoch.epoch_id);
+                let nothing = Bytes::from_static(b"nothing");
+                self.deliver(&node, |inputs| match answers {
+                    true => inputs.answers.extend((0..FLOOD).map(|_| (u64::MAX, Some(nothing.clone())))),
+                    false => {
+                        let ends = BatchEnds { epoch_id, ends: Vec::new() };
+                        inputs.batches.extend((0..FLOOD).map(|_| (nothing.clone(), ends.clone())));
+                    }
+                });
             }
         }
     }

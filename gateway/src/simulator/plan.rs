@@ -72,6 +72,9 @@ pub(super) struct Plan {
     /// How long tokens are valid, in milliseconds; `None` if clients have none.
     #[serde(default)]
     pub(super) token_ms: Option<u64>,
+    /// The router that does not return after the faults, although the view has it; `None` if all return.
+    #[serde(default)]
+    pub(super) absent: Option<u8>,
     /// Whether clients rely on heartbeats for their position after the faults, and do not ask for it for some time.
     pub(super) lasts: bool,
     pub(super) actions: Vec<Action>,
@@ -195,6 +198,12 @@ pub(super) enum Action {
     CutRouter {
         router: u8,
     },
+    /// A node gets many messages at once that mean nothing: a router beats, a gateway batches or answers. Routers are
+    /// `0..3`, gateways `3..6`.
+    Flood {
+        node: u8,
+        answers: bool,
+    },
     /// The clock of a gateway's host is set ahead of the true time of day, or behind it.
     SetClock {
         gateway: u8,
@@ -297,13 +306,15 @@ pub(super) fn plan(chaos: Chaos) -> impl Strategy<Value = Plan> {
         Just(None).boxed()
     };
     let bounds = (range, patience, (hold, outbox), (late, copies), (interest, token));
-    let ends = (newcomers, prop::bool::weighted(0.05), any::<bool>());
+    let absent =
+        if failing { prop_oneof![15 => Just(None), 1 => (0..3u8).prop_map(Some)].boxed() } else { Just(None).boxed() };
+    let ends = (newcomers, prop::bool::weighted(0.05), any::<bool>(), absent);
     (any::<u64>(), loss, reading, ends, bounds, actions(chaos)).prop_map(
         move |(
             seed,
             loss,
             reading,
-            (newcomers, lasts, delays),
+            (newcomers, lasts, delays, absent),
             (replay_range, give_up_after, (hold_bytes, outbox_bytes), (late, copies), (interest_bytes, token_ms)),
             actions,
         )| {
@@ -323,6 +334,7 @@ pub(super) fn plan(chaos: Chaos) -> impl Strategy<Value = Plan> {
                 // Each newcomer adds to the interest, which must not exceed a small limit.
                 newcomers: newcomers && interest_bytes == INTEREST_BYTES,
                 lasts,
+                absent,
                 copies,
                 token_ms,
                 actions,

@@ -2,6 +2,7 @@
 
 mod outputs;
 mod ownership;
+mod published;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use tickwire_core::coverage::completeness::Completeness;
 use tickwire_core::ids::{Epoch, EpochId, Millis, NodeRef, Partition, Revision, Seq};
-use tickwire_core::interest::SnapshotPart;
+use tickwire_core::interest::{InterestBeat, SnapshotPart};
 use tickwire_core::placement::View;
 use tickwire_core::wire;
 use tickwire_node::clock::millis;
@@ -20,11 +21,13 @@ use tickwire_router_node::decisions::{
     SourceCheckpoints, StreamLook, TOGETHER, Tenure, WriteOutcome, batches, lease_deadline,
 };
 
-use super::cluster::{AT_ONCE, NODES, PARTITIONS, SimCluster};
+use super::cluster::{AT_ONCE, FLOOD, NODES, PARTITIONS, SimCluster};
 use super::intake::{Fault, SimIntake};
 use super::kv::{KvAnswer, KvRequest};
 use super::network::{BatchEnds, MAX_PAYLOAD, SimMessage};
 use super::replay::SimPass;
+use super::waits::Waits;
+use published::Published;
 
 /// How long the stream takes at most to answer a look or to begin an epoch, in milliseconds.
 const LOOK: u64 = 20;
@@ -32,10 +35,10 @@ const LOOK: u64 = 20;
 /// An ownership that has nothing to do has a round only after this many intervals, to save time.
 const IDLE_ROUNDS: u64 = 4;
 
-/// The most turns that a router may take at one simulated time. More means that it never runs out of work.
 /// How many inputs the engine serves before the other tasks of its router have a turn.
 const ENGINE_INPUTS: usize = 8;
 
+/// The most turns that a router may take at one simulated time. More means that it never runs out of work.
 const TURNS: usize = 2_000;
 
 pub(super) struct SimRouter {
@@ -58,6 +61,7 @@ pub(super) struct SimRouter {
     /// The inputs that wait for the engine, and the turns that choose between them.
     inputs: EngineInputs,
     turns: MessageTurns,
+    waits: Waits<2>,
     /// Whether it has no connection to NATS.
     pub(super) is_cut: bool,
     /// Between engine and ownership: the orders of the ownership, and the reports and checkpoints of the engine.
@@ -79,6 +83,7 @@ pub(super) struct SimRouter {
     checkpoint_at: Millis,
     /// Whether a consumer drops the next message.
     pub(super) drops_next: bool,
+    published: Published,
     /// What walks have shown of the stream, and in which epoch.
     pub(super) completeness: Completeness,
     pub(super) completeness_epoch: EpochId,
@@ -210,6 +215,19 @@ impl SimRouter {
         }
     }
 
+    /// Whether messages of gateways wait for the engine, and reports of intakes.
+    fn waiting_inputs(&self) -> [bool; 2] {
+        [!self.inputs.messages.is_empty(), !self.inputs.reports.is_empty()]
+    }
+
+    /// A gateway floods it with old beats.
+    pub(super) fn flood(&mut self, gateway: &NodeRef) {
+        let beat = InterestBeat { gateway: gateway.clone(), revision: Revision(0), reached: None };
+        let beats = (0..FLOOD).map(|_| InterestMessage::Beat(beat.clone()));
+        self.inputs.messages.extend(beats);
+        self.due = AT_ONCE;
+    }
+
     /// Ends a request for a snapshot.
     fn snapshot(&mut self, gateway: NodeRef, parts: Option<Vec<SnapshotPart>>) {
         if self.snapshots.remove(&gateway).is_some() {
@@ -221,11 +239,13 @@ impl SimRouter {
     fn serve_engine(&mut self, now: Millis, checkpoint_interval: u64) -> bool {
         let engine = &mut self.engine;
         if let Some(order) = self.orders.pop_front() {
+            engine.set_connected(!self.is_cut);
             engine.handle_order(now, order);
         } else if let Some((gateway, parts)) = self.inputs.snapshots.pop_front() {
             engine.handle_snapshot(now, gateway, parts);
         } else if let Some(message) = self.turns.may_take().then(|| self.inputs.messages.pop_front()).flatten() {
             self.turns.took();
+            self.waits.serve(0);
             engine.handle_interest_message(now, message);
             if let Some(coverage) = engine.take_gateway_coverage() {
                 self.ownership.note_gateway_coverage(coverage);
@@ -242,8 +262,12 @@ impl SimRouter {
             // `settle` does what is due, here and after each input.
         } else if !self.inputs.reports.is_empty() {
             self.turns.restart();
+            self.waits.serve(1);
             let count = self.inputs.reports.len().min(ENGINE_TURN);
-            self.inputs.reports.drain(..count).for_each(|report| engine.read(report));
+            for report in self.inputs.reports.drain(..count) {
+                self.published.read(&report);
+                engine.read(report);
+            }
         } else if !self.turns.may_take() {
             self.turns.restart();
         } else {
@@ -287,6 +311,7 @@ impl SimCluster {
             engine,
             inputs: EngineInputs::default(),
             turns: MessageTurns::default(),
+            waits: Waits::default(),
             is_cut: false,
             orders: VecDeque::new(),
             report: EngineReport::default(),
@@ -302,6 +327,7 @@ impl SimCluster {
             round_at: now,
             checkpoint_at: now,
             drops_next: false,
+            published: Published::default(),
             completeness: Completeness::default(),
             completeness_epoch: self.epoch.epoch_id,
         }
@@ -347,7 +373,11 @@ impl SimCluster {
         }
         // Ownership and replays are tasks of their own, so the engine may serve several inputs before they have a turn.
         for _ in 0..ENGINE_INPUTS {
+            let waiting = self.routers[number].waiting_inputs();
             let is_served = self.routers[number].serve_engine(now, checkpoint_interval);
+            if is_served {
+                self.routers[number].waits.check(waiting);
+            }
             is_busy |= is_served | self.perform(number, now);
             if !is_served {
                 break;

@@ -1,15 +1,17 @@
 //! Checks that the events that a client got, and the gaps of which it was notified, are exactly what it was promised.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::str::FromStr;
 
 use tickwire_core::event::{Event, Kinds, Timestamp};
 use tickwire_core::filter::Filter;
 use tickwire_core::ids::{Epoch, EpochId, Millis, Partition, Seq};
 use tickwire_core::protocol::codes::NoticeCode;
+use tickwire_core::protocol::position::Position;
 use tickwire_core::protocol::{Gap, Notice, ReceivedEvent, SeqRange};
 use tickwire_node::clock::millis;
 
-use super::super::cluster::{SimCluster, StoredEvent};
+use super::super::cluster::{PARTITIONS, SimCluster, StoredEvent};
 use super::super::fixtures::filter;
 use super::super::gateway::SimGateway;
 use super::super::stream::Lost;
@@ -163,6 +165,18 @@ impl SimClient {
         let stored = facts.stored(position.epoch_id, event.seq).expect("an event that arrives was stored");
         let took = facts.now.since(stored.max(connection.served_since));
         assert!(took <= most, "{event:?} takes {took} ms: {self:#?}");
+    }
+
+    /// The first position of a new epoch must come after a `reset` of each partition.
+    pub(super) fn check_resets(&mut self, position: &str) {
+        let position = Position::from_str(position).expect("a position can be read");
+        let former = self.position.as_ref().map(|former| former.epoch_id);
+        let Some(connection) = &mut self.connection else { return };
+        let resets = std::mem::take(&mut connection.resets).len();
+        let is_concerned = self.is_promised && connection.requests.is_empty();
+        if is_concerned && former.is_some_and(|former| former != position.epoch_id) {
+            assert_eq!(resets, usize::from(PARTITIONS), "{position} comes without a reset before it: {self:#?}");
+        }
     }
 
     /// Notices of an outage and of its end must alternate.

@@ -25,6 +25,8 @@ impl SimCluster {
             was_slow: false,
             outage_notified: false,
             is_new: true,
+            is_position_last: false,
+            resets: BTreeSet::new(),
             served_since: now,
         });
     }

@@ -48,6 +48,11 @@ impl SimClient {
 
     /// Processes one message of a frame.
     fn receive_message(&mut self, message: ServerMessage, is_early: bool, facts: &ClusterFacts) {
+        let is_position = matches!(message, ServerMessage::Heartbeat(Heartbeat { position: Some(_) }));
+        let was_position = self
+            .connection
+            .as_mut()
+            .is_some_and(|connection| std::mem::replace(&mut connection.is_position_last, is_position));
         match message {
             ServerMessage::Welcome(_) => {
                 self.connection.as_mut().expect("it is connected").is_welcome = true;
@@ -72,6 +77,7 @@ impl SimClient {
                 }
             }
             ServerMessage::Heartbeat(Heartbeat { position: Some(position) }) => {
+                self.check_resets(&position);
                 self.update_position(&position, facts, self.is_catching_up);
             }
             ServerMessage::Heartbeat(Heartbeat { position: None }) => {
@@ -89,6 +95,9 @@ impl SimClient {
                 if let Some(promise) = promise.filter(|_| gap.reason == "reset") {
                     promise.end[usize::from(gap.p.0)] = gap.from;
                 }
+                if let Some(connection) = self.connection.as_mut().filter(|_| gap.reason == "reset") {
+                    connection.resets.insert(gap.p);
+                }
                 self.received.entry(epoch_id).or_default().gaps.push(gap);
             }
             ServerMessage::Notice(notice) => {
@@ -101,7 +110,11 @@ impl SimClient {
             // The client connects again later, to some gateway.
             ServerMessage::Error(error) if self.may_refuse(&error, facts) => self.disconnect(),
             ServerMessage::Error(error) => panic!("refused: {error:?}: {self:#?}"),
-            ServerMessage::Early | ServerMessage::Goaway(_) | ServerMessage::Pong(_) => {}
+            ServerMessage::Goaway(_) => {
+                let is_placed = self.connection.as_ref().is_some_and(ClientConnection::is_placed);
+                assert!(was_position || !is_placed, "sent away without a position: {self:#?}");
+            }
+            ServerMessage::Early | ServerMessage::Pong(_) => {}
             other => panic!("{other:?}"),
         }
     }

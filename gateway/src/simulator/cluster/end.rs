@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use tickwire_core::ids::{EpochId, NodeRef, Seq};
+use tickwire_core::ids::{EpochId, NodeRef, Partition, Seq};
 use tickwire_core::interest::table::TableLimits;
 use tickwire_core::protocol::Gap;
 use tickwire_core::protocol::codes::NoticeCode;
 
 use super::super::client::SimClient;
 use super::super::fixtures::user;
-use super::super::plan::{GIVE_UP_AFTER, OUTBOX_BYTES, REPLAY_RANGE};
+use super::super::plan::{GIVE_UP_AFTER, OUTBOX_BYTES, Plan, REPLAY_RANGE};
+use super::super::router::SimRouter;
 use super::super::stranger::Stranger;
 use super::{BEAT, NODES, PARTITIONS, PAUSE, SimCluster};
 
@@ -34,7 +35,7 @@ const HEARTBEAT_WAIT: u64 = 16 * BEAT;
 
 impl SimCluster {
     /// Ends all faults, and runs until all clients are served or the time for that is over.
-    pub(in super::super) fn heal(&mut self, newcomers: bool, lasts: bool) {
+    pub(in super::super) fn heal(&mut self, plan: &Plan) {
         self.network.heal();
         (self.failing, self.reading) = (false, 0);
         for number in 0..NODES {
@@ -65,6 +66,9 @@ impl SimCluster {
             self.learn_view(number);
             self.learn_view(number + NODES);
         }
+        if let Some(absent) = plan.absent {
+            self.stop_router(absent.into());
+        }
         for client in &mut self.clients {
             client.set_room(None);
         }
@@ -73,7 +77,7 @@ impl SimCluster {
             self.clients.iter_mut().for_each(SimClient::replace_large_filter);
         }
         self.wake_all();
-        if newcomers {
+        if plan.newcomers {
             self.connect_newcomers();
         }
         // A new client at each gateway shows that the gateway serves.
@@ -96,10 +100,10 @@ impl SimCluster {
             self.run_for(PAUSE);
             let lasted = self.now.since(begun);
             // Nodes need some seconds to detect that the stream has lost its tail.
-            if lasted < HEARTBEAT_WAIT && (lasts || self.stream.unchanged_through.is_some()) {
+            if lasted < HEARTBEAT_WAIT && (plan.lasts || self.stream.unchanged_through.is_some()) {
                 continue;
             }
-            if self.is_all_served() && self.are_gateways_ready() && self.is_interest_known() {
+            if self.is_all_served() && self.are_gateways_ready() && self.are_routers_settled() {
                 break;
             }
             for at in 0..self.clients.len() {
@@ -174,11 +178,22 @@ impl SimCluster {
         }
     }
 
-    /// Whether every router has the announced revision of every gateway's interest.
-    fn is_interest_known(&self) -> bool {
-        self.routers
-            .iter()
-            .all(|router| !router.gateways_without_interest().iter().any(|node| self.is_current_gateway(node)))
+    /// Whether every router has the announced revision of every gateway's interest, and every partition has one owner.
+    fn are_routers_settled(&self) -> bool {
+        let lacks =
+            |router: &SimRouter| router.gateways_without_interest().iter().any(|node| self.is_current_gateway(node));
+        !self.running_routers().any(lacks) && self.owners().iter().all(|owners| owners.len() == 1)
+    }
+
+    fn running_routers(&self) -> impl Iterator<Item = &SimRouter> {
+        self.routers.iter().filter(|router| router.runs())
+    }
+
+    /// For each partition, the routers that hold its lease, or believe so.
+    fn owners(&self) -> Vec<Vec<&NodeRef>> {
+        let holders = |partition| self.running_routers().filter(move |router| router.holds(partition));
+        let partitions = (0..PARTITIONS).map(Partition);
+        partitions.map(|partition| holders(partition).map(|router| &router.node).collect()).collect()
     }
 
     /// Whether this is the present start of a gateway.
@@ -205,7 +220,7 @@ impl SimCluster {
         for gateway in &self.gateways {
             assert_eq!((gateway.is_ready(), gateway.edge.open_gaps()), (Ok(()), 0), "{}", gateway.node);
         }
-        for router in &self.routers {
+        for router in self.running_routers() {
             let gateways_without_interest: Vec<&NodeRef> =
                 router.gateways_without_interest().iter().filter(|node| self.is_current_gateway(node)).collect();
             assert!(
@@ -214,5 +229,7 @@ impl SimCluster {
                 router.node
             );
         }
+        let owners = self.owners();
+        assert!(owners.iter().all(|owners| owners.len() == 1), "not every partition has one owner: {owners:?}");
     }
 }

@@ -10,6 +10,7 @@ use futures_util::FutureExt;
 use tickwire_core::event::Timestamp;
 use tickwire_core::ids::{Millis, Seq};
 use tickwire_core::placement::View;
+use tickwire_core::replay::ReplayAnswer;
 use tickwire_core::wire;
 use tickwire_node::clock::{Turns, millis};
 use tickwire_node::names;
@@ -17,6 +18,7 @@ use tickwire_node::names;
 use super::super::clocks;
 use super::super::network::{BatchEnds, MAX_PAYLOAD};
 use super::super::socket::GatewaySocket;
+use super::super::waits::Waits;
 use super::{SimGateway, SimShard, Snapshot};
 use crate::edge::{FloodTurns, FloodableQueue, NatsConnection, Outgoing, SEARCH_DEADLINE, TURN_REQUESTS};
 use crate::messages::{ToEdge, ToShard};
@@ -32,6 +34,9 @@ const EDGE_INPUTS: usize = 8;
 /// How long a turn of a shard may take: the time limits for reading sockets and for backfill, each with the work that
 /// exceeds its limit.
 const WORK: Duration = Duration::from_millis(2);
+
+/// How many queues of an edge can be flooded.
+const FLOODABLE: usize = 3;
 
 /// The most messages that an edge may send in a turn: a request for each replay that may be under way, and messages to
 /// routers.
@@ -52,6 +57,7 @@ pub(in super::super) struct EdgeInputs {
     pub(in super::super) answers: VecDeque<(u64, Option<Bytes>)>,
     pub(super) turns: Turns,
     flood_turns: FloodTurns,
+    waits: Waits<FLOODABLE>,
 }
 
 /// An input of the edge that can be flooded.
@@ -59,6 +65,17 @@ enum FloodInput {
     Batch(Bytes, BatchEnds),
     Requests(Vec<ToEdge>),
     Answer(u64, Option<Bytes>),
+}
+
+impl FloodInput {
+    /// The number of its queue.
+    fn queue(&self) -> usize {
+        match self {
+            Self::Batch(..) => 0,
+            Self::Requests(_) => 1,
+            Self::Answer(..) => 2,
+        }
+    }
 }
 
 impl SimGateway {
@@ -77,10 +94,12 @@ impl SimGateway {
             let mut is_busy = false;
             // The edge has a thread of its own, so it may serve several inputs while the shards serve one.
             for _ in 0..EDGE_INPUTS {
+                let waiting = self.waiting_inputs();
                 if !self.turn_edge(now) {
                     break;
                 }
                 is_busy = true;
+                self.inputs.waits.check(waiting);
                 let sends = self.edge.take_outgoing();
                 assert!(sends.len() <= SENDS, "{} messages in one turn: {:#?}", sends.len(), self.edge);
                 outgoing.extend(sends);
@@ -90,6 +109,8 @@ impl SimGateway {
             }
             let held = self.edge.held_bytes();
             assert!(held <= self.bounds.hold_bytes, "{held} bytes are held: {:#?}", self.edge);
+            let gone = self.edge.gone_in_cohort();
+            assert_eq!(gone, None, "a cohort waits for a session that is gone: {:#?}", self.edge);
             if !is_busy {
                 return outgoing;
             }
@@ -129,6 +150,11 @@ impl SimGateway {
         true
     }
 
+    /// Whether something waits in the queues that can be flooded.
+    fn waiting_inputs(&self) -> [bool; FLOODABLE] {
+        [!self.inputs.batches.is_empty(), self.requests.waiting() > 0, !self.inputs.answers.is_empty()]
+    }
+
     fn update_nats_state(&mut self) {
         let connection = NatsConnection { is_up: !self.is_cut, max_payload: MAX_PAYLOAD };
         self.edge.set_nats_state(connection, self.stopped.clone());
@@ -136,7 +162,8 @@ impl SimGateway {
 
     /// Serves an input that can be flooded. Returns whether there was one.
     fn take_flood(&mut self, now: Millis) -> bool {
-        let (EdgeInputs { batches, answers, flood_turns, .. }, requests) = (&mut self.inputs, &mut self.requests);
+        let (EdgeInputs { batches, answers, flood_turns, waits, .. }, requests) =
+            (&mut self.inputs, &mut self.requests);
         let next = flood_turns.poll(|flood| {
             let input = match flood {
                 FloodableQueue::Batches => batches.pop_front().map(|(batch, ends)| FloodInput::Batch(batch, ends)),
@@ -150,6 +177,7 @@ impl SimGateway {
             input.map_or(Poll::Pending, Poll::Ready)
         });
         let Poll::Ready(input) = next else { return false };
+        waits.serve(input.queue());
         match input {
             FloodInput::Batch(batch, BatchEnds { epoch_id, ends }) => {
                 self.edge.take_batch(now, &batch);
@@ -161,7 +189,11 @@ impl SimGateway {
             FloodInput::Requests(requests) => {
                 requests.into_iter().for_each(|request| self.edge.take_request(now, request));
             }
-            FloodInput::Answer(ask, Some(answer)) => self.edge.take_answer(now, ask, &answer),
+            FloodInput::Answer(ask, Some(answer)) => {
+                self.edge.take_answer(now, ask, &answer);
+                let is_complete = wire::decode::<ReplayAnswer<Bytes>>(&answer).is_ok_and(|answer| answer.last);
+                assert!(!is_complete || !self.edge.is_pending(ask), "a complete answer does not end its ask");
+            }
             FloodInput::Answer(ask, None) => self.edge.take_no_answer(now, ask),
         }
         true

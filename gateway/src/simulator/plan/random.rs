@@ -69,6 +69,7 @@ pub(super) fn action(chaos: Chaos) -> impl Strategy<Value = Action> {
         1 => (0..3u8).prop_map(|gateway| Action::Cut { gateway }),
         1 => (0..3u8).prop_map(|router| Action::CutRouter { router }),
         1 => (0..3u8).prop_map(|gateway| Action::StopStoring { gateway }),
+        1 => (0..6u8, any::<bool>()).prop_map(|(node, answers)| Action::Flood { node, answers }),
         1 => (0..3u8, -40..40i8).prop_map(|(gateway, seconds)| Action::SetClock { gateway, seconds }),
         1 => (0..3u8).prop_map(|node| Action::ToggleMember { node }),
         2 => (0..6u8).prop_map(|node| Action::LearnView { node }),

@@ -6,11 +6,13 @@ impl SimCluster {
     /// Performs the outputs of the engine.
     pub(super) fn perform(&mut self, number: usize, now: Millis) -> bool {
         let outputs = self.routers[number].engine.take_outputs();
+        let report = self.routers[number].engine.take_report();
         let is_busy = !outputs.is_empty();
         for output in outputs {
             let router = &mut self.routers[number];
             match output {
                 EngineOutput::Read { tenure, epoch_id, checkpoint } => {
+                    router.published.begin(tenure);
                     router.intakes.insert(tenure, SimIntake::new(tenure, epoch_id, checkpoint));
                 }
                 EngineOutput::Stop(tenure) => drop(router.intakes.remove(&tenure)),
@@ -22,6 +24,7 @@ impl SimCluster {
                         is_of_epoch,
                         "sections begin before their epoch, which begins after {before}: {sections:?}"
                     );
+                    router.published.send(&gateway, &sections);
                     for batch in batches(&router.node, epoch, sections, MAX_PAYLOAD) {
                         let ends = batch.sections.iter().map(|section| (section.partition, section.through));
                         let ends = BatchEnds { epoch_id: batch.epoch_id, ends: ends.collect() };
@@ -38,15 +41,19 @@ impl SimCluster {
                 }
                 // Batches are flushed at once, unless the router has no connection.
                 EngineOutput::Checkpoint(_) if router.is_cut => {}
-                EngineOutput::Checkpoint(checkpoints) => router.checkpoints = checkpoints,
+                EngineOutput::Checkpoint(checkpoints) => {
+                    router.published.check(&checkpoints, report.as_ref().unwrap_or(&router.report), &router.view);
+                    router.checkpoints = checkpoints;
+                }
                 EngineOutput::Released { tenures, checkpoints } => {
+                    router.published.check(&checkpoints, report.as_ref().unwrap_or(&router.report), &router.view);
                     let checkpoints = if router.is_cut { SourceCheckpoints::new() } else { checkpoints };
                     router.ownership.released(now, &tenures, &checkpoints);
                     router.round_at = now;
                 }
             }
         }
-        if let Some(report) = self.routers[number].engine.take_report() {
+        if let Some(report) = report {
             self.routers[number].report = report;
         }
         is_busy
