@@ -60,8 +60,13 @@ pub fn run_plans<P: SimPlan>(seed: u64, runs: u32, plans: &impl Strategy<Value =
         max_shrink_iters: 20_000,
         ..Config::default()
     };
+    let (count, is_running, has_failed) = (Cell::new(0), Cell::new(false), Cell::new(false));
     let result = TestRunner::new(config).run(plans, |plan| {
+        // A run that fails does not return. Those after it shorten its plan.
+        has_failed.set(has_failed.get() || is_running.replace(true));
+        count.set(count.get() + u32::from(!has_failed.get()));
         run(&plan);
+        is_running.set(false);
         Ok(())
     });
     if let Err(failure) = result {
@@ -69,7 +74,7 @@ pub fn run_plans<P: SimPlan>(seed: u64, runs: u32, plans: &impl Strategy<Value =
             let path = plan.store();
             println!("`make sim-trace PLAN={}` shows what happens in the shortest plan that fails", path.display());
         }
-        panic!("seed {seed}: {failure}");
+        panic!("run {} of seed {seed}: {failure}", count.get());
     }
 }
 
