@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -171,7 +171,7 @@ fn tls_config(config: &NatsConfig) -> Result<Arc<ClientConfig>, String> {
 /// The next operation of the server.
 async fn next(reader: &mut (impl AsyncRead + Unpin), parser: &mut Parser, buffer: &mut BytesMut) -> Result<Op, String> {
     loop {
-        if let Some(op) = parser.next(buffer).map_err(|broken| broken.to_string())? {
+        if let Some(op) = parser.next(buffer, Instant::now()).map_err(|broken| broken.to_string())? {
             return Ok(op);
         }
         if reader.read_buf(buffer).await.map_err(|error| error.to_string())? == 0 {

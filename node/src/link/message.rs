@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use std::borrow::Cow;
 use std::fmt;
+use tokio::time::Instant;
 
 /// The places of the parts of a message in its bytes.
 #[derive(Debug, Clone, Copy)]
@@ -24,12 +25,13 @@ pub struct NatsMessage {
     frame: Bytes,
     layout: Layout,
     has_headers: bool,
+    arrived: Instant,
 }
 
 impl NatsMessage {
-    pub(super) fn new(frame: Bytes, layout: Layout) -> Self {
+    pub(super) fn new(frame: Bytes, layout: Layout, arrived: Instant) -> Self {
         let has_headers = frame.first().is_some_and(|byte| byte.eq_ignore_ascii_case(&b'H'));
-        Self { frame, layout, has_headers }
+        Self { frame, layout, has_headers, arrived }
     }
 
     /// The subject that it was published to: any bytes except spaces, tabs and line feeds.
@@ -81,6 +83,11 @@ impl NatsMessage {
     /// If `part` is not a slice of this message.
     pub fn share(&self, part: &[u8]) -> Bytes {
         self.frame.slice_ref(part)
+    }
+
+    /// When its last byte was read from the connection. It may have waited for its subscriber since.
+    pub fn arrived(&self) -> Instant {
+        self.arrived
     }
 
     /// How many bytes it has in all, control line included.

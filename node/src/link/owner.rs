@@ -14,7 +14,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
@@ -108,9 +108,11 @@ impl LinkOwner {
         checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut out, mut sent, mut received) = (Vec::new(), 0, Vec::new());
         let mut stopping = false;
+        // One time for all messages of a read, which costs much less than one for each.
+        let mut arrived = Instant::now();
         loop {
             // Bytes from the login are parsed first, and messages before the end are still handed out.
-            self.take(&mut parser, &mut buffer, &mut received)?;
+            self.take(&mut parser, &mut buffer, arrived, &mut received)?;
             make_room(&parser, &mut buffer);
             if sent == out.len() {
                 (sent, stuck) = (0, 0);
@@ -130,7 +132,7 @@ impl LinkOwner {
             tokio::select! {
                 read = reader.read_buf(&mut buffer) => match read? {
                     0 => return Err(LinkEnd::Lost("link_closed", "the server closed the connection".to_owned())),
-                    _ => silent = 0,
+                    _ => (silent, arrived) = (0, Instant::now()),
                 },
                 written = write => match written? {
                     0 => return Err(LinkEnd::Lost("link_closed", "the server takes no more".to_owned())),
@@ -170,15 +172,16 @@ impl LinkOwner {
         Ok(())
     }
 
-    /// Parses the buffer, and hands out the messages in it.
+    /// Parses the buffer, whose last bytes arrived at this time, and hands out the messages in it.
     fn take(
         &mut self,
         parser: &mut Parser,
         buffer: &mut BytesMut,
+        arrived: Instant,
         received: &mut Vec<(u64, NatsMessage)>,
     ) -> Result<(), LinkEnd> {
         let end = loop {
-            match parser.next(buffer) {
+            match parser.next(buffer, arrived) {
                 Ok(Some(Op::Message(number, message))) => received.push((number, message)),
                 Ok(Some(other)) => self.handle(&other),
                 Ok(None) => break Ok(()),

@@ -7,6 +7,7 @@
 use super::message::{Layout, NatsMessage};
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
+use tokio::time::Instant;
 
 /// The longest control line. The server's own limit for lines from clients is 4 KiB by default, and the stream keeps no
 /// subject of more than 64 KiB. The `INFO` of a server and its cluster may be longer.
@@ -77,8 +78,8 @@ struct Head {
 }
 
 impl Parser {
-    /// The next operation, if it is complete.
-    pub(super) fn next(&mut self, buffer: &mut BytesMut) -> Result<Option<Op>, Broken> {
+    /// The next operation, if it is complete. The last bytes of the buffer arrived at this time.
+    pub(super) fn next(&mut self, buffer: &mut BytesMut, arrived: Instant) -> Result<Option<Op>, Broken> {
         if self.head.is_none() {
             let Some(feed) = memchr::memchr(b'\n', &buffer[self.searched..]) else {
                 self.searched = buffer.len();
@@ -102,7 +103,7 @@ impl Parser {
                 }
                 let mut frame = buffer.split_to(total);
                 frame.truncate(total - 2);
-                Ok(Some(Op::Message(subscription, NatsMessage::new(frame.freeze(), layout))))
+                Ok(Some(Op::Message(subscription, NatsMessage::new(frame.freeze(), layout, arrived))))
             }
             _ => Ok(None),
         }
@@ -210,7 +211,7 @@ mod tests {
             buffer.extend_from_slice(&bytes[at..end]);
             at = end;
             loop {
-                match parser.next(&mut buffer) {
+                match parser.next(&mut buffer, Instant::now()) {
                     Ok(Some(op)) => ops.push(shown(&op)),
                     Ok(None) => break,
                     Err(broken) => return (ops, Some(broken)),

@@ -253,10 +253,12 @@ mod tests {
     use super::*;
     use crate::link::message::Layout;
     use bytes::Bytes;
+    use std::time::Duration;
+    use tokio::time::{Instant, advance};
 
     fn message(size: u32) -> NatsMessage {
         let layout = Layout { subject: (4, 5), reply: (0, 0), body: 0, payload: 0 };
-        NatsMessage::new(Bytes::from(vec![b'x'; size as usize]), layout)
+        NatsMessage::new(Bytes::from(vec![b'x'; size as usize]), layout, Instant::now())
     }
 
     fn out(shared: &LinkShared) -> String {
@@ -320,5 +322,25 @@ mod tests {
         shared.close();
         assert!(inlet.next().await.is_none());
         assert_eq!(inlet.next_many(&mut taken, 10).await, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn message_that_waits_keeps_the_time_of_its_arrival() {
+        let shared = Arc::new(LinkShared::default());
+        let mut inlet = shared.subscribe("q", "a", None, 1_000_000).unwrap();
+        assert_eq!(inlet.take_waiting().len(), 0);
+        let start = Instant::now();
+        for size in [100_000, 10, 20] {
+            shared.hand_out(&mut vec![(1, message(size))]);
+            advance(Duration::from_secs(1)).await;
+        }
+        // The second was copied out of its read buffer.
+        let first = inlet.next().await.unwrap();
+        let waiting = inlet.take_waiting();
+        let seen = [&first, &waiting[0], &waiting[1]].map(|message| (message.size(), message.arrived() - start));
+        let at = Duration::from_secs;
+        assert_eq!((seen, waiting.len()), ([(100_000, at(0)), (10, at(1)), (20, at(2))], 2));
+        shared.hand_out(&mut vec![(1, message(1_000_000))]);
+        assert_eq!((inlet.dropped(), inlet.take_waiting().len()), (0, 1), "queue empty");
     }
 }

@@ -92,6 +92,16 @@ impl LinkSubscriber {
         count
     }
 
+    /// The messages that wait now, without waiting for more: at most as many as the queue holds when this begins.
+    pub fn take_waiting(&mut self) -> Vec<NatsMessage> {
+        let count = self.receiver.len();
+        let messages: Vec<_> = std::iter::from_fn(|| self.receiver.try_recv().ok()).take(count).collect();
+        for message in &messages {
+            self.note_taken(message);
+        }
+        messages
+    }
+
     /// How many messages were dropped because too many waited.
     pub fn dropped(&self) -> u64 {
         self.gauge.dropped.load(Ordering::Relaxed)

@@ -53,6 +53,24 @@ async fn next(inlet: &mut LinkSubscriber) -> NatsMessage {
 }
 
 #[tokio::test]
+async fn message_has_the_time_at_which_it_was_read_from_the_connection() {
+    let server = NatsServer::start();
+    let nats = Nats::connect(&config(&server.url(), &[]), "router", "r1").await.unwrap();
+    let mut inlet = nats.link.subscribe("test", "x", None, 1 << 20).unwrap();
+    nats.check().await.unwrap();
+    for payload in [b"1", b"2"] {
+        let before = tokio::time::Instant::now();
+        nats.link.publish("x", None, payload).unwrap();
+        // The answer follows the message on this connection.
+        nats.link.flush(SOON).await.unwrap();
+        let after = tokio::time::Instant::now();
+        let message = next(&mut inlet).await;
+        assert_eq!(message.payload(), payload);
+        assert!(before <= message.arrived() && message.arrived() <= after);
+    }
+}
+
+#[tokio::test]
 async fn any_subject_and_headers_that_the_server_accepts_are_read() {
     let server = NatsServer::start();
     let nats = Nats::connect(&config(&server.url(), &[]), "router", "r1").await.unwrap();
