@@ -68,9 +68,10 @@ impl Config {
                 "the built-in kinds (pattern, market, health, alert, backtest) keep their audience; name others only",
             ),
             (
-                membership.timeout >= membership.beat_interval * 2,
+                membership.timeout >= membership.beat_interval * 3,
                 "membership.timeout, membership.beat_interval",
-                "the timeout must be at least twice the beat interval",
+                "the timeout must be at least three times the beat interval, so that neither a lost beat nor a short pause \
+                 of the coordinator removes a node",
             ),
             (
                 stream.duplicate_window <= stream.max_age,

@@ -184,7 +184,7 @@ fn value_out_of_range_names_key_value_source_and_range() {
 #[test]
 fn keys_that_conflict_are_refused() {
     for sets in [
-        &[("membership.beat_interval", "2s"), ("membership.timeout", "3s")][..],
+        &[("membership.beat_interval", "2s"), ("membership.timeout", "5999ms")][..],
         &[("events.kinds.alert", "public")],
         &[("stream.max_age", "60s")],
         &[("nats.user", "a"), ("nats.token", "b")],
