@@ -77,7 +77,7 @@ impl Roster {
         Self { timeout, began: now, seen: 0, nodes: BTreeMap::new(), silence_since: now, losses: BTreeMap::new() }
     }
 
-    /// Records a beat. Returns whether it changes the view.
+    /// Records a beat that arrived at this time, perhaps before other calls. Returns whether it changes the view.
     ///
     /// # Errors
     /// When the beat is not valid; then nothing changes.
@@ -103,7 +103,7 @@ impl Roster {
         if is_back {
             record.gone = None;
         }
-        record.last = now;
+        record.last = record.last.max(now);
         let is_news = is_back || record.gone.is_none() && record.member != member;
         record.member = member;
         Ok(is_news)
@@ -134,9 +134,10 @@ impl Roster {
         self.nodes.get(node).map(|record| record.last)
     }
 
-    /// From now on the silence of members counts; earlier silence does not.
-    pub fn restart_silence(&mut self, now: Millis) {
-        self.silence_since = now;
+    /// From this time on the silence of members counts; earlier silence does not. A time before that of an earlier call
+    /// changes nothing.
+    pub fn restart_silence(&mut self, since: Millis) {
+        self.silence_since = self.silence_since.max(since);
     }
 
     /// The view that follows `current`; `None` if nothing changes. `known` is the highest version that is known to have

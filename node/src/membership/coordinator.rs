@@ -3,14 +3,17 @@
 //! Every router records all beats all the time, so that a new coordinator knows what the old one knew. A node's absence
 //! counts only while this node can be expected to receive beats: not while KV fails; not while its own beats do not
 //! come back, nor until every other node had time to reconnect after that; and not after this process itself was
-//! paused. Views are written by compare-and-set; a node whose write is refused is not the coordinator. At intervals the
-//! coordinator reads back what it wrote, because KV may have lost it.
+//! paused. A beat counts from its arrival, and all that have arrived are recorded before absence is judged, so time
+//! spent on KV is neither absence nor a pause. Views are written by compare-and-set; a node whose write is refused is
+//! not the coordinator. At intervals the coordinator reads back what it wrote, because KV may have lost it.
 //!
-//! No I/O. A beat, a round or the goodbye begins some work: tasks, one after the other. The [driver](self::driver)
-//! performs each and returns the answer of KV; nothing else begins before the work is done.
+//! No I/O. News, a round or the goodbye begins some work: tasks, one after the other. The [driver](self::driver)
+//! performs each and returns the answer of KV; nothing else begins before the work is done. Beats are recorded at any
+//! time.
 
 pub(super) mod driver;
 mod task;
+mod tenure;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +30,7 @@ use crate::view::{BeatError, Roster};
 use std::collections::VecDeque;
 use std::time::Duration;
 use task::Work;
+use tenure::CoordinatorTenure;
 use tickwire_core::ids::{Millis, NodeRef};
 use tickwire_core::placement::{Member, View};
 use tickwire_core::wire;
@@ -53,25 +57,16 @@ pub(super) struct Coordinator {
     tenure: Option<CoordinatorTenure>,
     /// The version of the view that this node follows: it is in use.
     followed: u64,
-    last_round: Millis,
+    /// When the last turn began. Each input but a beat is a turn.
+    last_turn: Millis,
+    /// Whether this process was paused before this turn, or its request was answered late.
+    was_paused: bool,
+    /// Whether beats have changed the view since it was written last.
+    pub(super) has_news: bool,
     /// Until when absence does not count, because other nodes may still wait to reconnect.
     lenient_until: Millis,
     work: Work,
     tasks: VecDeque<CoordinatorTask>,
-}
-
-/// What the coordinator keeps beside its lease.
-#[derive(Debug)]
-struct CoordinatorTenure {
-    lease: HeldLease,
-    /// The view in KV with its revision; `None` when it has to be read again.
-    view: Option<(u64, View)>,
-    /// The view that is being written.
-    next: Option<View>,
-    /// The highest version that was read or written.
-    version: u64,
-    /// The number of rounds since the view was read or written.
-    age: u32,
 }
 
 impl Coordinator {
@@ -83,15 +78,17 @@ impl Coordinator {
             me,
             roster: Roster::new(now, timeout),
             timeout,
-            // More than the interval, even with the shortest timeout.
-            patience: (timeout / 2).max(millis(config.beat_interval) * 3 / 2),
+            // At least one and a half beat intervals.
+            patience: timeout / 2,
             lease_ttl: millis(config.lease_ttl),
             observed: None,
             tenure: None,
             followed: 0,
-            last_round: now,
+            last_turn: now,
+            was_paused: false,
+            has_news: false,
             lenient_until: now,
-            work: Work::Beat,
+            work: Work::News,
             tasks: VecDeque::new(),
         }
     }
@@ -101,25 +98,30 @@ impl Coordinator {
         self.followed = version;
     }
 
-    /// Records a beat. If it changes the view, that is written. An invalid beat changes nothing.
-    pub(super) fn beat(&mut self, now: Millis, subject: &str, payload: &[u8]) {
-        if self.record(now, subject, payload) {
-            self.work = Work::Beat;
+    /// Records a beat that arrived at this time, perhaps before the last turn. An invalid beat changes nothing.
+    pub(super) fn beat(&mut self, arrived: Millis, subject: &str, payload: &[u8]) {
+        self.has_news |= self.record(arrived, subject, payload);
+    }
+
+    /// Writes the view if beats have changed it. Due after beats, and after other work if there is news.
+    pub(super) fn write_news(&mut self, now: Millis) {
+        self.begin_turn(now);
+        if self.has_news {
+            self.work = Work::News;
             self.write_view(now);
         }
     }
 
     /// Takes or renews the lease, writes the view if it has changed, and announces it. Due every [`round_interval`].
     pub(super) fn round(&mut self, now: Millis) {
-        let was_paused = now.since(self.last_round) > self.timeout / 2;
+        self.begin_turn(now);
         if self.is_cut_off(now) {
             self.be_lenient(now);
         }
-        if was_paused || now < self.lenient_until {
+        if now < self.lenient_until {
             self.roster.restart_silence(now);
         }
-        self.last_round = now;
-        self.work = Work::Round { begun: now };
+        self.work = Work::Round;
         match &mut self.tenure {
             None => self.ask(KvRequest::ReadLease),
             Some(tenure) => {
@@ -136,6 +138,7 @@ impl Coordinator {
     /// The coordinator's own goodbye: it writes a last view without itself, and another router can take over at once.
     /// What was being done is given up.
     pub(super) fn leave(&mut self, now: Millis, member: &Member) {
+        self.begin_turn(now);
         self.tasks.clear();
         self.work = Work::Leave;
         if let Err(error) = self.roster.goodbye(now, member) {
@@ -145,18 +148,17 @@ impl Coordinator {
     }
 
     /// The next task, when the last one is done and answered; `None` if this work is done.
-    pub(super) fn next_task(&mut self, now: Millis) -> Option<CoordinatorTask> {
-        let task = self.tasks.pop_front();
-        if task.is_none() && matches!(self.work, Work::Round { .. }) {
-            // Time spent on KV does not count as a pause of this process.
-            self.last_round = now;
-            self.work = Work::Beat;
-        }
-        task
+    pub(super) fn next_task(&mut self) -> Option<CoordinatorTask> {
+        self.tasks.pop_front()
     }
 
     /// KV has answered the request of the last task.
     pub(super) fn take_answer(&mut self, now: Millis, answer: KvAnswer) {
+        self.begin_turn(now);
+        if self.was_paused {
+            // A request that was answered late may have waited for a connection, and then beats were delayed as well.
+            self.be_lenient(now);
+        }
         match (answer, &mut self.tenure) {
             (KvAnswer::LeaseRead(read), None) => self.try_lease(now, read),
             (KvAnswer::LeaseWritten(written), None) => self.lease_taken(now, written),
@@ -173,19 +175,29 @@ impl Coordinator {
         }
     }
 
+    /// Notices a pause of this process, after which beats may wait in the connection, unread. A live node was heard at
+    /// most a beat interval before it, a third of the timeout: a pause of half the timeout does not make it silent.
+    fn begin_turn(&mut self, now: Millis) {
+        self.was_paused = now.since(self.last_turn) > self.timeout / 2;
+        self.last_turn = now;
+        if self.was_paused {
+            self.roster.restart_silence(now);
+        }
+    }
+
     /// Records a beat. Returns whether it changes the view.
-    fn record(&mut self, now: Millis, subject: &str, payload: &[u8]) -> bool {
+    fn record(&mut self, arrived: Millis, subject: &str, payload: &[u8]) -> bool {
         let folded = match wire::decode::<Beat>(payload) {
             Ok(beat) if names::beat(beat.member.role.as_str()) != subject => {
                 Err("the subject is of another role".to_owned())
             }
-            Ok(Beat { member, goodbye: true }) => self.roster.goodbye(now, &member).map(|()| true).map_err(text),
+            Ok(Beat { member, goodbye: true }) => self.roster.goodbye(arrived, &member).map(|()| true).map_err(text),
             Ok(Beat { member, goodbye: false }) => {
                 // It comes back before a round has noticed that it did not.
-                if member.node == self.me && self.is_cut_off(now) {
-                    self.be_lenient(now);
+                if member.node == self.me && self.is_cut_off(arrived) {
+                    self.be_lenient(arrived);
                 }
-                self.roster.beat(now, member).map_err(text)
+                self.roster.beat(arrived, member).map_err(text)
             }
             Err(error) => Err(error.to_string()),
         };
@@ -203,9 +215,9 @@ impl Coordinator {
 
     /// What cut this node off also cut others off, and their backoff may be longer. Absence does not count until they
     /// had time to reconnect.
-    fn be_lenient(&mut self, now: Millis) {
-        self.lenient_until = now.plus(BACKOFF.most);
-        self.roster.restart_silence(now);
+    fn be_lenient(&mut self, since: Millis) {
+        self.lenient_until = self.lenient_until.max(since.plus(BACKOFF.most));
+        self.roster.restart_silence(since);
     }
 
     /// Takes the lease if it is free or stale.
@@ -215,7 +227,7 @@ impl Coordinator {
             Err(error) => {
                 debug!(%error, "coordinator's lease not read");
                 self.be_lenient(now);
-                return self.lease_done(now);
+                return self.write_view(now);
             }
         };
         let observed = self.observed.get_or_insert(Observed::new(now, read.revision));
@@ -225,7 +237,7 @@ impl Coordinator {
         if read.is_free_for(&self.me) || observed.is_stale(now, self.lease_ttl) {
             self.ask(KvRequest::WriteLease { revision: read.revision, is_ours: true });
         } else {
-            self.lease_done(now);
+            self.write_view(now);
         }
     }
 
@@ -237,7 +249,7 @@ impl Coordinator {
                 // This node has recorded beats all the time, and accounted for its own pauses. So absence counts at
                 // once, and the death of a coordinator is detected as early as that of any other node.
                 let lease = HeldLease::new(names::COORDINATOR_KEY, self.me.clone(), revision);
-                self.tenure = Some(CoordinatorTenure { lease, view: None, next: None, version: 0, age: 0 });
+                self.tenure = Some(CoordinatorTenure::new(lease));
             }
             Err(error) => {
                 debug!(%error, "coordinator's lease not taken");
@@ -246,7 +258,7 @@ impl Coordinator {
                 }
             }
         }
-        self.lease_done(now);
+        self.write_view(now);
     }
 
     /// Does what the held lease needs next.
@@ -259,7 +271,7 @@ impl Coordinator {
                 if let Err(error) = written {
                     self.handle_failure(now, &error);
                 }
-                self.lease_done(now);
+                self.write_view(now);
             }
             LeaseStep::Nothing(written) => {
                 if let Err(error) = written {
@@ -271,19 +283,9 @@ impl Coordinator {
         }
     }
 
-    /// The part of a round that is about the lease is done.
-    fn lease_done(&mut self, now: Millis) {
-        // A request that was answered late may have waited for a connection, and then beats were delayed as well.
-        if let Work::Round { begun } = self.work
-            && now.since(begun) > self.timeout / 2
-        {
-            self.be_lenient(now);
-        }
-        self.write_view(now);
-    }
-
     /// Writes the view that follows from the beats, if it has changed and this node is the coordinator.
     fn write_view(&mut self, now: Millis) {
+        self.has_news = false;
         let Some(tenure) = &mut self.tenure else { return self.view_done(now) };
         match tenure.view.take() {
             Some((revision, current)) => self.write_next(now, revision, current),
@@ -312,19 +314,15 @@ impl Coordinator {
     }
 
     fn write_next(&mut self, now: Millis, revision: u64, current: View) {
-        // Since the last round, when that had to wait for KV.
+        // Since the round began, when that had to wait for KV.
         if self.is_cut_off(now) {
             self.be_lenient(now);
         }
         let Some(tenure) = &mut self.tenure else { return self.view_done(now) };
-        // This process was paused, or had to wait for KV, and beats may wait as well.
-        if now.since(self.last_round) > self.timeout / 2 {
-            self.roster.restart_silence(now);
-            if self.work == Work::Beat {
-                // The round that is due finds out first whether another node is the coordinator.
-                tenure.view = Some((revision, current));
-                return;
-            }
+        if self.was_paused && self.work == Work::News {
+            // The round that is due finds out first whether another node is the coordinator.
+            tenure.view = Some((revision, current));
+            return;
         }
         tenure.version = tenure.version.max(self.followed);
         match self.roster.next_view(&current, tenure.version, now) {
@@ -360,8 +358,8 @@ impl Coordinator {
     /// The part of the work that is about the view is done.
     fn view_done(&mut self, now: Millis) {
         match (self.work, &mut self.tenure) {
-            (Work::Beat, _) => {}
-            (Work::Round { .. }, _) => self.announce(),
+            (Work::News, _) => {}
+            (Work::Round, _) => self.announce(),
             (Work::Leave, Some(tenure)) => {
                 let step = tenure.lease.write();
                 self.follow(now, step);

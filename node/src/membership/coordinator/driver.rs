@@ -1,10 +1,11 @@
-//! Waits for beats and rounds, and performs the tasks of the coordinator, one after the other.
+//! Waits for beats and rounds, and performs the tasks of the coordinator, one after the other. Beats that arrive while
+//! KV is waited for are passed on before its answer, with the time of their arrival.
 
 use super::{Coordinator, CoordinatorTask, KvAnswer, KvRequest, round_interval};
 use crate::clock::Clock;
 use crate::config::MembershipConfig;
 use crate::lease::Leases;
-use crate::link::LinkSubscriber;
+use crate::link::{LinkSubscriber, NatsMessage};
 use crate::membership::{Announcement, MembershipError};
 use crate::names;
 use crate::nats::Nats;
@@ -18,9 +19,6 @@ use tracing::warn;
 
 /// How many bytes of beats may wait: some thousands. A dropped beat is replaced by the next.
 const BEAT_BYTES: usize = 1024 * 1024;
-
-/// How many beats are handled before a round that is due has its turn.
-pub(in crate::membership) const BEATS_IN_A_ROW: u32 = 64;
 
 pub(in crate::membership) struct CoordinatorDriver {
     coordinator: Coordinator,
@@ -50,42 +48,47 @@ impl CoordinatorDriver {
 
     /// Works until dropped, or until the connection is closed.
     pub(in crate::membership) async fn run(&mut self) {
-        let mut handled = 0;
         loop {
-            // A flood of beats must not keep this loop from its rounds.
-            let handled_before = std::mem::replace(&mut handled, 0);
+            let has_news = self.coordinator.has_news;
             tokio::select! {
+                // Rounds first: neither a flood of beats nor slow writes of the view may let the lease become stale.
                 biased;
-                message = self.beats.next(), if handled_before < BEATS_IN_A_ROW => {
-                    handled = handled_before + 1;
-                    let Some(message) = message else { return };
-                    self.note_followed();
-                    self.coordinator.beat(self.clock.now(), &message.subject_text(), message.payload());
-                    self.perform().await;
-                }
                 _ = self.rounds.tick() => {
+                    self.hear_waiting();
                     self.note_followed();
                     self.coordinator.round(self.clock.now());
-                    self.perform().await;
                 }
-                () = ready(()), if handled_before >= BEATS_IN_A_ROW => {}
+                () = ready(()), if has_news => {
+                    self.note_followed();
+                    self.coordinator.write_news(self.clock.now());
+                }
+                message = self.beats.next() => {
+                    let Some(message) = message else { return };
+                    self.hear(&message);
+                    self.hear_waiting();
+                    self.note_followed();
+                    self.coordinator.write_news(self.clock.now());
+                }
             }
+            self.perform().await;
         }
     }
 
     /// Performs the coordinator's own goodbye.
     pub(in crate::membership) async fn leave(mut self, member: &Member) {
+        self.hear_waiting();
         self.note_followed();
         self.coordinator.leave(self.clock.now(), member);
         self.perform().await;
     }
 
     async fn perform(&mut self) {
-        while let Some(task) = self.coordinator.next_task(self.clock.now()) {
+        while let Some(task) = self.coordinator.next_task() {
             match task {
                 CoordinatorTask::Announce(announcement) => self.announce(announcement).await,
                 CoordinatorTask::Ask(request) => {
                     let answer = self.ask(request).await;
+                    self.hear_waiting();
                     self.note_followed();
                     self.coordinator.take_answer(self.clock.now(), answer);
                 }
@@ -118,6 +121,18 @@ impl CoordinatorDriver {
                 }
             }
             Err(error) => warn!(%error, "view not announced"),
+        }
+    }
+
+    fn hear(&mut self, message: &NatsMessage) {
+        let arrived = self.clock.shown(message.arrived());
+        self.coordinator.beat(arrived, &message.subject_text(), message.payload());
+    }
+
+    /// Passes on all beats that have arrived, because the next turn may judge the absence of others.
+    fn hear_waiting(&mut self) {
+        for message in self.beats.take_waiting() {
+            self.hear(&message);
         }
     }
 

@@ -2,7 +2,6 @@
 
 use crate::lease::{LeaseError, LeaseRead};
 use crate::membership::Announcement;
-use tickwire_core::ids::Millis;
 use tickwire_core::placement::View;
 
 /// What is to be done next.
@@ -39,7 +38,7 @@ pub(in crate::membership) enum KvAnswer {
 /// What the current tasks belong to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Work {
-    Beat,
-    Round { begun: Millis },
+    News,
+    Round,
     Leave,
 }

@@ -52,17 +52,35 @@ impl Fixture {
     }
 
     fn beat(&mut self, name: &str) {
-        let member = member(name);
-        let subject = names::beat(member.role.as_str());
-        let payload = wire::encode(&Beat { member, goodbye: false }).unwrap();
-        self.coordinator.beat(Millis(self.now), &subject, &payload);
+        self.hear(self.now, &[name]);
+        self.coordinator.write_news(Millis(self.now));
+    }
+
+    /// Beats that arrived at this time are passed on.
+    fn hear(&mut self, arrived: u64, nodes: &[&str]) {
+        for name in nodes {
+            let member = member(name);
+            let subject = names::beat(member.role.as_str());
+            let payload = wire::encode(&Beat { member, goodbye: false }).unwrap();
+            self.coordinator.beat(Millis(arrived), &subject, &payload);
+        }
+    }
+
+    /// A round in which the lease is renewed nearly as slowly as KV may answer, and beats arrive meanwhile.
+    #[track_caller]
+    fn renews_slowly(&mut self, revision: u64, arrived: u64, nodes: &[&str]) {
+        self.round();
+        self.does(&[renewal(revision)]);
+        self.now += 900;
+        self.hear(arrived, nodes);
+        self.answer(KvAnswer::LeaseWritten(Ok(revision + 1)));
     }
 
     /// The tasks, without an answer in between.
     #[track_caller]
     fn does(&mut self, expected: &[Option<CoordinatorTask>]) {
         for task in expected {
-            assert_eq!(self.coordinator.next_task(Millis(self.now)), *task);
+            assert_eq!(self.coordinator.next_task(), *task);
         }
     }
 
@@ -235,4 +253,94 @@ fn absence_does_not_count_while_the_lease_cannot_be_read() {
     fixture.answer(KvAnswer::LeaseRead(unavailable()));
     fixture.does(&[None]);
     assert_eq!(fixture.coordinator.lenient_until, Millis(500 + BACKOFF.most));
+}
+
+/// Beats wait for most of each round, and each round takes nearly a beat interval.
+#[test]
+fn slow_kv_neither_removes_live_nodes_nor_keeps_dead_ones() {
+    let mut fixture = Fixture::leading(&["g1", "g2", "r1"]);
+    for (round, arrived) in [(1, 500), (2, 1_500), (3, 2_500)] {
+        fixture.renews_slowly(round, arrived, &["g1", "g2", "r1"]);
+        fixture.does(&[announcement(1), None]);
+        assert!(!fixture.coordinator.has_news);
+    }
+    for (round, arrived) in [(4, 3_500), (5, 4_500)] {
+        fixture.renews_slowly(round, arrived, &["g1", "r1"]);
+        fixture.does(&[announcement(1), None]);
+    }
+    // At 5,400 it has been silent for 2,900.
+    fixture.renews_slowly(6, 5_400, &["g1", "r1"]);
+    assert_eq!(fixture.now, 5_400);
+    fixture.does(&[announcement(1), None]);
+    fixture.now += 101;
+    fixture.round();
+    fixture.does(&[renewal(7)]);
+    fixture.answer(KvAnswer::LeaseWritten(Ok(8)));
+    fixture.does(&[write_view(2, view(2, &["g1", "r1"]))]);
+    assert_eq!(fixture.coordinator.lenient_until, Millis(0));
+}
+
+#[test]
+fn news_that_arrives_while_kv_is_waited_for_is_written_at_once_or_next() {
+    let mut fixture = Fixture::leading(&["r1"]);
+    fixture.renews_slowly(1, 100, &["g1"]);
+    fixture.does(&[write_view(2, view(2, &["g1", "r1"]))]);
+    fixture.now += 900;
+    fixture.hear(1_000, &["g2", "r1"]);
+    fixture.answer(KvAnswer::ViewWritten(Ok(4)));
+    fixture.does(&[announcement(2), announcement(2), None]);
+    assert!(fixture.coordinator.has_news);
+    fixture.coordinator.write_news(Millis(fixture.now));
+    fixture.does(&[write_view(4, view(3, &["g1", "g2", "r1"]))]);
+    assert!(!fixture.coordinator.has_news);
+}
+
+/// News of a failing KV is left to the next round, or this would be asked for again at once.
+#[test]
+fn news_is_not_tried_again_before_the_next_round() {
+    let mut fixture = Fixture::leading(&["r1"]);
+    fixture.beat("g1");
+    fixture.does(&[write_view(2, view(2, &["g1", "r1"]))]);
+    fixture.answer(KvAnswer::ViewWritten(unavailable()));
+    fixture.does(&[None]);
+    assert!(!fixture.coordinator.has_news);
+}
+
+/// Beats are passed on with a time before that of the last turn, if they have waited.
+#[test]
+fn beat_of_an_earlier_time_takes_nothing_back() {
+    let mut fixture = Fixture::new();
+    fixture.now = 2_000;
+    fixture.round();
+    assert_eq!(fixture.coordinator.lenient_until, Millis(2_000 + BACKOFF.most));
+    // It comes back after a pause, which ended before that round.
+    fixture.hear(1_900, &["r1", "g1", "g2"]);
+    assert_eq!(fixture.coordinator.lenient_until, Millis(2_000 + BACKOFF.most));
+    fixture.hear(1_800, &["g1"]);
+    assert_eq!(fixture.coordinator.roster.last_beat(&member("g1").node), Some(Millis(1_900)));
+    // The silence still counts from that round.
+    let current = view(1, &["g1", "g2"]);
+    fixture.hear(4_900, &["g1"]);
+    assert_eq!(fixture.coordinator.roster.next_view(&current, 0, Millis(5_000)), None);
+    assert_eq!(fixture.coordinator.roster.next_view(&current, 0, Millis(5_001)), Some(view(2, &["g1"])));
+}
+
+/// It may have waited for a connection, and so may the beats of others.
+#[test]
+fn only_an_answer_that_is_late_by_itself_makes_absence_doubtful() {
+    let other = crate::lease::LeaseRecord { owner: Some(member("r2").node), state: () };
+    let read = LeaseRead { revision: 7, record: Some(other), is_unreadable: false, is_foreign: false };
+    for (last, lenient_until) in [(2_000, 0), (2_501, 2_501 + BACKOFF.most)] {
+        let mut fixture = Fixture::new();
+        for (asked, answered) in [(0, 1_000), (1_000, last)] {
+            fixture.now = asked;
+            fixture.round();
+            fixture.does(&[ask(KvRequest::ReadLease)]);
+            fixture.now = answered;
+            fixture.hear(asked + 900, &["r1"]);
+            fixture.answer(KvAnswer::LeaseRead(Ok(read.clone())));
+            fixture.does(&[None]);
+        }
+        assert_eq!(fixture.coordinator.lenient_until, Millis(lenient_until));
+    }
 }

@@ -1,11 +1,10 @@
 //! A node: the production coordinator, if it is a router, and the production follower, in the order of their drivers.
 
 use super::network::{Asker, Seen, SimBeat};
-use super::waiting::Waiting;
+use super::waiting::{Waiting, view_in_kv};
 use super::world::STEADY;
 use crate::clock::millis;
 use crate::config::MembershipConfig;
-use crate::membership::coordinator::driver::BEATS_IN_A_ROW;
 use crate::membership::coordinator::{Coordinator, CoordinatorTask, KvAnswer, KvRequest, round_interval};
 use crate::membership::follower::{Follower, LEAST_PAUSE};
 use crate::membership::{Beat, LEAVE_DEADLINE};
@@ -18,7 +17,7 @@ use tickwire_core::ids::Millis;
 use tickwire_core::placement::{Member, Role, View};
 use tickwire_core::wire;
 
-/// The most tasks of one beat, round or goodbye: five requests for the lease, two for the view, two announcements.
+/// The most tasks of news, a round or the goodbye: five requests for the lease, two for the view, two announcements.
 const MOST_TASKS: u32 = 9;
 
 /// What a process does to others.
@@ -50,10 +49,10 @@ pub(super) struct Arrivals {
 #[derive(Debug)]
 struct SimRouter {
     coordinator: Coordinator,
-    beats: VecDeque<SimBeat>,
+    /// The beats that were not heard yet, and when they arrived; `None` if the process was frozen and reads them later.
+    beats: Vec<(Option<Millis>, SimBeat)>,
     next_round: Millis,
     round_interval: u64,
-    handled: u32,
     tasks: u32,
     waiting: Option<Waiting>,
 }
@@ -94,7 +93,7 @@ pub(super) struct SimNode {
     heard: u64,
     /// When beats of each process arrived.
     pub(super) arrivals: BTreeMap<usize, Arrivals>,
-    /// When a beat of each process was taken last, on the clock of this one.
+    /// When the last beat of each process arrived that the coordinator has heard, on the clock of this one.
     taken: BTreeMap<usize, u64>,
     numbers: u64,
 }
@@ -104,10 +103,9 @@ impl SimNode {
         let start = Millis(0);
         let router = (member.role == Role::Router).then(|| SimRouter {
             coordinator: Coordinator::new(member.node.clone(), config, start),
-            beats: VecDeque::new(),
+            beats: Vec::new(),
             next_round: start,
             round_interval: millis(round_interval(config)),
-            handled: 0,
             tasks: 0,
             waiting: None,
         });
@@ -191,8 +189,9 @@ impl SimNode {
             let is_steady = last > 0 && now - last <= STEADY;
             self.arrivals.insert(from, Arrivals { last: now, since: if is_steady { since } else { now } });
         }
+        let arrived = (now >= self.frozen_until).then(|| self.local(now));
         if let Some(router) = &mut self.router {
-            router.beats.push_back(beat);
+            router.beats.push((arrived, beat));
         }
     }
 
@@ -262,8 +261,8 @@ impl SimNode {
         }
         self.follow(local, rng, &mut out);
         // The task that reads from the connection may get its turn after the coordinator.
-        let is_round_first = is_thawed && rng.random_bool(0.5);
-        self.coordinate(local, rng, is_round_first, &mut out);
+        let is_unread = is_thawed && rng.random_bool(0.5);
+        self.coordinate(local, rng, is_unread, &mut out);
         out
     }
 
@@ -280,8 +279,8 @@ impl SimNode {
     fn say_goodbye(&mut self, now: u64, local: Millis, out: &mut Vec<Effect>) {
         self.leaving_until = Some(now + millis(LEAVE_DEADLINE));
         self.send_beat(now, true, out);
+        self.hear();
         if let Some(router) = &mut self.router {
-            router.beats.clear();
             (router.waiting, router.tasks) = (None, 0);
             router.coordinator.set_followed(self.view.version);
             router.coordinator.leave(local, &Member { draining: false, ..self.member.clone() });
@@ -317,40 +316,47 @@ impl SimNode {
         }
     }
 
-    fn coordinate(&mut self, local: Millis, rng: &mut StdRng, mut is_round_first: bool, out: &mut Vec<Effect>) {
-        while let Some(router) = &mut self.router {
+    /// Passes the beats that wait to the coordinator. Returns whether there were any.
+    fn hear(&mut self) -> bool {
+        let read_at = self.local(self.frozen_until.max(self.born));
+        let Some(router) = &mut self.router else { return false };
+        let beats = std::mem::take(&mut router.beats);
+        for (arrived, beat) in &beats {
+            let arrived = arrived.unwrap_or(read_at);
+            if let Some(from) = beat.from {
+                self.taken.insert(from, arrived.0);
+            }
+            router.coordinator.beat(arrived, &beat.subject, &beat.payload);
+        }
+        !beats.is_empty()
+    }
+
+    /// If `is_unread`, the connection is read after the first step.
+    fn coordinate(&mut self, local: Millis, rng: &mut StdRng, mut is_unread: bool, out: &mut Vec<Effect>) {
+        while let Some(router) = &self.router {
+            let is_answered = match &router.waiting {
+                Some(waiting) if waiting.is_over() => true,
+                None if self.leaving_until.is_none() => false,
+                _ => return,
+            };
+            let is_round = !is_answered && local >= router.next_round;
+            let is_before_reading = std::mem::take(&mut is_unread) && (is_answered || is_round);
+            let has_heard = !is_before_reading && self.hear();
+            let Some(router) = &mut self.router else { return };
             router.coordinator.set_followed(self.view.version);
-            if let Some(waiting) = router.waiting.take_if(|waiting| waiting.is_over()) {
+            if let Some(waiting) = router.waiting.take() {
                 let (request, answer, seen) = waiting.end(rng);
-                let base = match (&answer, request) {
-                    (KvAnswer::ViewRead(Ok((_, view))), _) => Some(view.clone().unwrap_or_default()),
-                    (KvAnswer::ViewRead(Err(_)), _) => Some(View::default()),
-                    (KvAnswer::ViewWritten(Ok(_)), KvRequest::WriteView { view, .. }) => Some(view),
-                    _ => None,
-                };
-                if let Some(base) = base {
+                if let Some(base) = view_in_kv(&answer, request) {
                     (self.base, self.base_damages) = (base, seen.damages);
                 }
                 router.coordinator.take_answer(local, answer);
-            } else if router.waiting.is_some() || self.leaving_until.is_some() {
-                return;
-            } else if !is_round_first && router.handled < BEATS_IN_A_ROW && !router.beats.is_empty() {
-                let beat = router.beats.pop_front().unwrap();
-                router.handled += 1;
-                if let Some(from) = beat.from {
-                    self.taken.insert(from, local.0);
-                }
-                router.coordinator.beat(local, &beat.subject, &beat.payload);
-            } else if local >= router.next_round {
-                (router.handled, is_round_first) = (0, false);
+            } else if is_round {
                 router.next_round = local.plus(router.round_interval);
                 router.coordinator.round(local);
-            } else if router.beats.is_empty() {
-                router.handled = 0;
-                return;
+            } else if has_heard || router.coordinator.has_news {
+                router.coordinator.write_news(local);
             } else {
-                (router.handled, is_round_first) = (0, false);
-                continue;
+                return;
             }
             self.perform(local, out);
         }
@@ -358,7 +364,7 @@ impl SimNode {
 
     fn perform(&mut self, local: Millis, out: &mut Vec<Effect>) {
         while let Some(router) = &mut self.router {
-            let Some(task) = router.coordinator.next_task(local) else {
+            let Some(task) = router.coordinator.next_task() else {
                 router.tasks = 0;
                 return;
             };

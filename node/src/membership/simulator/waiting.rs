@@ -4,6 +4,7 @@ use super::network::Seen;
 use crate::membership::coordinator::{KvAnswer, KvRequest};
 use rand::Rng;
 use rand::rngs::StdRng;
+use tickwire_core::placement::View;
 
 /// A request without an answer, or the answer that was not yet noticed.
 #[derive(Debug)]
@@ -39,5 +40,15 @@ impl Waiting {
         let noticed = self.answer.filter(|_| !self.is_given_up || rng.random_bool(0.5));
         let (answer, seen) = noticed.unwrap_or_else(|| (self.request.unanswered(), Seen::default()));
         (self.request, answer, seen)
+    }
+}
+
+/// The view in KV, as an answer to a coordinator shows it.
+pub(super) fn view_in_kv(answer: &KvAnswer, request: KvRequest) -> Option<View> {
+    match (answer, request) {
+        (KvAnswer::ViewRead(Ok((_, view))), _) => Some(view.clone().unwrap_or_default()),
+        (KvAnswer::ViewRead(Err(_)), _) => Some(View::default()),
+        (KvAnswer::ViewWritten(Ok(_)), KvRequest::WriteView { view, .. }) => Some(view),
+        _ => None,
     }
 }
