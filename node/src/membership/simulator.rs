@@ -4,7 +4,7 @@
 //! `process` calls the coordinators and followers in the order of their drivers, each on a clock of its own, and
 //! `waiting` holds the answers of KV that a process has not noticed yet. `network` loses, delays and duplicates
 //! messages, requests to KV and their answers. `kv` is the bucket of the view. `world` holds all of this, performs the
-//! actions of a `plan`, and checks what happens.
+//! actions of a `plan`, and checks what happens. KV is slow in some runs, from start to end.
 //!
 //! * Each version stands for one view, unless KV has lost it or a foreign writer has written over it. No node writes a
 //!   version that it has followed, in any case.
@@ -79,15 +79,19 @@ mod within {
     pub(super) const SILENCE: u64 = 4_000;
     /// Silence does not remove several members of a role at a time.
     pub(super) const COOL_DOWN: u64 = 6_700;
+    /// How many slow requests to KV may follow one another: of a round, of the news that it was too early for, and of
+    /// each follower; and those of another router, if the lease becomes stale between two slow renewals.
+    pub(super) const REQUESTS: u64 = 12;
 }
 
-/// Nothing fails: the view is right soon after each change.
+/// Nothing fails: the view is right soon after each change, or after some requests if KV is slow.
 fn calm(plan: &Plan) {
+    let slow = if plan.kv_delay > 0 { within::TAKEOVER + within::REQUESTS * plan.kv_delay } else { 0 };
     let mut world = start(plan);
     if !(0..ROUTERS).any(|slot| world.running(slot).is_some()) {
         world.start(0);
     }
-    world.run_until(world.now() + within::HANDOVER + within::CHANGE);
+    world.run_until(world.now() + within::HANDOVER + within::CHANGE + slow);
     assert_eq!(world.fault(), None);
     let mut deaths: Vec<(u64, bool)> = Vec::new();
     for (pause, action) in &plan.actions {
@@ -100,7 +104,7 @@ fn calm(plan: &Plan) {
         if is_running && is_router && routers == 1 && !matches!(action, Action::Drain(_)) {
             continue;
         }
-        let mut within = within::CHANGE;
+        let mut within = within::CHANGE + slow;
         within += match action {
             _ if !is_running || !world.is_coordinator(slot) => 0,
             Action::Leave(_) => within::HANDOVER,
@@ -108,7 +112,7 @@ fn calm(plan: &Plan) {
             _ => 0,
         };
         if is_running && matches!(action, Action::Kill(_)) {
-            let last = world.now().saturating_sub(within::SILENCE + within::COOL_DOWN);
+            let last = world.now().saturating_sub(within::SILENCE + within::COOL_DOWN + slow);
             let others = deaths.iter().filter(|(at, router)| *router == is_router && *at > last).count();
             within += within::SILENCE + within::COOL_DOWN * others as u64;
             deaths.push((world.now(), is_router));

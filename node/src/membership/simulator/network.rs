@@ -97,6 +97,8 @@ pub(super) struct Network {
     pub(super) away_until: u64,
     pub(super) slow_until: u64,
     pub(super) stale_until: u64,
+    /// How much longer KV takes for each request: half of it before the request takes effect.
+    pub(super) kv_delay: u64,
     /// How long a process waits for the answer to a request.
     deadline: u64,
 }
@@ -112,6 +114,7 @@ impl Network {
             away_until: 0,
             slow_until: 0,
             stale_until: 0,
+            kv_delay: plan.kv_delay,
             deadline,
         }
     }
@@ -161,8 +164,9 @@ impl Network {
         let Sender { process, cut_until, damages } = sender;
         self.deliver(self.now + self.deadline, Delivery::GiveUp { process, asker, number });
         let is_cut_off = cut_until > self.now;
-        let mut at = self.now.max(cut_until) + self.random(1..10);
-        let mut back = self.random(1..10);
+        let half = self.kv_delay / 2;
+        let mut at = self.now.max(cut_until) + half + self.random(1..10);
+        let mut back = half + self.random(1..10);
         if self.now < self.slow_until {
             (at, back) = (at + self.random(0..1_200), back + self.random(0..1_200));
         }

@@ -16,6 +16,9 @@ pub(super) struct Plan {
     pub(super) seed: u64,
     /// Of a hundred messages and requests, how many are lost; as many are delayed, and as many duplicated.
     pub(super) loss: u32,
+    /// How much longer KV takes for each request in the whole run, in milliseconds.
+    #[serde(default)]
+    pub(super) kv_delay: u64,
     /// When each node starts, in milliseconds; `None` if an action has to start it.
     pub(super) starts: Vec<Option<u64>>,
     /// How much faster the clock of each host is, in millionths.
@@ -118,28 +121,34 @@ fn pause() -> impl Strategy<Value = u64> {
 fn with_actions(
     is_quiet: bool,
     loss: BoxedStrategy<u32>,
+    kv_delay: BoxedStrategy<u64>,
     actions: BoxedStrategy<Vec<(u64, Action)>>,
 ) -> impl Strategy<Value = Plan> {
     let starts = vec(prop::option::weighted(0.8, 0..3_000_u64), SLOTS);
     let drifts = vec(-2_000..2_000_i64, SLOTS);
-    (any::<u64>(), loss, starts, drifts, actions).prop_map(move |(seed, loss, starts, drifts, actions)| Plan {
-        is_quiet,
-        seed,
-        loss,
-        starts,
-        drifts,
-        actions,
-    })
+    (any::<u64>(), loss, kv_delay, starts, drifts, actions).prop_map(
+        move |(seed, loss, kv_delay, starts, drifts, actions)| Plan {
+            is_quiet,
+            seed,
+            loss,
+            kv_delay,
+            starts,
+            drifts,
+            actions,
+        },
+    )
 }
 
-/// Nodes come and go, and nothing fails.
+/// Nodes come and go, and nothing fails. KV may be slow, but answers before its deadline.
 pub(super) fn calm_plan() -> impl Strategy<Value = Plan> {
-    with_actions(true, Just(0).boxed(), vec((pause(), change()), 1..12).boxed())
+    let kv_delay = prop_oneof![2 => Just(0_u64), 1 => 300..950_u64].boxed();
+    with_actions(true, Just(0).boxed(), kv_delay, vec((pause(), change()), 1..12).boxed())
 }
 
-/// Everything fails.
+/// Everything fails. KV may be so slow that its answers come too late.
 pub(super) fn stormy_plan() -> impl Strategy<Value = Plan> {
     let loss = prop_oneof![4 => Just(0_u32), 2 => 1..5_u32, 1 => 5..30_u32].boxed();
+    let kv_delay = prop_oneof![3 => Just(0_u64), 1 => 300..1_500_u64].boxed();
     let action = prop_oneof![2 => change(), 3 => fault()];
-    with_actions(false, loss, vec((pause(), action), 1..24).boxed())
+    with_actions(false, loss, kv_delay, vec((pause(), action), 1..24).boxed())
 }

@@ -366,7 +366,7 @@ impl World {
 
     /// Ends all faults, and waits for the right view.
     pub(super) fn heal(&mut self) {
-        self.network.loss = 0;
+        (self.network.loss, self.network.kv_delay) = (0, 0);
         let ends = self.processes.iter().map(|process| process.frozen_until.max(process.cut_until));
         let Network { now, away_until, slow_until, stale_until, .. } = self.network;
         let end = ends.chain([away_until, slow_until, stale_until, now]).max().unwrap_or_default();
