@@ -284,7 +284,7 @@ impl SimNode {
             (router.waiting, router.tasks) = (None, 0);
             router.coordinator.set_followed(self.view.version);
             router.coordinator.leave(local, &Member { draining: false, ..self.member.clone() });
-            self.perform(local, out);
+            self.perform(out);
         }
     }
 
@@ -358,11 +358,11 @@ impl SimNode {
             } else {
                 return;
             }
-            self.perform(local, out);
+            self.perform(out);
         }
     }
 
-    fn perform(&mut self, local: Millis, out: &mut Vec<Effect>) {
+    fn perform(&mut self, out: &mut Vec<Effect>) {
         while let Some(router) = &mut self.router {
             let Some(task) = router.coordinator.next_task() else {
                 router.tasks = 0;
