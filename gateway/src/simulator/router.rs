@@ -4,7 +4,7 @@ mod outputs;
 mod ownership;
 mod published;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use futures_util::FutureExt;
@@ -150,6 +150,12 @@ impl SimRouter {
     /// Whether it holds the lease of a partition.
     pub(super) fn holds(&self, partition: Partition) -> bool {
         self.ownership.held().any(|source| source == Source::Partition(partition))
+    }
+
+    /// Whether it reads exactly the sources whose leases it holds.
+    pub(super) fn reads_what_it_holds(&self) -> bool {
+        let read: BTreeSet<Source> = self.intakes.keys().map(|tenure| tenure.source).collect();
+        read == self.ownership.held().collect() && read.len() == self.intakes.len()
     }
 
     /// The gateways of which it lacks the newest revision of the interest that it knows of.

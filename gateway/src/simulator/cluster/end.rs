@@ -182,7 +182,8 @@ impl SimCluster {
     fn are_routers_settled(&self) -> bool {
         let lacks =
             |router: &SimRouter| router.gateways_without_interest().iter().any(|node| self.is_current_gateway(node));
-        !self.running_routers().any(lacks) && self.owners().iter().all(|owners| owners.len() == 1)
+        self.running_routers().all(|router| !lacks(router) && router.reads_what_it_holds())
+            && self.owners().iter().all(|owners| owners.len() == 1)
     }
 
     fn running_routers(&self) -> impl Iterator<Item = &SimRouter> {
@@ -228,6 +229,9 @@ impl SimCluster {
                 "{} lacks the interest of {gateways_without_interest:?}",
                 router.node
             );
+        }
+        for router in self.running_routers() {
+            assert!(router.reads_what_it_holds(), "{} reads what it does not hold", router.node);
         }
         let owners = self.owners();
         assert!(owners.iter().all(|owners| owners.len() == 1), "not every partition has one owner: {owners:?}");

@@ -15,6 +15,7 @@ pub(super) fn scene() -> impl Strategy<Value = Vec<Action>> {
         slow_resume_in_another_epoch(),
         late_past_retention(),
         too_much_interest(),
+        end_lost_while_no_router_runs(),
         clients_connect_as_an_outage_is_notified()
     ]
 }
@@ -59,6 +60,23 @@ fn slow_resume_in_another_epoch() -> impl Strategy<Value = Vec<Action>> {
             let misses =
                 vec![restart, publish(symbol), publish(symbol), Action::Pass(then), resume, Action::Pass(last)];
             [client_of_all(from, user, first), misses, ends].concat()
+        },
+    )
+}
+
+/// All routers die, before or after their checkpoints, and perhaps all gateways. Then the stream loses its last events,
+/// and others take their sequences before a router reads again.
+fn end_lost_while_no_router_runs() -> impl Strategy<Value = Vec<Action>> {
+    let times = (prop_oneof![5..300u64, 1_000..2_500u64], 3_000..6_000u64);
+    ((0..3u8, 0..4u8), 1..4u8, times, any::<bool>(), (1..4u8, 1..6u8)).prop_map(
+        |((gateway, user), before, (dies_after, rest), with_gateways, (lost, after))| {
+            let events = |count| (0..count).map(publish);
+            let routers = (0..3).map(|router| Action::CrashRouter { router });
+            let gateways = (0..3).filter(|_| with_gateways).map(|gateway| Action::RestartGateway { gateway });
+            let dies = [Action::Pass(dies_after)].into_iter().chain(routers).chain(gateways);
+            let loses = dies.chain([Action::LoseTail { events: lost }]).chain(events(after));
+            let stored = client_of_all(gateway, user, 300).into_iter().chain(events(before));
+            stored.chain(loses).chain([Action::Pass(rest)]).collect()
         },
     )
 }
