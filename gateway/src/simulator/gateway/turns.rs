@@ -191,8 +191,8 @@ impl SimGateway {
             }
             FloodInput::Answer(ask, Some(answer)) => {
                 self.edge.take_answer(now, ask, &answer);
-                let is_complete = wire::decode::<ReplayAnswer<Bytes>>(&answer).is_ok_and(|answer| answer.last);
-                assert!(!is_complete || !self.edge.is_pending(ask), "a complete answer does not end its ask");
+                let is_complete = || wire::decode::<ReplayAnswer<Bytes>>(&answer).is_ok_and(|answer| answer.last);
+                assert!(!self.edge.is_pending(ask) || !is_complete(), "a complete answer does not end its ask");
             }
             FloodInput::Answer(ask, None) => self.edge.take_no_answer(now, ask),
         }

@@ -68,9 +68,9 @@ fn slow_resume_in_another_epoch() -> impl Strategy<Value = Vec<Action>> {
 /// and others take their sequences before a router reads again.
 fn end_lost_while_no_router_runs() -> impl Strategy<Value = Vec<Action>> {
     let times = (prop_oneof![5..300u64, 1_000..2_500u64], 3_000..6_000u64);
-    ((0..3u8, 0..4u8), 1..4u8, times, any::<bool>(), (1..4u8, 1..6u8)).prop_map(
-        |((gateway, user), before, (dies_after, rest), with_gateways, (lost, after))| {
-            let events = |count| (0..count).map(publish);
+    ((0..3u8, 0..4u8, 0..4u8), 1..4u8, times, any::<bool>(), (1..4u8, 1..6u8)).prop_map(
+        |((gateway, user, symbol), before, (dies_after, rest), with_gateways, (lost, after))| {
+            let events = |count| (0..count).map(|_| publish(symbol));
             let routers = (0..3).map(|router| Action::CrashRouter { router });
             let gateways = (0..3).filter(|_| with_gateways).map(|gateway| Action::RestartGateway { gateway });
             let dies = [Action::Pass(dies_after)].into_iter().chain(routers).chain(gateways);
