@@ -10,7 +10,7 @@ pub use crate::engine::driver::TURN as ENGINE_TURN;
 pub use crate::engine::turns::MessageTurns;
 pub use crate::engine::{Engine, EngineOutput, EngineReport, Order, SourceCheckpoints};
 pub use crate::intake::driver::silence;
-pub use crate::intake::{Intake, IntakeEvent, IntakeOutput, IntakeReport, IntakeTrouble, Opened};
+pub use crate::intake::{Intake, IntakeEvent, IntakeOutput, IntakeReport, IntakeTrouble, Opened, WALKS};
 pub use crate::interest::{InterestMessage, SNAPSHOT_BACKOFF, SNAPSHOT_DEADLINE};
 pub use crate::ownership::driver::{ROUND, lease_deadline};
 pub use crate::ownership::{Ownership, OwnershipTask, PlacementTiming, WriteOutcome};

@@ -63,6 +63,10 @@ const FAILURES: u32 = 3;
 /// At most this number of late messages is compared with the leader's, one by one. More are read from the leader.
 const COMPARED: usize = 8;
 
+/// After this number of walks that failed in a row, what was read is delivered without one: live events do not wait for
+/// longer.
+pub const WALKS: u32 = 3;
+
 /// How many consumers are created in a row to get one on the leader of the stream. After that, any server will do.
 const PLACES: u32 = 6;
 
@@ -146,6 +150,8 @@ pub struct Intake {
     consumers: u64,
     /// The number of failures since the last report of messages.
     attempts: u32,
+    /// The number of walks that have failed since the last one that did not.
+    failed_walks: u32,
     doing: Doing,
     outputs: VecDeque<IntakeOutput>,
 }
@@ -165,6 +171,7 @@ impl Intake {
             late: true,
             consumers: 0,
             attempts: 0,
+            failed_walks: 0,
             doing: Doing::Idle,
             outputs: VecDeque::new(),
         };

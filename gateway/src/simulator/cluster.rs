@@ -52,8 +52,8 @@ pub(super) const AT_ONCE: Millis = Millis(0);
 /// How often each partition gets a heartbeat, in milliseconds.
 pub(super) const HEARTBEAT: u64 = 5_000;
 
-/// How many messages a flood has.
-pub(super) const FLOOD: usize = 200;
+/// How many messages a flood has: more than inputs of other queues may be served while one waits.
+pub(super) const FLOOD: usize = 60;
 
 /// The percentage of searches for a time to which the server gives no sequence, where nodes fail.
 const UNANSWERED_SEARCHES: u64 = 15;

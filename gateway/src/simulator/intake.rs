@@ -11,7 +11,7 @@ use tickwire_core::ids::{EpochId, Millis, Partition, Seq};
 use tickwire_node::clock::millis;
 use tickwire_router_node::decisions::{
     CONSUMER_HEARTBEAT, CONSUMER_SILENCE, ConsumerDelivery, Content, DeadLetter, Decoded, Intake, IntakeEvent,
-    IntakeOutput, IntakeReport, IntakeTrouble, MessageHeaders, Opened, Source, StreamMessage, Tenure, silence,
+    IntakeOutput, IntakeReport, IntakeTrouble, MessageHeaders, Opened, Source, StreamMessage, Tenure, WALKS, silence,
 };
 
 use super::cluster::{SimCluster, StoredEvent};
@@ -61,6 +61,8 @@ pub(super) struct SimIntake {
     consumer: Option<Consumer>,
     /// Whether the connection to NATS was lost and restored, and the intake has not processed that yet.
     was_disconnected: bool,
+    /// The number of walks that have failed since the last one that did not.
+    failed_walks: u32,
     /// The sequence up to which it has reported to the engine.
     reported: Seq,
 }
@@ -111,6 +113,7 @@ impl SimIntake {
             since,
             consumer: None,
             was_disconnected: false,
+            failed_walks: 0,
             reported: checkpoint,
         }
     }
@@ -239,6 +242,9 @@ impl SimCluster {
             }
             IntakeOutput::Walk { after, through } => {
                 let is_short = through > self.last;
+                // After several failures in a row the intake goes on without a walk. In the simulator they are fewer.
+                reader.failed_walks = if failure.is_some() { reader.failed_walks + 1 } else { 0 };
+                let failure = failure.filter(|_| reader.failed_walks < WALKS || self.routers[number].is_cut);
                 let failure = failure.or_else(|| is_short.then(|| "the stream ends before".to_owned()));
                 let walked = failure.map_or_else(|| Ok(self.walk(number, after, through)), Err);
                 reader.intake.walked(walked);

@@ -351,7 +351,7 @@ fn actions(chaos: Chaos) -> impl Strategy<Value = Vec<Action>> {
         false => one().boxed(),
     };
     // Scenes take the time of many actions, so there are fewer of these.
-    let [few, more, many] = if chaos.fails_nodes() { [20, 42, 110] } else { [20, 42, 120] };
+    let [few, more, many] = if chaos.fails_nodes() { [18, 38, 100] } else { [20, 42, 120] };
     let list = |most: usize| prop::collection::vec(place(), 1..most).prop_map(|places| places.concat());
     // Most faults show in a few actions, if a client is connected. Some need many actions.
     let lists = prop_oneof![8 => list(few), 3 => list(more), 1 => list(many)];

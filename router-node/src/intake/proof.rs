@@ -3,7 +3,7 @@
 
 use super::read_messages::ReadMessages;
 use super::trouble::IntakeTrouble;
-use super::{COMPARED, Doing, Intake, IntakeEvent, IntakeOutput, Opened, PLACES};
+use super::{COMPARED, Doing, Intake, IntakeEvent, IntakeOutput, Opened, PLACES, WALKS};
 use crate::checkpoint::Checkpoint;
 use crate::metrics;
 use crate::stream::{StreamFacts, StreamState};
@@ -11,7 +11,7 @@ use crate::walk::Walked;
 use std::mem::replace;
 use tickwire_core::coverage::builder::Contiguity;
 use tickwire_core::ids::Seq;
-use tracing::warn;
+use tracing::{debug, warn};
 
 /// Why the stream is looked at.
 #[derive(Debug)]
@@ -188,11 +188,13 @@ impl Intake {
         self.ask(Doing::Walking(claim), IntakeOutput::Walk { after, through });
     }
 
-    /// Takes the missing ranges, in order. If they could not be found out, live events are delivered without them.
+    /// Takes the missing ranges, in order. If they could not be found out, the stream is walked again. If that fails
+    /// several times, live events are delivered without them.
     pub fn walked(&mut self, walked: Result<Walked, String>) {
         let Doing::Walking(mut claim) = replace(&mut self.doing, Doing::Idle) else { return };
         match walked {
             Ok(Walked { missing, removed, .. }) => {
+                self.failed_walks = 0;
                 claim.read.missing = missing;
                 // A message that was damaged may have been removed since the stream was looked at.
                 if removed > claim.kept {
@@ -200,6 +202,13 @@ impl Intake {
                     claim.kept = removed;
                     claim.read.events.retain(|event| event.seq > removed);
                 }
+            }
+            // Nothing can be delivered now either, so it is read again later.
+            Err(reason) if !self.is_connected => return self.refuse(&claim, &IntakeTrouble::Failed(reason)),
+            Err(reason) if self.failed_walks + 1 < WALKS => {
+                self.failed_walks += 1;
+                debug!(source = %self.tenure.source, reason, "walk of the stream failed and is repeated");
+                return self.walk(claim);
             }
             Err(reason) => {
                 metrics::UNVERIFIED_RANGES.increment(1);

@@ -188,8 +188,49 @@ fn message_that_consumers_fail_at_is_read_from_the_leader() {
     assert_eq!(wanted(&mut intake), ["Look"]);
     intake.looked(state(1, 1));
     assert_eq!(wanted(&mut intake), ["Walk { after: Seq(12), through: Seq(14) }"]);
-    intake.walked(Err("late".to_owned()));
+    intake.walked(walked(&[], 0));
     assert_eq!(wanted(&mut intake), ["Report(Flowing)".to_owned(), through(14), "Pause(0ns)".to_owned()]);
+}
+
+/// An intake that has read 14 late, and must know what the stream lacks up to there.
+fn walking() -> Intake {
+    let mut intake = current();
+    intake.reconnected();
+    wanted(&mut intake);
+    intake.paused();
+    wanted(&mut intake);
+    intake.opened(opened(1, "a"));
+    wanted(&mut intake);
+    intake.looked(state(1, 1));
+    wanted(&mut intake);
+    intake.found_last(Ok(Some(true)));
+    wanted(&mut intake);
+    intake.take(Millis(10), None, heartbeats(0, &[(14, 1)]));
+    wanted(&mut intake);
+    intake.looked(state(1, 1));
+    assert_eq!(wanted(&mut intake), ["Walk { after: Seq(12), through: Seq(14) }"]);
+    intake
+}
+
+#[test]
+fn failed_walk_is_repeated_and_live_events_do_not_wait_for_it_for_ever() {
+    let mut intake = walking();
+    for _ in 1..WALKS {
+        intake.walked(Err("late".to_owned()));
+        assert_eq!(wanted(&mut intake), ["Walk { after: Seq(12), through: Seq(14) }"]);
+    }
+    intake.walked(Err("late".to_owned()));
+    assert_eq!(wanted(&mut intake)[0], through(14));
+}
+
+#[test]
+fn range_whose_walk_fails_without_a_connection_is_read_again() {
+    let mut intake = walking();
+    intake.set_connected(false);
+    intake.walked(Err("no connection".to_owned()));
+    let outputs = wanted(&mut intake);
+    assert!(outputs.last().is_some_and(|last| last.starts_with("Pause")), "{outputs:?}");
+    assert!(!outputs.contains(&through(14)), "{outputs:?}");
 }
 
 #[test]
