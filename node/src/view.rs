@@ -77,11 +77,12 @@ impl Roster {
         Self { timeout, began: now, seen: 0, nodes: BTreeMap::new(), silence_since: now, losses: BTreeMap::new() }
     }
 
-    /// Records a beat that arrived at this time, perhaps before other calls. Returns whether it changes the view.
+    /// Records a beat that arrived at `arrived`, which may be earlier than the time of an earlier call. Returns whether it
+    /// changes the view.
     ///
     /// # Errors
     /// When the beat is not valid; then nothing changes.
-    pub fn beat(&mut self, now: Millis, member: Member) -> Result<bool, BeatError> {
+    pub fn beat(&mut self, arrived: Millis, member: Member) -> Result<bool, BeatError> {
         if !(1..=100).contains(&member.weight) {
             return Err(BeatError::Weight(member.weight));
         }
@@ -90,7 +91,7 @@ impl Roster {
                 return Err(BeatError::TooMany);
             }
             let node = member.node.clone();
-            let record = NodeRecord { member, number: self.seen, first: now, last: now, gone: None };
+            let record = NodeRecord { member, number: self.seen, first: arrived, last: arrived, gone: None };
             self.seen += 1;
             self.nodes.insert(node, record);
             return Ok(true);
@@ -99,25 +100,25 @@ impl Roster {
             return Err(BeatError::Role { beat: member.role.as_str(), known: record.member.role.as_str() });
         }
         // A node that still beats long after a goodbye has not ended.
-        let is_back = record.gone.is_some_and(|gone| now.since(gone) > self.timeout);
+        let is_back = record.gone.is_some_and(|gone| arrived.since(gone) > self.timeout);
         if is_back {
             record.gone = None;
         }
-        record.last = record.last.max(now);
+        record.last = record.last.max(arrived);
         let is_news = is_back || record.gone.is_none() && record.member != member;
         record.member = member;
         Ok(is_news)
     }
 
-    /// Records a goodbye.
+    /// Records a goodbye that arrived at `arrived`.
     ///
     /// # Errors
     /// When the beat is not valid; then nothing changes.
-    pub fn goodbye(&mut self, now: Millis, member: &Member) -> Result<(), BeatError> {
+    pub fn goodbye(&mut self, arrived: Millis, member: &Member) -> Result<(), BeatError> {
         let is_known = self.nodes.contains_key(&member.node);
-        self.beat(now, member.clone())?;
+        self.beat(arrived, member.clone())?;
         if let Some(record) = self.nodes.get_mut(&member.node) {
-            record.gone = record.gone.or(Some(now));
+            record.gone = record.gone.or(Some(arrived));
             let (number, first) = (record.number, record.first);
             // An earlier node of this name, which this one replaced, must not return unless it beats again. One that has
             // beaten since is alive, and a node that is heard for the first time has replaced none.
@@ -134,8 +135,7 @@ impl Roster {
         self.nodes.get(node).map(|record| record.last)
     }
 
-    /// From this time on the silence of members counts; earlier silence does not. A time before that of an earlier call
-    /// changes nothing.
+    /// Silence of members counts from `since`. A `since` before that of an earlier call changes nothing.
     pub fn restart_silence(&mut self, since: Millis) {
         self.silence_since = self.silence_since.max(since);
     }

@@ -33,7 +33,7 @@
 pub(crate) mod driver;
 mod lateness;
 mod output;
-mod proof;
+pub(crate) mod proof;
 mod read_messages;
 mod trouble;
 
@@ -62,13 +62,6 @@ const FAILURES: u32 = 3;
 
 /// At most this number of late messages is compared with the leader's, one by one. More are read from the leader.
 const COMPARED: usize = 8;
-
-/// After this number of walks that failed in a row, what was read is delivered without one: live events do not wait for
-/// longer.
-pub const WALKS: u32 = 3;
-
-/// How many consumers are created in a row to get one on the leader of the stream. After that, any server will do.
-const PLACES: u32 = 6;
 
 /// A report of an intake to the engine.
 #[derive(Debug)]
@@ -128,6 +121,8 @@ enum Doing {
     Comparing(Claim),
     /// The missing ranges of the claim.
     Walking(Claim),
+    /// The end of a pause, after which the missing ranges are asked for again.
+    PausingWalk(Claim),
     /// The storage of dead letters.
     Posting(Claim),
 }
@@ -355,8 +350,10 @@ impl Intake {
 
     /// The pause is over.
     pub fn paused(&mut self) {
-        if let Doing::Idle = self.doing {
-            self.open(0);
+        match replace(&mut self.doing, Doing::Idle) {
+            Doing::Idle => self.open(0),
+            Doing::PausingWalk(claim) => self.walk(claim),
+            other => self.doing = other,
         }
     }
 

@@ -101,7 +101,7 @@ struct ClientConnection {
     is_new: bool,
     /// Whether the last message was a heartbeat with a position.
     is_position_last: bool,
-    /// The partitions for which a `reset` came since the last position.
+    /// The partitions for which a `reset` came since the last position of a heartbeat or of the end of a backfill.
     resets: BTreeSet<Partition>,
     /// The time since which new events arrive without a backfill before them.
     served_since: Millis,

@@ -29,6 +29,7 @@ use super::router::SimRouter;
 use super::stranger::Stranger;
 use super::stream::{Lost, Stream};
 use super::trace;
+use super::waits::MOST_WAITS;
 
 pub(super) const PARTITIONS: u16 = 3;
 pub(super) const NODES: usize = 3;
@@ -52,8 +53,8 @@ pub(super) const AT_ONCE: Millis = Millis(0);
 /// How often each partition gets a heartbeat, in milliseconds.
 pub(super) const HEARTBEAT: u64 = 5_000;
 
-/// How many messages a flood has: more than inputs of other queues may be served while one waits.
-pub(super) const FLOOD: usize = 60;
+/// How many messages a flood has.
+pub(super) const FLOOD: usize = MOST_WAITS as usize + 20;
 
 /// The percentage of searches for a time to which the server gives no sequence, where nodes fail.
 const UNANSWERED_SEARCHES: u64 = 15;
@@ -246,7 +247,7 @@ impl SimCluster {
             Action::Cut { gateway } => self.cut(usize::from(gateway)),
             Action::StopStoring { gateway } => self.stop_storing(usize::from(gateway)),
             Action::CutRouter { router } => self.cut_router(usize::from(router)),
-            Action::Flood { node, answers } => self.flood(usize::from(node), answers),
+            Action::Flood { node, queue } => self.flood(usize::from(node), queue),
             Action::SetClock { gateway, seconds } => {
                 let gateway = &mut self.gateways[usize::from(gateway)];
                 (gateway.ahead, gateway.was_ahead) = (i64::from(seconds) * 1_000, true);

@@ -19,16 +19,16 @@ use tickwire_node::storage::Stopped;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::clocks;
-use super::cluster::{AT_ONCE, NODES, PARTITIONS, SimCluster};
+use super::cluster::{AT_ONCE, FLOOD, NODES, PARTITIONS, SimCluster};
 use super::network::{MAX_PAYLOAD, SimMessage};
 use super::socket::{ClientSocket, GatewaySocket};
 use crate::auth::USUAL_WEIGHT;
 use crate::auth::{Authenticator, Identity};
 use crate::backfill::cohorts::{ASK_BITS, Cohorts};
 use crate::byte_queue;
-use crate::byte_queue::ByteReceiver;
-use crate::edge::{Edge, EdgeSetup, NatsConnection, Outgoing};
-use crate::messages::{ToEdge, ToShard};
+use crate::byte_queue::{ByteReceiver, ByteSender};
+use crate::edge::{Edge, EdgeSetup, NatsConnection, Outgoing, TURN_REQUESTS};
+use crate::messages::{SessionId, ToEdge, ToShard};
 use crate::new_session::shard_of;
 use crate::shard::{Clocks, Shard, ShardConfig};
 use turns::EdgeInputs;
@@ -66,6 +66,7 @@ pub(super) struct SimGateway {
     snapshots: Vec<Snapshot>,
     shards: Vec<SimShard>,
     requests: ByteReceiver<ToEdge>,
+    to_edge: ByteSender<ToEdge>,
     pub(super) inputs: EdgeInputs,
     readiness: Readiness,
     bounds: MemoryBounds,
@@ -149,6 +150,7 @@ impl SimGateway {
             snapshots: Vec::new(),
             shards,
             requests,
+            to_edge,
             inputs: EdgeInputs::default(),
             readiness,
             cohort_asks: Vec::new(),
@@ -169,6 +171,15 @@ impl SimGateway {
         let now = now.plus(self.offset);
         self.due = AT_ONCE;
         self.shards.iter_mut().for_each(|input| input.shard.drain(now));
+    }
+
+    /// A shard floods the edge with requests that mean nothing.
+    pub(super) fn flood_requests(&mut self) {
+        self.due = AT_ONCE;
+        let session = SessionId { shard: 0, number: u64::MAX };
+        for _ in 0..FLOOD * TURN_REQUESTS {
+            self.to_edge.send(ToEdge::LeaveCohorts(session));
+        }
     }
 
     /// Whether it has no sessions left.

@@ -243,9 +243,10 @@ impl SimCluster {
             IntakeOutput::Walk { after, through } => {
                 let is_short = through > self.last;
                 // After several failures in a row the intake goes on without a walk. In the simulator they are fewer.
-                reader.failed_walks = if failure.is_some() { reader.failed_walks + 1 } else { 0 };
-                let failure = failure.filter(|_| reader.failed_walks < WALKS || self.routers[number].is_cut);
+                let is_cut = self.routers[number].is_cut;
+                let failure = failure.filter(|_| is_cut || reader.failed_walks + 1 < WALKS);
                 let failure = failure.or_else(|| is_short.then(|| "the stream ends before".to_owned()));
+                reader.failed_walks = if failure.is_some() && !is_cut { reader.failed_walks + 1 } else { 0 };
                 let walked = failure.map_or_else(|| Ok(self.walk(number, after, through)), Err);
                 reader.intake.walked(walked);
             }

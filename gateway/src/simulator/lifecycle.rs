@@ -85,25 +85,24 @@ impl SimCluster {
         }
     }
 
-    /// Sends a node many messages at once that mean nothing. Routers are numbered first, then gateways.
-    pub(super) fn flood(&mut self, node: usize, answers: bool) {
-        match node.checked_sub(NODES) {
-            None => {
-                let gateway = self.gateways[0].node.clone();
-                self.routers[node].flood(&gateway);
-            }
-            Some(number) => {
-                let (node, epoch_id) = (self.gateways[number].node.clone(), self.epoch.epoch_id);
-                let nothing = Bytes::from_static(b"nothing");
-                self.deliver(&node, |inputs| match answers {
-                    true => inputs.answers.extend((0..FLOOD).map(|_| (u64::MAX, Some(nothing.clone())))),
-                    false => {
-                        let ends = BatchEnds { epoch_id, ends: Vec::new() };
-                        inputs.batches.extend((0..FLOOD).map(|_| (nothing.clone(), ends.clone())));
-                    }
-                });
-            }
+    /// Sends a node many meaningless messages at once. Routers are numbered first, then gateways.
+    pub(super) fn flood(&mut self, node: usize, queue: u8) {
+        let Some(number) = node.checked_sub(NODES) else {
+            let gateway = self.gateways[0].node.clone();
+            return self.routers[node].flood(&gateway);
+        };
+        if queue == 1 {
+            return self.gateways[number].flood_requests();
         }
+        let (node, epoch_id) = (self.gateways[number].node.clone(), self.epoch.epoch_id);
+        let nothing = Bytes::from_static(b"nothing");
+        self.deliver(&node, |inputs| match queue {
+            0 => {
+                let ends = BatchEnds { epoch_id, ends: Vec::new() };
+                inputs.batches.extend((0..FLOOD).map(|_| (nothing.clone(), ends.clone())));
+            }
+            _ => inputs.answers.extend((0..FLOOD).map(|_| (u64::MAX, Some(nothing.clone())))),
+        });
     }
 
     /// Cuts a router's connection to NATS, or restores it.

@@ -198,11 +198,11 @@ pub(super) enum Action {
     CutRouter {
         router: u8,
     },
-    /// A node gets many messages at once that mean nothing: a router beats, a gateway batches or answers. Routers are
-    /// `0..3`, gateways `3..6`.
+    /// A node gets many meaningless messages at once: interest beats if it is a router, and batches, requests or answers
+    /// if it is a gateway. Routers are `0..3`, gateways `3..6`.
     Flood {
         node: u8,
-        answers: bool,
+        queue: u8,
     },
     /// The clock of a gateway's host is set ahead of the true time of day, or behind it.
     SetClock {

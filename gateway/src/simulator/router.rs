@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use tickwire_core::coverage::completeness::Completeness;
-use tickwire_core::ids::{Epoch, EpochId, Millis, NodeRef, Partition, Revision, Seq};
+use tickwire_core::ids::{Epoch, EpochId, Millis, NodeRef, Revision, Seq};
 use tickwire_core::interest::{InterestBeat, SnapshotPart};
 use tickwire_core::placement::View;
 use tickwire_core::wire;
@@ -147,9 +147,9 @@ impl SimRouter {
         self.ownership.is_empty() && self.orders.is_empty() && self.passes.is_empty()
     }
 
-    /// Whether it holds the lease of a partition.
-    pub(super) fn holds(&self, partition: Partition) -> bool {
-        self.ownership.held().any(|source| source == Source::Partition(partition))
+    /// Whether it holds the lease of a source.
+    pub(super) fn holds(&self, source: Source) -> bool {
+        self.ownership.held().any(|held| held == source)
     }
 
     /// Whether it reads exactly the sources whose leases it holds.

@@ -1,9 +1,9 @@
 //! Whether each queue of a node gets its turn.
 
-/// How many inputs of other queues a node may serve, one after the other, while a queue waits.
-const MOST: u32 = 40;
+/// How many other inputs a node may serve, one after the other, while something waits in a queue.
+pub(super) const MOST_WAITS: u32 = 40;
 
-/// For each of `N` queues, how many inputs of other queues were served since it last had a turn.
+/// For each of `N` queues, how many other inputs were served while something waited in it, since its last turn.
 pub(super) struct Waits<const N: usize> {
     waits: [u32; N],
     served: Option<usize>,
@@ -27,6 +27,6 @@ impl<const N: usize> Waits<N> {
         for (queue, (wait, waiting)) in self.waits.iter_mut().zip(waiting).enumerate() {
             *wait = if waiting && served != Some(queue) { *wait + 1 } else { 0 };
         }
-        assert!(self.waits.iter().all(|wait| *wait <= MOST), "a queue does not get its turn: {:?}", self.waits);
+        assert!(self.waits.iter().all(|wait| *wait <= MOST_WAITS), "a queue does not get its turn: {:?}", self.waits);
     }
 }

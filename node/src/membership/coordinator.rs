@@ -4,10 +4,10 @@
 //! counts only while this node can be expected to receive beats: not while KV fails; not while its own beats do not
 //! come back, nor until every other node had time to reconnect after that; and not after this process itself was
 //! paused. A beat counts from its arrival, and all that have arrived are recorded before absence is judged, so time
-//! spent on KV is neither absence nor a pause. Views are written by compare-and-set; a node whose write is refused is
+//! spent on KV is neither absence nor a pause, unless one request takes more than half of the timeout. Views are written by compare-and-set; a node whose write is refused is
 //! not the coordinator. At intervals the coordinator reads back what it wrote, because KV may have lost it.
 //!
-//! No I/O. News, a round or the goodbye begins some work: tasks, one after the other. The [driver](self::driver)
+//! No I/O. Beats that change the view (news), a round, or the goodbye begin some work: tasks, one after the other. The [driver](self::driver)
 //! performs each and returns the answer of KV; nothing else begins before the work is done. Beats are recorded at any
 //! time.
 
@@ -28,7 +28,6 @@ use crate::metrics;
 use crate::names;
 use crate::view::{BeatError, Roster};
 use std::collections::VecDeque;
-use std::time::Duration;
 use task::Work;
 use tenure::CoordinatorTenure;
 use tickwire_core::ids::{Millis, NodeRef};
@@ -38,11 +37,6 @@ use tracing::{debug, info, warn};
 
 /// After how many rounds the coordinator reads the view again.
 const REVIEW: u32 = 8;
-
-/// The time between two rounds: so short that the lease cannot become stale between them.
-pub(super) fn round_interval(config: &MembershipConfig) -> Duration {
-    config.beat_interval.min(config.lease_ttl / 3)
-}
 
 /// The state.
 #[derive(Debug)]
@@ -59,9 +53,11 @@ pub(super) struct Coordinator {
     followed: u64,
     /// When the last turn began. Each input but a beat is a turn.
     last_turn: Millis,
-    /// Whether this process was paused before this turn, or its request was answered late.
-    was_paused: bool,
-    /// Whether beats have changed the view since it was written last.
+    /// Whether this turn began late: this process was paused, or its request was answered late.
+    was_late: bool,
+    /// Whether a turn was late since the last round, so that another node may be the coordinator by now.
+    must_renew: bool,
+    /// Whether beats have changed the view since the last attempt to write it began.
     pub(super) has_news: bool,
     /// Until when absence does not count, because other nodes may still wait to reconnect.
     lenient_until: Millis,
@@ -85,7 +81,8 @@ impl Coordinator {
             tenure: None,
             followed: 0,
             last_turn: now,
-            was_paused: false,
+            was_late: false,
+            must_renew: false,
             has_news: false,
             lenient_until: now,
             work: Work::News,
@@ -112,7 +109,7 @@ impl Coordinator {
         }
     }
 
-    /// Takes or renews the lease, writes the view if it has changed, and announces it. Due every [`round_interval`].
+    /// Takes or renews the lease, writes the view if it has changed, and announces it. Due every [`round_interval`](driver::round_interval).
     pub(super) fn round(&mut self, now: Millis) {
         self.begin_turn(now);
         if self.is_cut_off(now) {
@@ -122,6 +119,7 @@ impl Coordinator {
             self.roster.restart_silence(now);
         }
         self.work = Work::Round;
+        self.must_renew = false;
         match &mut self.tenure {
             None => self.ask(KvRequest::ReadLease),
             Some(tenure) => {
@@ -155,7 +153,7 @@ impl Coordinator {
     /// KV has answered the request of the last task.
     pub(super) fn take_answer(&mut self, now: Millis, answer: KvAnswer) {
         self.begin_turn(now);
-        if self.was_paused {
+        if self.was_late {
             // A request that was answered late may have waited for a connection, and then beats were delayed as well.
             self.be_lenient(now);
         }
@@ -175,12 +173,13 @@ impl Coordinator {
         }
     }
 
-    /// Notices a pause of this process, after which beats may wait in the connection, unread. A live node was heard at
-    /// most a beat interval before it, a third of the timeout: a pause of half the timeout does not make it silent.
+    /// Notices a pause of this process, after which beats may wait unread. A shorter one makes no live node silent: it was
+    /// heard at most a third of the timeout before.
     fn begin_turn(&mut self, now: Millis) {
-        self.was_paused = now.since(self.last_turn) > self.timeout / 2;
+        self.was_late = now.since(self.last_turn) > self.timeout / 2;
+        self.must_renew |= self.was_late;
         self.last_turn = now;
-        if self.was_paused {
+        if self.was_late {
             self.roster.restart_silence(now);
         }
     }
@@ -319,7 +318,7 @@ impl Coordinator {
             self.be_lenient(now);
         }
         let Some(tenure) = &mut self.tenure else { return self.view_done(now) };
-        if self.was_paused && self.work == Work::News {
+        if self.must_renew && self.work == Work::News {
             // The round that is due finds out first whether another node is the coordinator.
             tenure.view = Some((revision, current));
             return;

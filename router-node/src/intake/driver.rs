@@ -25,8 +25,8 @@ const PULL_MESSAGES: u64 = 256;
 /// How many bytes of messages are taken at a time.
 const PULL_BYTES: usize = 1024 * 1024;
 
-/// How long live events may wait for a walk of the stream.
-const WALK_DEADLINE: Duration = Duration::from_secs(3);
+/// How long a walk of the stream may take. One that is repeated continues where this one has ended.
+const WALK_DEADLINE: Duration = Duration::from_secs(1);
 
 /// How long a source may be silent if its owner stores a partition heartbeat this often.
 #[must_use]

@@ -3,15 +3,26 @@
 
 use super::read_messages::ReadMessages;
 use super::trouble::IntakeTrouble;
-use super::{COMPARED, Doing, Intake, IntakeEvent, IntakeOutput, Opened, PLACES, WALKS};
+use super::{COMPARED, Doing, Intake, IntakeEvent, IntakeOutput, Opened};
 use crate::checkpoint::Checkpoint;
 use crate::metrics;
 use crate::stream::{StreamFacts, StreamState};
 use crate::walk::Walked;
 use std::mem::replace;
+use std::time::Duration;
 use tickwire_core::coverage::builder::Contiguity;
 use tickwire_core::ids::Seq;
 use tracing::{debug, warn};
+
+/// After this number of walks that failed in a row, what was read is delivered without one: live events do not wait for
+/// longer. While walks keep failing, each further range gets one.
+pub const WALKS: u32 = 3;
+
+/// The pause before a failed walk is repeated. Together they last as long as a lost connection takes to return.
+pub(super) const WALK_PAUSE: Duration = Duration::from_secs(2);
+
+/// How many consumers are created in a row to get one on the leader of the stream. After that, any server will do.
+pub(super) const PLACES: u32 = 6;
 
 /// Why the stream is looked at.
 #[derive(Debug)]
@@ -182,7 +193,7 @@ impl Intake {
     }
 
     /// Finds out what the stream lacks up to the last message that was read.
-    fn walk(&mut self, mut claim: Claim) {
+    pub(super) fn walk(&mut self, mut claim: Claim) {
         let (after, through) = (claim.kept, self.reading.last);
         claim.read.events.retain(|event| event.seq > after);
         self.ask(Doing::Walking(claim), IntakeOutput::Walk { after, through });
@@ -208,7 +219,7 @@ impl Intake {
             Err(reason) if self.failed_walks + 1 < WALKS => {
                 self.failed_walks += 1;
                 debug!(source = %self.tenure.source, reason, "walk of the stream failed and is repeated");
-                return self.walk(claim);
+                return self.ask(Doing::PausingWalk(claim), IntakeOutput::Pause(WALK_PAUSE));
             }
             Err(reason) => {
                 metrics::UNVERIFIED_RANGES.increment(1);

@@ -1,3 +1,4 @@
+use super::proof::{PLACES, WALK_PAUSE, WALKS};
 use super::*;
 use crate::dead_letters::DeadLetter;
 use crate::decode::Decoded;
@@ -217,6 +218,8 @@ fn failed_walk_is_repeated_and_live_events_do_not_wait_for_it_for_ever() {
     let mut intake = walking();
     for _ in 1..WALKS {
         intake.walked(Err("late".to_owned()));
+        assert_eq!(wanted(&mut intake), [format!("Pause({WALK_PAUSE:?})")]);
+        intake.paused();
         assert_eq!(wanted(&mut intake), ["Walk { after: Seq(12), through: Seq(14) }"]);
     }
     intake.walked(Err("late".to_owned()));

@@ -65,6 +65,7 @@ impl SimClient {
             }
             ServerMessage::CaughtUp(end) => {
                 self.serve_from(facts.now);
+                self.check_resets(&end.position);
                 match self.past.take() {
                     Some(past) => {
                         self.pasts.push(past);

@@ -6,6 +6,7 @@ use tickwire_core::ids::{EpochId, NodeRef, Partition, Seq};
 use tickwire_core::interest::table::TableLimits;
 use tickwire_core::protocol::Gap;
 use tickwire_core::protocol::codes::NoticeCode;
+use tickwire_router_node::decisions::Source;
 
 use super::super::client::SimClient;
 use super::super::fixtures::user;
@@ -178,7 +179,7 @@ impl SimCluster {
         }
     }
 
-    /// Whether every router has the announced revision of every gateway's interest, and every partition has one owner.
+    /// Whether every router has the announced revision of every gateway's interest, and every source has one owner.
     fn are_routers_settled(&self) -> bool {
         let lacks =
             |router: &SimRouter| router.gateways_without_interest().iter().any(|node| self.is_current_gateway(node));
@@ -190,11 +191,11 @@ impl SimCluster {
         self.routers.iter().filter(|router| router.runs())
     }
 
-    /// For each partition, the routers that hold its lease, or believe so.
+    /// For each source, the routers that hold its lease, or believe so.
     fn owners(&self) -> Vec<Vec<&NodeRef>> {
-        let holders = |partition| self.running_routers().filter(move |router| router.holds(partition));
-        let partitions = (0..PARTITIONS).map(Partition);
-        partitions.map(|partition| holders(partition).map(|router| &router.node).collect()).collect()
+        let holders = |source| self.running_routers().filter(move |router| router.holds(source));
+        let sources = (0..PARTITIONS).map(|number| Source::Partition(Partition(number))).chain([Source::CatchAll]);
+        sources.map(|source| holders(source).map(|router| &router.node).collect()).collect()
     }
 
     /// Whether this is the present start of a gateway.
@@ -231,9 +232,9 @@ impl SimCluster {
             );
         }
         for router in self.running_routers() {
-            assert!(router.reads_what_it_holds(), "{} reads what it does not hold", router.node);
+            assert!(router.reads_what_it_holds(), "{} does not read exactly what it holds", router.node);
         }
         let owners = self.owners();
-        assert!(owners.iter().all(|owners| owners.len() == 1), "not every partition has one owner: {owners:?}");
+        assert!(owners.iter().all(|owners| owners.len() == 1), "not every source has one owner: {owners:?}");
     }
 }

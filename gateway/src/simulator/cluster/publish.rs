@@ -2,6 +2,7 @@
 
 use tickwire_core::event::{Audience, Event, Kind, Priority, Tier};
 use tickwire_core::ids::{Confidence, Partition};
+use tickwire_router_node::decisions::Source;
 
 use super::super::fixtures::{blank, symbol, user};
 use super::{PARTITIONS, SimCluster};
@@ -38,7 +39,11 @@ impl SimCluster {
     /// The owners of partitions store their heartbeats.
     pub(super) fn store_heartbeats(&mut self) {
         for partition in 0..PARTITIONS {
-            if self.routers.iter().any(|router| router.runs() && !router.is_cut && router.holds(Partition(partition))) {
+            if self
+                .routers
+                .iter()
+                .any(|router| router.runs() && !router.is_cut && router.holds(Source::Partition(Partition(partition))))
+            {
                 self.store_message(partition, blank(Kind::Other("heartbeat".into()), Audience::Public), (true, false));
             }
         }

@@ -64,8 +64,8 @@ fn slow_resume_in_another_epoch() -> impl Strategy<Value = Vec<Action>> {
     )
 }
 
-/// All routers die, before or after their checkpoints, and perhaps all gateways. Then the stream loses its last events,
-/// and others take their sequences before a router reads again.
+/// All routers crash and start again, before or after their checkpoints, and perhaps all gateways. The stream loses its
+/// last events, and others take their sequences before any router reads.
 fn end_lost_while_no_router_runs() -> impl Strategy<Value = Vec<Action>> {
     let times = (prop_oneof![5..300u64, 1_000..2_500u64], 3_000..6_000u64);
     ((0..3u8, 0..4u8, 0..4u8), 1..4u8, times, any::<bool>(), (1..4u8, 1..6u8)).prop_map(

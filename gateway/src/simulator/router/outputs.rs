@@ -12,7 +12,7 @@ impl SimCluster {
             let router = &mut self.routers[number];
             match output {
                 EngineOutput::Read { tenure, epoch_id, checkpoint } => {
-                    router.published.begin(tenure);
+                    router.published.begin(tenure, checkpoint);
                     router.intakes.insert(tenure, SimIntake::new(tenure, epoch_id, checkpoint));
                 }
                 EngineOutput::Stop(tenure) => drop(router.intakes.remove(&tenure)),

@@ -14,16 +14,24 @@ use tickwire_router_node::decisions::{
 pub(super) struct Published {
     /// For each gateway and partition, the end of the last section.
     sections: BTreeMap<(NodeRef, Partition), Seq>,
-    /// For each partition, the end of the last range that its intake has skipped. Gateways ask for it.
-    skipped: BTreeMap<Partition, Seq>,
+    intakes: BTreeMap<Partition, Taken>,
+}
+
+/// What the engine has taken of a partition's intake.
+#[derive(Default)]
+struct Taken {
+    /// How far events were taken.
+    through: Seq,
+    /// The last range without events that was skipped: gateways ask for it.
+    skipped: (Seq, Seq),
 }
 
 impl Published {
     /// A tenure begins.
-    pub(super) fn begin(&mut self, tenure: Tenure) {
-        let is_other = |partition: &Partition| Source::Partition(*partition) != tenure.source;
-        self.sections.retain(|(_, partition), _| is_other(partition));
-        self.skipped.retain(|partition, _| is_other(partition));
+    pub(super) fn begin(&mut self, tenure: Tenure, checkpoint: Seq) {
+        let Source::Partition(begun) = tenure.source else { return };
+        self.sections.retain(|(_, partition), _| *partition != begun);
+        self.intakes.insert(begun, Taken { through: checkpoint, ..Taken::default() });
     }
 
     /// Sections are sent to a gateway.
@@ -35,8 +43,16 @@ impl Published {
 
     /// The engine takes a report of an intake.
     pub(super) fn read(&mut self, report: &IntakeReport) {
-        if let (IntakeEvent::Skip(to), Source::Partition(partition)) = (&report.what, report.tenure.source) {
-            self.skipped.insert(partition, *to);
+        let Source::Partition(partition) = report.tenure.source else { return };
+        let taken = self.intakes.entry(partition).or_default();
+        match report.what {
+            IntakeEvent::Events { through, .. } => taken.through = through,
+            IntakeEvent::Skip(to) => {
+                let (from, end) = taken.skipped;
+                let from = if end == taken.through && from < end { from } else { taken.through };
+                (taken.skipped, taken.through) = ((from, to), to);
+            }
+            _ => {}
         }
     }
 
@@ -47,7 +63,10 @@ impl Published {
             let of_partition = checkpoints.iter().filter(|(tenure, _)| tenure.source == Source::Partition(*partition));
             for (_, progress) in of_partition {
                 let is_known = !report.gateways_without_interest.contains(gateway);
-                let is_skipped = self.skipped.get(partition).is_some_and(|skipped| *skipped >= progress.checkpoint);
+                let is_skipped = self.intakes.get(partition).is_some_and(|taken| {
+                    let (from, to) = taken.skipped;
+                    *through >= from && to >= progress.checkpoint
+                });
                 let is_published = *through >= progress.checkpoint || is_skipped;
                 assert!(is_published || !is_known, "{partition} was not published to {gateway}: {progress:?}");
             }

@@ -1,7 +1,7 @@
 //! Waits for beats and rounds, and performs the tasks of the coordinator, one after the other. Beats that arrive while
 //! KV is waited for are passed on before its answer, with the time of their arrival.
 
-use super::{Coordinator, CoordinatorTask, KvAnswer, KvRequest, round_interval};
+use super::{Coordinator, CoordinatorTask, KvAnswer, KvRequest};
 use crate::clock::Clock;
 use crate::config::MembershipConfig;
 use crate::lease::Leases;
@@ -11,14 +11,21 @@ use crate::names;
 use crate::nats::Nats;
 use std::future::ready;
 use std::sync::Arc;
+use std::time::Duration;
 use tickwire_core::placement::{Member, View};
 use tickwire_core::wire;
 use tokio::sync::watch;
+use tokio::task::yield_now;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tracing::warn;
 
 /// How many bytes of beats may wait: some thousands. A dropped beat is replaced by the next.
 const BEAT_BYTES: usize = 1024 * 1024;
+
+/// The time between two rounds: so short that the lease does not become stale between them, unless KV is slow.
+pub(in crate::membership) fn round_interval(config: &MembershipConfig) -> Duration {
+    config.beat_interval.min(config.lease_ttl / 3)
+}
 
 pub(in crate::membership) struct CoordinatorDriver {
     coordinator: Coordinator,
@@ -51,10 +58,10 @@ impl CoordinatorDriver {
         loop {
             let has_news = self.coordinator.has_news;
             tokio::select! {
-                // Rounds first: neither a flood of beats nor slow writes of the view may let the lease become stale.
+                // Rounds first, so that neither a flood of beats nor news delays the renewal of the lease.
                 biased;
                 _ = self.rounds.tick() => {
-                    self.hear_waiting();
+                    self.record_waiting_beats();
                     self.note_followed();
                     self.coordinator.round(self.clock.now());
                 }
@@ -64,19 +71,21 @@ impl CoordinatorDriver {
                 }
                 message = self.beats.next() => {
                     let Some(message) = message else { return };
-                    self.hear(&message);
-                    self.hear_waiting();
+                    self.record_beat(&message);
+                    self.record_waiting_beats();
                     self.note_followed();
                     self.coordinator.write_news(self.clock.now());
                 }
             }
             self.perform().await;
+            // Own beats and the view are served by the same task, also under a flood of beats.
+            yield_now().await;
         }
     }
 
     /// Performs the coordinator's own goodbye.
     pub(in crate::membership) async fn leave(mut self, member: &Member) {
-        self.hear_waiting();
+        self.record_waiting_beats();
         self.note_followed();
         self.coordinator.leave(self.clock.now(), member);
         self.perform().await;
@@ -88,7 +97,7 @@ impl CoordinatorDriver {
                 CoordinatorTask::Announce(announcement) => self.announce(announcement).await,
                 CoordinatorTask::Ask(request) => {
                     let answer = self.ask(request).await;
-                    self.hear_waiting();
+                    self.record_waiting_beats();
                     self.note_followed();
                     self.coordinator.take_answer(self.clock.now(), answer);
                 }
@@ -124,15 +133,15 @@ impl CoordinatorDriver {
         }
     }
 
-    fn hear(&mut self, message: &NatsMessage) {
+    fn record_beat(&mut self, message: &NatsMessage) {
         let arrived = self.clock.shown(message.arrived());
         self.coordinator.beat(arrived, &message.subject_text(), message.payload());
     }
 
     /// Passes on all beats that have arrived, because the next turn may judge the absence of others.
-    fn hear_waiting(&mut self) {
+    fn record_waiting_beats(&mut self) {
         for message in self.beats.take_waiting() {
-            self.hear(&message);
+            self.record_beat(&message);
         }
     }
 

@@ -194,3 +194,21 @@ impl Network {
         }
     }
 }
+
+/// What a process does to others.
+#[derive(Debug)]
+pub(super) enum Effect {
+    Beat(SimBeat),
+    Announce(u64, Arc<[u8]>),
+    Ask {
+        asker: Asker,
+        number: u64,
+        request: KvRequest,
+    },
+    /// The follower has taken another view. `before` is the version of the last one, `heard` was announced last.
+    News {
+        before: u64,
+        heard: u64,
+        seen: Seen,
+    },
+}

@@ -1,11 +1,12 @@
 //! A node: the production coordinator, if it is a router, and the production follower, in the order of their drivers.
 
-use super::network::{Asker, Seen, SimBeat};
+use super::network::{Asker, Effect, Seen, SimBeat};
 use super::waiting::{Waiting, view_in_kv};
 use super::world::STEADY;
 use crate::clock::millis;
 use crate::config::MembershipConfig;
-use crate::membership::coordinator::{Coordinator, CoordinatorTask, KvAnswer, KvRequest, round_interval};
+use crate::membership::coordinator::driver::round_interval;
+use crate::membership::coordinator::{Coordinator, CoordinatorTask, KvAnswer, KvRequest};
 use crate::membership::follower::{Follower, LEAST_PAUSE};
 use crate::membership::{Beat, LEAVE_DEADLINE};
 use crate::names;
@@ -19,24 +20,6 @@ use tickwire_core::wire;
 
 /// The most tasks of news, a round or the goodbye: five requests for the lease, two for the view, two announcements.
 const MOST_TASKS: u32 = 9;
-
-/// What a process does to others.
-#[derive(Debug)]
-pub(super) enum Effect {
-    Beat(SimBeat),
-    Announce(u64, Arc<[u8]>),
-    Ask {
-        asker: Asker,
-        number: u64,
-        request: KvRequest,
-    },
-    /// The follower has taken another view. `before` is the version of the last one, `heard` was announced last.
-    News {
-        before: u64,
-        heard: u64,
-        seen: Seen,
-    },
-}
 
 /// When beats of a node arrived.
 #[derive(Debug, Clone, Copy, Default)]
@@ -339,7 +322,9 @@ impl SimNode {
                 None if self.leaving_until.is_none() => false,
                 _ => return,
             };
-            let is_round = !is_answered && local >= router.next_round;
+            // The timer of rounds may be late after a pause.
+            let is_late = is_unread && rng.random_bool(0.5);
+            let is_round = !is_answered && local >= router.next_round && !is_late;
             let is_before_reading = std::mem::take(&mut is_unread) && (is_answered || is_round);
             let has_heard = !is_before_reading && self.hear();
             let Some(router) = &mut self.router else { return };
@@ -355,7 +340,7 @@ impl SimNode {
                 router.coordinator.round(local);
             } else if has_heard || router.coordinator.has_news {
                 router.coordinator.write_news(local);
-            } else {
+            } else if local < router.next_round {
                 return;
             }
             self.perform(out);

@@ -1,9 +1,9 @@
 //! All nodes, KV and the network, and what is checked whenever something happens.
 
 use super::kv::Kv;
-use super::network::{Delivery, LONGEST_DELAY, Network, Seen, Sender, SimBeat};
+use super::network::{Delivery, Effect, LONGEST_DELAY, Network, Seen, Sender, SimBeat};
 use super::plan::{Action, Forgery, Plan, ROUTERS, SLOTS};
-use super::process::{Effect, SimNode};
+use super::process::SimNode;
 use super::trace;
 use crate::clock::millis;
 use crate::config::{Config, LoadOptions, MembershipConfig};
