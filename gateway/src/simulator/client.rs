@@ -11,6 +11,7 @@ use std::fmt;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use compact_str::CompactString;
 use serde_json::{Value, json};
 use tickwire_core::event::Timestamp;
 use tickwire_core::ids::{EpochId, Millis, Partition, Seq, UserId};
@@ -77,6 +78,8 @@ type Lane = (Partition, String, String);
 #[derive(Debug, Default)]
 struct Received {
     events: BTreeSet<(Partition, Seq)>,
+    /// The events by their ids.
+    ids: BTreeSet<(Partition, CompactString)>,
     gaps: Vec<Gap>,
     /// The ranges of dropped events.
     dropped: Vec<SeqRange>,

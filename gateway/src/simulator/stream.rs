@@ -6,6 +6,7 @@ use std::future::ready;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use compact_str::format_compact;
 use tickwire_core::coverage::completeness::{Completeness, Walk};
 use tickwire_core::coverage::reached::GatewayCoverage;
 use tickwire_core::event::{Event, Timestamp};
@@ -94,7 +95,9 @@ impl SimCluster {
     /// Stores a message in a partition.
     pub(super) fn store_message(&mut self, partition: u16, event: Event, (is_heartbeat, is_unreadable): (bool, bool)) {
         self.last = Seq(self.last.0 + 1);
-        let event = Event { stored: clocks::time_of_day(self.now), ..event };
+        // A sequence may name several messages, one after the other.
+        let id = format_compact!("{}-{}", self.last, self.now.0);
+        let event = Event { id, stored: clocks::time_of_day(self.now), ..event };
         let what = if is_unreadable {
             ": not an event"
         } else if is_heartbeat {

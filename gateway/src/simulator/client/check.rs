@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
+use compact_str::CompactString;
 use tickwire_core::event::{Event, Kinds, Timestamp};
 use tickwire_core::filter::Filter;
 use tickwire_core::ids::{Epoch, EpochId, Millis, Partition, Seq};
@@ -87,7 +88,7 @@ impl SimClient {
                 if *seq <= promise.start[at] || *seq > promise.end[at] || !wants(promise.filter, event) {
                     continue;
                 }
-                let knows = |received: &Received| received.knows(*partition, *seq);
+                let knows = |received: &Received| received.knows(*partition, *seq, &event.id);
                 let is_known = knows(received) || *seq <= epoch.before && former.iter().any(|received| knows(received));
                 let is_known = is_known || may_lack(promise.epoch_id, *seq);
                 assert!(is_known, "{partition}:{seq} of {promise:#?} was neither delivered nor notified: {self:#?}");
@@ -209,8 +210,8 @@ impl SimClient {
 
 impl Received {
     /// Whether the client got this event, or a notice that it lacks it.
-    fn knows(&self, partition: Partition, seq: Seq) -> bool {
-        self.events.contains(&(partition, seq)) || self.is_notified(partition, seq)
+    fn knows(&self, partition: Partition, seq: Seq, id: &CompactString) -> bool {
+        self.ids.contains(&(partition, id.clone())) || self.is_notified(partition, seq)
     }
 
     /// Whether the client got this event, or it is in a gap.

@@ -255,7 +255,9 @@ impl SimClient {
             assert!(before.is_none_or(|before| before < event.seq), "{place:?} comes after {before:?}: {self:#?}");
             return;
         }
-        let is_new = self.received.entry(epoch_id).or_default().events.insert(place);
+        let received = self.received.entry(epoch_id).or_default();
+        received.ids.insert((event.p, event.id.clone()));
+        let is_new = received.events.insert(place);
         let comes_again = self.may_come_again.remove(&place);
         assert!(is_new || comes_again, "{place:?} comes again: {self:#?}");
         if is_early {
