@@ -68,7 +68,7 @@ pub(super) struct SimRouter {
     orders: VecDeque<Order>,
     report: EngineReport,
     checkpoints: SourceCheckpoints,
-    pub(super) intakes: BTreeMap<Tenure, SimIntake>,
+    pub(super) intakes: BTreeMap<Tenure, Box<SimIntake>>,
     /// How many requests for a consumer are refused from now on.
     pub(super) refused: u8,
     /// Whether the connection to NATS was lost and restored, and the ownership has not processed that yet.
@@ -192,7 +192,8 @@ impl SimRouter {
         let snapshots = self.snapshots.values().map(|snapshot| snapshot.at.unwrap_or(snapshot.until));
         let asked = self.stream_request.as_ref().map(|(_, at)| *at);
         let due = operations.chain(snapshots).chain(asked).chain(self.engine.next_turn());
-        let due = due.chain(self.intakes.values().map(SimIntake::due)).chain(self.passes.iter().map(SimPass::due));
+        let due =
+            due.chain(self.intakes.values().map(|intake| intake.due())).chain(self.passes.iter().map(SimPass::due));
         let next = due.fold(self.round_at.min(self.checkpoint_at), Millis::min);
         Millis(next.0.saturating_sub(self.offset))
     }

@@ -13,7 +13,7 @@ impl SimCluster {
             match output {
                 EngineOutput::Read { tenure, epoch_id, checkpoint } => {
                     router.published.begin(tenure, checkpoint);
-                    router.intakes.insert(tenure, SimIntake::new(tenure, epoch_id, checkpoint));
+                    router.intakes.insert(tenure, Box::new(SimIntake::new(tenure, epoch_id, checkpoint)));
                 }
                 EngineOutput::Stop(tenure) => drop(router.intakes.remove(&tenure)),
                 EngineOutput::Send { .. } if router.is_cut => panic!("{} sends without a connection", router.node),

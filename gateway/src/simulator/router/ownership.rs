@@ -9,7 +9,7 @@ impl SimCluster {
         if std::mem::take(&mut router.was_disconnected) {
             router.ownership.reconnected(now);
             router.completeness.forget_walks();
-            router.intakes.values_mut().for_each(SimIntake::reconnect);
+            router.intakes.values_mut().for_each(|intake| intake.reconnect());
             router.round_at = now;
         }
         let (late, operations) = std::mem::take(&mut router.operations).into_iter().partition(|op| op.until <= now);
