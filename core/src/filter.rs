@@ -1,10 +1,12 @@
 //! Filters of subscriptions, and whether an event passes them. This evaluation is the reference for the index, the
 //! interest and all tests.
 //!
-//! `parse` reads a filter from a client's object, `conditions` tests an event's data, and `scalar` compares values.
+//! `parse` reads a filter from a client's object, and `presets` has filters with names. `conditions` tests an event's
+//! data, and `scalar` compares values.
 
 pub mod conditions;
 mod parse;
+pub mod presets;
 pub mod scalar;
 
 use std::collections::BTreeSet;

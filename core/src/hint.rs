@@ -69,6 +69,19 @@ pub(crate) fn hint<'a>(found: &str, allowed: impl IntoIterator<Item = &'a str> +
     if let Some(name) = probably_meant(found, allowed.clone()) {
         return format!("did you mean {}?", quoted(name));
     }
+    listed(allowed)
+}
+
+/// The hint for an unknown name of a short list: the nearest known name, if one is near, and the list.
+pub(crate) fn hint_with_list<'a>(found: &str, allowed: impl IntoIterator<Item = &'a str> + Clone) -> String {
+    let list = listed(allowed.clone());
+    match probably_meant(found, allowed) {
+        Some(name) => format!("did you mean {}? {list}", quoted(name)),
+        None => list,
+    }
+}
+
+fn listed<'a>(allowed: impl IntoIterator<Item = &'a str>) -> String {
     let list = allowed.into_iter().collect::<Vec<_>>().join(", ");
     let (list, more) = start(&list, MAX_LISTED);
     format!("it must be one of {list}{more}")
@@ -120,9 +133,12 @@ mod tests {
     }
 
     #[test]
-    fn hint_is_the_nearest_name_or_the_whole_list() {
+    fn hint_is_the_nearest_name_or_the_whole_list_or_both() {
         let allowed = ["symbols", "tiers"];
         assert_eq!(hint("Symbol", allowed), "did you mean \"symbols\"?");
         assert_eq!(hint("colour", allowed), "it must be one of symbols, tiers");
+        let both = "did you mean \"symbols\"? it must be one of symbols, tiers";
+        assert_eq!(hint_with_list("Symbol", allowed), both);
+        assert_eq!(hint_with_list("colour", allowed), "it must be one of symbols, tiers");
     }
 }

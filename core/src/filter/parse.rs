@@ -145,8 +145,8 @@ impl Filter {
                     filter.kinds = set(path, value, MAX_LIST, |text| kind(text, kinds))?
                         .unwrap_or_else(|| kinds.iter().cloned().collect());
                 }
-                "symbols" => filter.symbols = set(path, value, MAX_SYMBOLS, symbol)?,
-                "patterns" => filter.patterns = set(path, value, MAX_LIST, |text| Ok(Pattern::new(name_of(text)?)?))?,
+                "symbols" => filter.symbols = symbols(path, value)?,
+                "patterns" => filter.patterns = patterns(path, value)?,
                 "tiers" => filter.tiers = set(path, value, MAX_LIST, enumerated)?,
                 "regimes" => filter.regimes = set(path, value, MAX_LIST, enumerated)?,
                 "tags" => filter.tags = set(path, value, MAX_LIST, tag)?,
@@ -171,6 +171,16 @@ impl Filter {
         }
         Ok(filter)
     }
+}
+
+/// Reads a list of symbols; `None` if it contains [`ANY`].
+pub(super) fn symbols(path: String, value: &Value) -> Result<Option<BTreeSet<Symbol>>, FilterError> {
+    set(path, value, MAX_SYMBOLS, symbol)
+}
+
+/// Reads a list of patterns; `None` if it contains [`ANY`].
+pub(super) fn patterns(path: String, value: &Value) -> Result<Option<BTreeSet<Pattern>>, FilterError> {
+    set(path, value, MAX_LIST, |text| Ok(Pattern::new(name_of(text)?)?))
 }
 
 fn wrong_type(path: String, expected: &'static str, found: &Value) -> FilterError {
