@@ -239,7 +239,7 @@ impl BenchClient {
                 let subscribe = ClientFrame::Subscribe {
                     name: SubscriptionName::default(),
                     wanted: SubscriptionRequest {
-                        filter: plan.filter(self.number),
+                        filter: plan.filter(self.number).into(),
                         window_ms: Some(plan.window_ms),
                         max_events_per_hour: None,
                     },

@@ -3,11 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
 use tickwire_core::protocol::codes::Reconnect;
 use tickwire_core::protocol::since::Since;
 use tickwire_core::protocol::{
-    ClientFrame, SubscriptionName, SubscriptionRequest, SubscriptionSelector, Subscriptions,
+    ClientFrame, FilterRequest, SubscriptionName, SubscriptionRequest, SubscriptionSelector, Subscriptions,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -91,18 +90,21 @@ impl Client {
     /// Subscribes, or replaces the subscription with this name. Returns the full list when the server has confirmed it:
     /// from then on every matching event is sent or reported as missing.
     ///
+    /// `filter` is a filter as JSON, or a [`PresetRequest`](crate::PresetRequest). A preset is sent by its name, also
+    /// after a reconnect, so its numbers are those of the gateway.
+    ///
     /// # Errors
     /// [`ClientError::Refused`] with the server's code and text, [`ClientError::BadName`], [`ClientError::TimedOut`]
     /// or [`ClientError::Ended`].
     pub async fn subscribe(
         &self,
         name: &str,
-        filter: Value,
+        filter: impl Into<FilterRequest>,
         options: SubscribeOptions,
     ) -> Result<Subscriptions, ClientError> {
         let name = SubscriptionName::new(name)?;
         let SubscribeOptions { window_ms, max_events_per_hour, since } = options;
-        let wanted = SubscriptionRequest { filter, window_ms, max_events_per_hour };
+        let wanted = SubscriptionRequest { filter: filter.into(), window_ms, max_events_per_hour };
         self.list_after(ClientFrame::Subscribe { name, wanted, since }, "subscribe").await
     }
 

@@ -29,6 +29,9 @@
 //! # }
 //! ```
 //!
+//! **Presets.** [`Client::subscribe`] also takes a [`PresetRequest`], a filter with a name and fixed numbers, in place
+//! of a filter.
+//!
 //! **Backpressure.** Messages wait in a bounded buffer ([`ClientConfig::buffer`]). While it is full, the socket is not
 //! read, so the gateway sees a slow client: it conflates, drops and sends notices, and finally closes the connection.
 //! The client itself drops nothing. Answers also wait behind events: to await a request while events arrive, let
@@ -77,9 +80,10 @@ pub use connect::websocket_limits;
 pub use credentials::{Credentials, TokenProvider};
 pub use error::ClientError;
 pub use message::Message;
+pub use tickwire_core::filter::presets::{Preset, PresetError, PresetRequest};
 pub use tickwire_core::protocol::codes::{CloseCode, ErrorCode, Reconnect};
 pub use tickwire_core::protocol::since::Since;
 pub use tickwire_core::protocol::{
-    Authenticated, BadSubscriptionName, Encoding, Gap, Goaway, Heartbeat, Notice, ReceivedEvent, ServerError,
-    Subscription, SubscriptionName, Subscriptions, Welcome,
+    Authenticated, BadSubscriptionName, Encoding, FilterRequest, Gap, Goaway, Heartbeat, Notice, ReceivedEvent,
+    ServerError, Subscription, SubscriptionName, Subscriptions, Welcome,
 };

@@ -21,7 +21,9 @@ use serde::{Deserialize, Serialize};
 use crate::protocol::codes::ErrorCode;
 
 pub use array::{ArrayWriter, write_array};
-pub use client::{ClientFrame, MAX_EVENTS_PER_HOUR, MAX_WINDOW_MS, SubscriptionRequest, SubscriptionSelector, Token};
+pub use client::{
+    ClientFrame, FilterRequest, MAX_EVENTS_PER_HOUR, MAX_WINDOW_MS, SubscriptionRequest, SubscriptionSelector, Token,
+};
 pub use event::{ReceivedEvent, encode_event};
 pub use received::{ServerMessage, UnreadableMessage};
 pub use server::encode;

@@ -46,7 +46,7 @@ async fn reconnect_without_a_position_subscribes_to_everything_again() {
     let filter = json!({ "symbols": ["NVDA"] });
     assert_eq!(
         (name.as_str(), wanted),
-        ("b", SubscriptionRequest { filter, window_ms: Some(7), max_events_per_hour: Some(9) })
+        ("b", SubscriptionRequest { filter: filter.into(), window_ms: Some(7), max_events_per_hour: Some(9) })
     );
 
     assert!(matches!(next(&mut messages).await, Message::Connected { .. }));

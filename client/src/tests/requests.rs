@@ -12,9 +12,9 @@ use tickwire_core::protocol::{
 };
 use tokio::time::timeout;
 
-use super::{config, connected, next, subscribe};
+use super::{config, connected, disconnected, next, subscribe};
 use crate::scripted::{pong, subscribed, subscriptions};
-use crate::{ClientConfig, ClientError, Encoding, Message, SubscribeOptions};
+use crate::{ClientConfig, ClientError, Encoding, Message, Preset, PresetRequest, SubscribeOptions};
 
 fn name(text: &str) -> SubscriptionName {
     SubscriptionName::new(text).unwrap()
@@ -27,8 +27,11 @@ async fn every_request_is_sent_and_answered_in_both_encodings() {
         let filter = json!({ "symbols": ["AAPL"], "some_day": { "x": [1.5, null] } });
         let script = async {
             let (id, frame) = peer.receive().await;
-            let wanted =
-                SubscriptionRequest { filter: filter.clone(), window_ms: Some(50), max_events_per_hour: Some(30) };
+            let wanted = SubscriptionRequest {
+                filter: filter.clone().into(),
+                window_ms: Some(50),
+                max_events_per_hour: Some(30),
+            };
             assert_eq!(frame, ClientFrame::Subscribe { name: name("a"), wanted, since: None });
             peer.send(&[subscribed(id, &["a"])]).await;
             let (id, frame) = peer.receive().await;
@@ -54,6 +57,29 @@ async fn every_request_is_sent_and_answered_in_both_encodings() {
             client.unsubscribe("*").await.unwrap();
         };
         tokio::join!(script, calls);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn preset_is_sent_by_its_name_and_again_after_a_reconnect() {
+    for encoding in Encoding::ALL {
+        let (client, mut messages, mut stage, mut peer) = connected(ClientConfig { encoding, ..config() }).await;
+        let request = PresetRequest::new(Preset::SwingTrading, Some(&json!(["AAPL"])), None).unwrap();
+        let filter = request.clone().into();
+        let wanted = SubscriptionRequest { filter, window_ms: None, max_events_per_hour: None };
+        let script = async {
+            let (id, frame) = peer.receive().await;
+            assert_eq!(frame, ClientFrame::Subscribe { name: name("a"), wanted: wanted.clone(), since: None });
+            peer.send(&[subscribed(id, &["a"])]).await;
+        };
+        let ((), answer) = tokio::join!(script, client.subscribe("a", request, SubscribeOptions::default()));
+        answer.unwrap();
+
+        drop(peer);
+        disconnected(&mut messages).await;
+        let mut peer = stage.welcome().await;
+        let (_, frame) = peer.receive().await;
+        assert_eq!(frame, ClientFrame::Subscribe { name: name("a"), wanted, since: None });
     }
 }
 

@@ -1,5 +1,8 @@
 //! The frames of a client: one object with an `action`. Parsing is strict, so that a misspelt field is an error and not
-//! ignored. An error carries the frame's id if it could be read.
+//! ignored. An error carries the frame's id if it could be read. `filter_request` reads which events a subscription
+//! wants.
+
+mod filter_request;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,6 +20,8 @@ use crate::protocol::codes::ErrorCode;
 use crate::protocol::position::Position;
 use crate::protocol::since::Since;
 
+pub use filter_request::FilterRequest;
+
 /// The longest window a subscription may ask for, in milliseconds.
 pub const MAX_WINDOW_MS: u16 = 1_000;
 
@@ -26,7 +31,7 @@ pub const MAX_EVENTS_PER_HOUR: u32 = 1_000_000_000;
 /// The actions, each with its fields besides `action` and `id`.
 const ACTIONS: [(&str, &[&str]); 6] = [
     ("auth", &["token"]),
-    ("subscribe", &["name", "filter", "window_ms", "max_events_per_hour", "since"]),
+    ("subscribe", &["name", "filter", "preset", "symbols", "patterns", "window_ms", "max_events_per_hour", "since"]),
     ("unsubscribe", &["name"]),
     ("resume", &["position", "seen", "subscriptions"]),
     ("list", &[]),
@@ -34,16 +39,16 @@ const ACTIONS: [(&str, &[&str]); 6] = [
 ];
 
 /// The fields of a subscription within `resume`.
-const WANTED: &[&str] = &["filter", "window_ms", "max_events_per_hour"];
+const WANTED: &[&str] = &["filter", "preset", "symbols", "patterns", "window_ms", "max_events_per_hour"];
 
 /// A subscription as the client requested it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SubscriptionRequest {
-    /// The filter, for [`Filter::parse`](crate::filter::Filter::parse); an empty object unless given.
-    pub filter: Value,
+    /// The events that it wants; an empty filter unless given.
+    pub filter: FilterRequest,
     /// The window in milliseconds, 0 to [`MAX_WINDOW_MS`].
     pub window_ms: Option<u16>,
-    /// The most events in any hour.
+    /// The most events in any hour; it wins over that of a preset.
     pub max_events_per_hour: Option<u32>,
 }
 
@@ -159,8 +164,14 @@ impl ClientFrame {
 }
 
 impl SubscriptionRequest {
+    /// The most events in any hour that it asks for, itself or by its preset.
+    #[must_use]
+    pub fn quota(&self) -> Option<u32> {
+        self.max_events_per_hour.or_else(|| self.filter.max_events_per_hour())
+    }
+
     fn to_json(&self) -> Value {
-        let mut to_json = json!({ "filter": self.filter });
+        let mut to_json = self.filter.to_json();
         if let Some(window_ms) = self.window_ms {
             to_json["window_ms"] = json!(window_ms);
         }
@@ -250,7 +261,7 @@ fn read(mut object: Object) -> Result<ClientFrame, FrameProblem> {
 
 fn wanted(take: &mut impl FnMut(&str) -> Option<Value>) -> Result<SubscriptionRequest, FrameProblem> {
     Ok(SubscriptionRequest {
-        filter: take("filter").unwrap_or_else(|| Value::Object(Object::new())),
+        filter: FilterRequest::read(take).map_err(|error| (ErrorCode::BadField, error.to_string()))?,
         window_ms: take("window_ms").map(|value| whole_number("window_ms", &value, 0..=MAX_WINDOW_MS)).transpose()?,
         max_events_per_hour: take("max_events_per_hour")
             .map(|value| whole_number("max_events_per_hour", &value, 1..=MAX_EVENTS_PER_HOUR))

@@ -121,14 +121,14 @@ impl<S: Socket> Shard<S> {
         wanted: &SubscriptionRequest,
     ) -> Result<Subscription, ServerError> {
         let config = &self.settings.config;
-        let filter = Filter::parse(&wanted.filter, &self.settings.kinds).map_err(|error| {
+        let filter = wanted.filter.resolve(&self.settings.kinds).map_err(|error| {
             let message = format!("{:?}: {error}", name.as_str());
             ServerError::new(id.clone(), ErrorCode::BadFilter, message)
         })?;
         let usual = u16::try_from(config.window.as_millis()).unwrap_or(u16::MAX);
         let window_ms = if config.batching { wanted.window_ms.unwrap_or(usual) } else { 0 };
         let most = (config.max_events_per_hour > 0).then_some(config.max_events_per_hour);
-        let max_events_per_hour = [wanted.max_events_per_hour, most].into_iter().flatten().min();
+        let max_events_per_hour = [wanted.quota(), most].into_iter().flatten().min();
         Ok(Subscription { filter: Arc::new(filter), window_ms, max_events_per_hour })
     }
 
