@@ -48,6 +48,8 @@ fn object_of(inner: impl Strategy<Value = Value>) -> impl Strategy<Value = serde
         "action",
         "name",
         "filter",
+        "preset",
+        "patterns",
         "window_ms",
         "token",
         "symbols",
@@ -214,7 +216,7 @@ proptest! {
     fn errors_are_short_for_any_input(
         bytes in hostile(),
         text in prop_oneof!["\\PC{0,4000}", any::<String>().prop_map(|text| text.repeat(100))],
-        field in 0..8usize,
+        field in 0..10usize,
     ) {
         let object = match field {
             0 => json!({ "action": text }),
@@ -224,6 +226,8 @@ proptest! {
             4 => json!({ "action": "resume", "position": POSITION, "seen": { text.as_str(): 1 } }),
             5 => json!({ "action": "resume", "position": POSITION, "subscriptions": { text.as_str(): [] } }),
             6 => json!({ "action": "ping", "id": text }),
+            7 => json!({ "action": "subscribe", "preset": text }),
+            8 => json!({ "action": "subscribe", "preset": "specific", "patterns": [text], "symbols": [text] }),
             _ => json!({ text.as_str(): text, "timestamp": text, "tier": text, "rooms": [text], "tags": text }),
         };
         let [json, msgpack] = [serde_json::to_vec(&object).unwrap(), rmp_serde::to_vec(&object).unwrap()];

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tickwire_core::event::Event;
 use tickwire_core::filter::Filter;
+use tickwire_core::filter::presets::{Preset, PresetRequest};
 use tickwire_core::ids::{NodeId, Partition, Seq, UserId};
 use tickwire_core::protocol::codes::NoticeCode;
 use tickwire_core::protocol::{
@@ -72,6 +73,10 @@ fn messages() -> Vec<(&'static str, Parts)> {
     };
     let mut few: BTreeMap<SubscriptionName, Subscription> = one("few", json!({ "symbols": ["AAPL"] }), 100);
     few.values_mut().for_each(|subscription| subscription.max_events_per_hour = Some(60));
+    let swing = PresetRequest::new(Preset::SwingTrading, Some(&json!(["AAPL", "NVDA"])), None).unwrap();
+    let max_events_per_hour = swing.preset().max_events_per_hour();
+    let swing = Subscription { filter: Arc::new(swing.filter()), window_ms: 100, max_events_per_hour };
+    let swing: BTreeMap<_, _> = [(SubscriptionName::new("swing").unwrap(), swing)].into();
     let position = "ARhj8jeTtx4ABNRRAAwDAA";
     let breakouts = json!({
         "symbols": ["AAPL", "TSLA"], "patterns": ["BreakoutBO"], "tiers": ["daily"],
@@ -150,6 +155,7 @@ fn messages() -> Vec<(&'static str, Parts)> {
             frame(ServerFrame::Subscribed(Subscriptions::new(id(6), one("desk", desk, 100), position.into()))),
         ),
         ("subscribed with a quota", frame(ServerFrame::Subscribed(Subscriptions::new(id(7), few, position.into())))),
+        ("subscribed to a preset", frame(ServerFrame::Subscribed(Subscriptions::new(id(10), swing, position.into())))),
         (
             "subscribed, nothing left",
             frame(ServerFrame::Subscribed(Subscriptions::new(None, [].into(), position.into()))),
