@@ -44,6 +44,7 @@ mod logs;
 mod membership;
 mod oversized;
 mod placement;
+mod presets;
 mod readiness;
 mod readme;
 mod resume;
