@@ -68,5 +68,6 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
 /// Whether the cause is a wrong command line or configuration.
 fn is_usage(error: &anyhow::Error) -> bool {
     let no_pattern = matches!(error.downcast_ref(), Some(publish::PublishCommandError::NoPattern));
-    no_pattern || error.chain().any(|cause| cause.is::<ConfigError>())
+    let wrong_preset = matches!(error.downcast_ref(), Some(watch::WatchError::Preset(_)));
+    no_pattern || wrong_preset || error.chain().any(|cause| cause.is::<ConfigError>())
 }

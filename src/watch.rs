@@ -7,7 +7,8 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tickwire_client::{
-    Client, ClientConfig, ClientError, Credentials, Message, Since, SubscribeOptions, TokenProvider,
+    Client, ClientConfig, ClientError, Credentials, FilterRequest, Message, Preset, PresetError, PresetRequest, Since,
+    SubscribeOptions, TokenProvider,
 };
 use tickwire_core::event::{Priority, Tier};
 use tickwire_core::ids::{Confidence, UserId};
@@ -26,6 +27,7 @@ Examples:
   tickwire watch --user ann --symbols AAPL,NVDA --min-confidence 0.7
   tickwire watch --user ann --kinds pattern,market --json
   tickwire watch --user ann --symbols AAPL --since 5m
+  tickwire watch --user ann --preset swing_trading --symbols AAPL,NVDA
   tickwire watch --token \"$(tickwire token --user ann)\" --filter '{\"tags\":[\"high_confidence\"]}'")]
 pub(crate) struct WatchArgs {
     /// The gateway
@@ -46,6 +48,10 @@ pub(crate) struct WatchArgs {
     /// Only these patterns
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     patterns: Vec<String>,
+    /// A filter with a name: daily, high_confidence, specific, intraday_scalping, swing_trading or risk_monitoring;
+    /// takes symbols, and specific needs patterns
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["kinds", "tiers", "min_confidence", "min_priority", "filter"])]
+    preset: Option<Preset>,
     /// Only these kinds [default: pattern]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     kinds: Vec<String>,
@@ -74,6 +80,8 @@ pub(crate) struct WatchArgs {
 pub(crate) enum WatchError {
     #[error(transparent)]
     Client(#[from] ClientError),
+    #[error("--{0}")]
+    Preset(#[from] PresetError),
     #[error("cannot listen for signals: {0}")]
     Signals(io::Error),
     #[error("cannot write to standard output: {0}")]
@@ -85,8 +93,8 @@ pub(crate) enum WatchError {
 impl WatchArgs {
     /// Prints messages until a signal stops it.
     pub(crate) async fn run(self) -> Result<(), WatchError> {
+        let filter = self.wanted()?;
         let stop = stop::on_signal().map_err(WatchError::Signals)?;
-        let filter = self.filter();
         let mut config = ClientConfig::new(self.url);
         config.credentials = match (self.token, self.token_file, self.user) {
             (Some(token), ..) => Credentials::Token(token),
@@ -130,11 +138,15 @@ impl WatchArgs {
         Ok(())
     }
 
+    /// The events that the flags ask for.
+    fn wanted(&self) -> Result<FilterRequest, PresetError> {
+        let Some(preset) = self.preset else { return Ok(self.filter().into()) };
+        let [symbols, patterns] = [&self.symbols, &self.patterns].map(|values| list(values));
+        PresetRequest::new(preset, symbols.as_ref(), patterns.as_ref()).map(FilterRequest::from)
+    }
+
     /// Builds the filter from the flags.
     fn filter(&self) -> Value {
-        // Users write a space behind a comma.
-        let trimmed = |values: &[String]| values.iter().map(|value| value.trim().to_owned()).collect::<Vec<_>>();
-        let list = |values: &[String]| (!values.is_empty()).then(|| json!(trimmed(values)));
         let tiers: Vec<_> = self.tiers.iter().map(|tier| tier.as_str()).collect();
         let flags = [
             ("kinds", list(&self.kinds)),
@@ -148,6 +160,13 @@ impl WatchArgs {
         filter.extend(flags.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
         Value::Object(filter)
     }
+}
+
+/// The values of a flag as a list of a frame; `None` if the flag is not used.
+fn list(values: &[String]) -> Option<Value> {
+    // Users write a space behind a comma.
+    let trimmed = values.iter().map(|value| value.trim()).collect::<Vec<_>>();
+    (!trimmed.is_empty()).then(|| json!(trimmed))
 }
 
 /// Returns a provider that reads the token from a file each time.
@@ -188,6 +207,18 @@ mod tests {
     }
 
     #[test]
+    fn preset_takes_symbols_and_only_specific_takes_patterns() {
+        let wanted = |flags: &[&str]| parse(&[&["--user", "u"][..], flags].concat()).unwrap().wanted();
+        let request = PresetRequest::new(Preset::SwingTrading, Some(&json!(["AAPL", "BRK.B"])), None).unwrap();
+        assert_eq!(wanted(&["--preset", "swing_trading", "--symbols", "AAPL, BRK.B"]), Ok(request.into()));
+        let request = PresetRequest::new(Preset::Specific, None, Some(&json!(["Doji"]))).unwrap();
+        assert_eq!(wanted(&["--preset", "specific", "--patterns", "Doji"]), Ok(request.into()));
+        assert_eq!(wanted(&["--preset", "specific"]), Err(PresetError::MissingPatterns));
+        let fixed = PresetError::FixedPatterns { preset: Preset::Daily };
+        assert_eq!(wanted(&["--preset", "daily", "--patterns", "Doji"]), Err(fixed));
+    }
+
+    #[test]
     fn since_takes_every_time_format_of_the_protocol() {
         let since = |text| parse(&["--user", "u", "--since", text]).unwrap().since.unwrap();
         assert_eq!(since("1795444200"), since("2026-11-23T14:30:00Z"));
@@ -214,6 +245,9 @@ mod tests {
             &["--user", "u", "--filter", "[]"],
             &["--user", "u", "--since", "5min"],
             &["--user", "u", "--since", "1e999"],
+            &["--user", "u", "--preset", "weekly"],
+            &["--user", "u", "--preset", "daily", "--tiers", "daily"],
+            &["--user", "u", "--preset", "daily", "--filter", "{}"],
         ] {
             assert!(parse(args).is_err(), "{args:?}");
         }
