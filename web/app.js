@@ -45,6 +45,8 @@ const BACKOFF_FIRST_MS = 500;
 const BACKOFF_MAX_MS = 15_000;
 const TYPING_PAUSE_MS = 300;
 const SUBSCRIPTION = "page";
+/** The preset whose patterns the client names. */
+const SPECIFIC = "specific";
 /** The page remembers this many early events, which the server may send again after a break. */
 const EARLY_MAX = 4096;
 /**
@@ -89,6 +91,9 @@ const page = {
   count: element("count"),
   position: element("position"),
   filter: /** @type {HTMLFormElement} */ (element("filter")),
+  preset: /** @type {HTMLSelectElement} */ (element("preset")),
+  patterns: /** @type {HTMLInputElement} */ (element("patterns")),
+  patternsField: element("patterns-field"),
   symbols: /** @type {HTMLInputElement} */ (element("symbols")),
   confidence: /** @type {HTMLInputElement} */ (element("confidence")),
   minimum: element("minimum"),
@@ -194,21 +199,42 @@ function answer(text, wrong = false) {
   page.answer.classList.toggle("wrong", wrong);
 }
 
-// The filter. Subscribing again under the same name replaces it, and events continue to arrive meanwhile.
+// The filter or preset. Subscribing again under the same name replaces it, and events continue to arrive meanwhile.
 
-function filter() {
-  const symbols = page.symbols.value.split(/[\s,;]+/).filter(Boolean).map((symbol) => symbol.toUpperCase());
+/**
+ * The fields of the subscription that say what it wants.
+ * @returns {object | undefined} Nothing while the preset lacks its patterns: the gateway would refuse it.
+ */
+function wanted() {
+  const symbols = words(page.symbols).map((symbol) => symbol.toUpperCase());
+  const someSymbols = symbols.length > 0 && { symbols };
+  const preset = page.preset.value;
+  if (preset === SPECIFIC) {
+    const patterns = words(page.patterns);
+    return patterns.length > 0 ? { preset, patterns, ...someSymbols } : undefined;
+  }
+  if (preset) return { preset, ...someSymbols };
   const minimum = Number(page.confidence.value);
-  return {
-    kinds: ["pattern", "market"],
-    ...(symbols.length > 0 && { symbols }),
-    ...(minimum > 0 && { min_confidence: minimum }),
-  };
+  return { filter: { kinds: ["pattern", "market"], ...someSymbols, ...(minimum > 0 && { min_confidence: minimum }) } };
+}
+
+/** @param {HTMLInputElement} input */
+function words(input) {
+  return input.value.split(/[\s,;]+/).filter(Boolean);
+}
+
+/** Shows the fields that the chosen preset leaves to the user. Every preset has its own confidence. */
+function showFields() {
+  const preset = page.preset.value;
+  page.patternsField.hidden = preset !== SPECIFIC;
+  page.confidence.disabled = preset !== "";
+  const minimum = Number(page.confidence.value) > 0 ? page.confidence.value : "any";
+  page.minimum.textContent = preset ? "that of the preset" : minimum;
 }
 
 let typing = 0;
 page.filter.addEventListener("input", () => {
-  page.minimum.textContent = Number(page.confidence.value) > 0 ? page.confidence.value : "any";
+  showFields();
   clearTimeout(typing);
   typing = setTimeout(subscribe, TYPING_PAUSE_MS);
 });
@@ -310,10 +336,12 @@ function lost(code, reason) {
 
 function subscribe() {
   if (!socket || !ready) return;
+  const chosen = wanted();
+  if (!chosen) return answer("Name one or more patterns.", true);
   requests += 1;
   answer("subscribing…");
-  requested = filter();
-  const frame = { action: "subscribe", id: requests, name: SUBSCRIPTION, filter: requested };
+  requested = chosen;
+  const frame = { action: "subscribe", id: requests, name: SUBSCRIPTION, ...requested };
   socket.send(JSON.stringify(frame));
 }
 
@@ -326,8 +354,9 @@ const seen = new Map();
 /** @type {Set<string>} */
 const earlyEvents = new Set();
 let early = false;
-/** @type {object | undefined} The filter that the gateway confirmed last. */
+/** @type {object | undefined} The filter or preset that the gateway confirmed last. */
 let confirmed;
+/** @type {object} */
 let requested = {};
 let resuming = 0;
 /** Whether the page waits for the answer to a resume. */
@@ -338,7 +367,7 @@ function begin() {
   if (!lastPosition || !confirmed || !socket) return subscribe();
   requests += 1;
   resuming = requests;
-  const subscriptions = { [SUBSCRIPTION]: { filter: confirmed } };
+  const subscriptions = { [SUBSCRIPTION]: confirmed };
   const place = { position: lastPosition, seen: Object.fromEntries(seen) };
   const text = JSON.stringify({ action: "resume", id: requests, ...place, subscriptions });
   if (new TextEncoder().encode(text).length > maxFrameBytes) return startOver();
@@ -408,7 +437,7 @@ function handle(message) {
     case "caught_up":
       note(message.resumed ? "all missed events have arrived" : "the missed events have arrived, except in the gaps");
       setPosition(message.position);
-      if (JSON.stringify(confirmed) !== JSON.stringify(filter())) subscribe();
+      if (JSON.stringify(confirmed) !== JSON.stringify(wanted())) subscribe();
       break;
     case "heartbeat":
       setPosition(message.position);
