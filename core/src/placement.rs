@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{NodeId, NodeRef, Partition, UserId};
+use crate::ids::{NodeRef, Partition, UserId};
 
 /// What a node does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -79,9 +79,14 @@ fn mix(mut x: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-/// The score of `member` for `key`. A weight of w gives w draws; the highest counts.
-fn score(member: &NodeId, weight: u8, key: &[u8]) -> u64 {
-    let base = fnv1a(fnv1a(fnv1a(FNV_OFFSET, member.as_str().as_bytes()), &[0]), key);
+/// A hash that all nodes, versions and languages agree on.
+pub(crate) fn hash(bytes: &[u8]) -> u64 {
+    mix(fnv1a(FNV_OFFSET, bytes))
+}
+
+/// The score of the candidate `name` for `key`. A weight of w gives w draws; the highest counts.
+pub(crate) fn score(name: &str, weight: u8, key: &[u8]) -> u64 {
+    let base = fnv1a(fnv1a(fnv1a(FNV_OFFSET, name.as_bytes()), &[0]), key);
     (0..u64::from(weight.max(1)))
         .map(|draw| mix(base.wrapping_add(draw.wrapping_mul(0x9e37_79b9_7f4a_7c15))))
         .max()
@@ -143,7 +148,9 @@ impl View {
     #[must_use]
     pub fn home(&self, user: &UserId) -> Option<&NodeRef> {
         self.available(Role::Gateway)
-            .max_by_key(|member| (score(&member.node.id, member.weight, user.as_str().as_bytes()), &member.node.id))
+            .max_by_key(|member| {
+                (score(member.node.id.as_str(), member.weight, user.as_str().as_bytes()), &member.node.id)
+            })
             .map(|member| &member.node)
     }
 
@@ -165,7 +172,7 @@ impl View {
             let best = room
                 .iter_mut()
                 .filter(|(_, left)| *left > 0)
-                .max_by_key(|(member, _)| (score(&member.node.id, member.weight, &key), &member.node.id));
+                .max_by_key(|(member, _)| (score(member.node.id.as_str(), member.weight, &key), &member.node.id));
             if let Some((member, left)) = best {
                 *left -= 1;
                 owners.insert(partition, member.node.clone());

@@ -37,6 +37,12 @@ impl DataPath {
         Ok(Self(CompactString::from(text)))
     }
 
+    /// The path as written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// The value at the path. JSON's null counts as absent.
     #[must_use]
     pub fn find<'a>(&self, data: &'a Object) -> Option<&'a Value> {

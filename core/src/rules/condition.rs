@@ -1,0 +1,158 @@
+//! The conditions of a rule: whether an event meets them, and if not, which one fails.
+
+use std::fmt;
+
+use compact_str::CompactString;
+
+use super::field::{FieldValue, RuleField};
+use crate::event::{Event, Priority};
+use crate::filter::scalar::{Number, Scalar};
+use crate::hint::quoted;
+
+/// A condition on an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum RuleCondition {
+    /// The field passes every operator.
+    Field(RuleField, Vec<Operator>),
+    /// All of these hold.
+    All(Vec<RuleCondition>),
+    /// At least one of these holds.
+    Any(Vec<RuleCondition>),
+    /// This one does not hold.
+    Not(Box<RuleCondition>),
+}
+
+/// What is asked of a field. A field that is absent passes only `Exists(false)`, not even `Ne`, as in filters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Operator {
+    Eq(Scalar),
+    Ne(Scalar),
+    /// Sorted.
+    In(Vec<Scalar>),
+    Contains(Scalar),
+    Prefix(CompactString),
+    Min(Number),
+    Max(Number),
+    /// `min` of the field `priority`.
+    MinPriority(Priority),
+    /// `max` of the field `priority`.
+    MaxPriority(Priority),
+    Exists(bool),
+}
+
+/// The condition that an event does not meet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct FailedCondition {
+    pub(super) path: String,
+    pub(super) actual: String,
+    pub(super) expected: String,
+}
+
+impl RuleCondition {
+    pub(super) fn holds(&self, event: &Event) -> bool {
+        match self {
+            Self::Field(field, operators) => {
+                let value = field.of(event);
+                operators.iter().all(|operator| operator.admits(value, event))
+            }
+            Self::All(conditions) => conditions.iter().all(|condition| condition.holds(event)),
+            Self::Any(conditions) => conditions.iter().any(|condition| condition.holds(event)),
+            Self::Not(condition) => !condition.holds(event),
+        }
+    }
+
+    /// The first condition that fails; `None` if all hold. `path` is the place of this condition in the rule.
+    pub(super) fn failure(&self, event: &Event, path: &str) -> Option<FailedCondition> {
+        match self {
+            Self::Field(field, operators) => {
+                let value = field.of(event);
+                let failed = operators.iter().find(|operator| !operator.admits(value, event))?;
+                Some(FailedCondition {
+                    path: format!("{path}.{}", failed.name()),
+                    actual: value.map_or_else(|| "absent".to_owned(), |value| value.to_string()),
+                    expected: failed.to_string(),
+                })
+            }
+            Self::All(conditions) => first_failure(conditions, event, &format!("{path}.all")),
+            Self::Any(conditions) => (!self.holds(event)).then(|| FailedCondition {
+                path: format!("{path}.any"),
+                actual: "none of them holds".to_owned(),
+                expected: format!("one of {} conditions holds", conditions.len()),
+            }),
+            Self::Not(_) => (!self.holds(event)).then(|| FailedCondition {
+                path: format!("{path}.not"),
+                actual: "the condition holds".to_owned(),
+                expected: "the condition does not hold".to_owned(),
+            }),
+        }
+    }
+}
+
+/// The first failure among several conditions that all must hold; `path` is the place of their list.
+pub(super) fn first_failure(conditions: &[RuleCondition], event: &Event, path: &str) -> Option<FailedCondition> {
+    conditions.iter().enumerate().find_map(|(i, condition)| condition.failure(event, &format!("{path}[{i}]")))
+}
+
+impl Operator {
+    /// The name in a rule.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Eq(_) => "eq",
+            Self::Ne(_) => "ne",
+            Self::In(_) => "in",
+            Self::Contains(_) => "contains",
+            Self::Prefix(_) => "prefix",
+            Self::Min(_) | Self::MinPriority(_) => "min",
+            Self::Max(_) | Self::MaxPriority(_) => "max",
+            Self::Exists(_) => "exists",
+        }
+    }
+
+    fn admits(&self, value: Option<FieldValue<'_>>, event: &Event) -> bool {
+        if let Self::Exists(wanted) = self {
+            return value.is_some() == *wanted;
+        }
+        let Some(value) = value else { return false };
+        match self {
+            Self::Eq(wanted) => value.is(wanted),
+            Self::Ne(unwanted) => !value.is(unwanted),
+            Self::In(wanted) => value.is_in(wanted),
+            Self::Contains(part) => value.contains(part),
+            Self::Prefix(start) => value.text().is_some_and(|text| text.starts_with(start.as_str())),
+            Self::Min(least) => value.number().is_some_and(|number| number >= *least),
+            Self::Max(most) => value.number().is_some_and(|number| number <= *most),
+            Self::MinPriority(least) => event.priority >= *least,
+            Self::MaxPriority(most) => event.priority <= *most,
+            Self::Exists(_) => true,
+        }
+    }
+}
+
+impl fmt::Display for Operator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Eq(wanted) => write!(f, "equal to {}", shown(wanted)),
+            Self::Ne(unwanted) => write!(f, "present, and not equal to {}", shown(unwanted)),
+            Self::In(wanted) if wanted.len() > 8 => write!(f, "one of {} values", wanted.len()),
+            Self::In(wanted) => {
+                write!(f, "one of {}", wanted.iter().map(shown).collect::<Vec<_>>().join(", "))
+            }
+            Self::Contains(part) => write!(f, "a text or a list that contains {}", shown(part)),
+            Self::Prefix(start) => write!(f, "a text that begins with {}", quoted(start)),
+            Self::Min(least) => write!(f, "a number from {least}"),
+            Self::Max(most) => write!(f, "a number up to {most}"),
+            Self::MinPriority(least) => write!(f, "{least} or higher"),
+            Self::MaxPriority(most) => write!(f, "{most} or lower"),
+            Self::Exists(true) => f.write_str("present"),
+            Self::Exists(false) => f.write_str("absent"),
+        }
+    }
+}
+
+fn shown(scalar: &Scalar) -> String {
+    match scalar {
+        Scalar::Bool(value) => value.to_string(),
+        Scalar::Number(number) => number.to_string(),
+        Scalar::Text(text) => quoted(text),
+    }
+}

@@ -1,0 +1,130 @@
+//! The names of strategies and of enrichments.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::UnknownValue;
+use crate::hint::clipped;
+
+/// How an event is spread over the sessions of its audience. None of them reaches a session outside the audience.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Strategy {
+    /// To every session with a filter that the event passes.
+    #[default]
+    Content,
+    /// To every session of the audience; if the rule names rooms, to every session in one of the rooms.
+    Broadcast,
+    /// By filters, before the events that wait, without waiting for a window, and to heavier users first.
+    PriorityFirst,
+    /// By filters, in exactly one of the rule's rooms. Events with the same key are in the same room.
+    LoadBalanced,
+    /// By filters, in exactly one of the rule's rooms: each in its turn.
+    RoundRobin,
+}
+
+impl Strategy {
+    /// Every strategy.
+    pub const ALL: [Self; 5] =
+        [Self::Content, Self::Broadcast, Self::PriorityFirst, Self::LoadBalanced, Self::RoundRobin];
+
+    /// The name in rules, logs and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Content => "content",
+            Self::Broadcast => "broadcast",
+            Self::PriorityFirst => "priority_first",
+            Self::LoadBalanced => "load_balanced",
+            Self::RoundRobin => "round_robin",
+        }
+    }
+
+    /// Whether it chooses one room of several.
+    #[must_use]
+    pub fn chooses_room(self) -> bool {
+        matches!(self, Self::LoadBalanced | Self::RoundRobin)
+    }
+
+    /// Whether its rooms are part of it: they count only if the strategy decides.
+    #[must_use]
+    pub fn owns_rooms(self) -> bool {
+        self.chooses_room() || self == Self::Broadcast
+    }
+}
+
+impl FromStr for Strategy {
+    type Err = UnknownValue;
+
+    /// Reads a name in any case.
+    fn from_str(text: &str) -> Result<Self, UnknownValue> {
+        let named = Self::ALL.into_iter().find(|strategy| text.eq_ignore_ascii_case(strategy.as_str()));
+        named.ok_or_else(|| UnknownValue {
+            found: clipped(text),
+            allowed: "content, broadcast, priority_first, load_balanced, round_robin",
+        })
+    }
+}
+
+impl fmt::Display for Strategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Context that is added to an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Enrichment {
+    /// The latest known state of the market.
+    Market,
+    /// The part of the trading day, and the time until it ends.
+    Session,
+}
+
+impl FromStr for Enrichment {
+    type Err = UnknownValue;
+
+    /// Reads a name in any case.
+    fn from_str(text: &str) -> Result<Self, UnknownValue> {
+        match text {
+            _ if text.eq_ignore_ascii_case("market") => Ok(Self::Market),
+            _ if text.eq_ignore_ascii_case("session") => Ok(Self::Session),
+            _ => Err(UnknownValue { found: clipped(text), allowed: "market, session" }),
+        }
+    }
+}
+
+/// The context that all matching rules ask for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Enrichments {
+    /// [`Enrichment::Market`].
+    pub market: bool,
+    /// [`Enrichment::Session`].
+    pub session: bool,
+}
+
+impl Enrichments {
+    /// Whether none is asked for.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        !self.market && !self.session
+    }
+
+    /// Adds one.
+    pub fn insert(&mut self, enrichment: Enrichment) {
+        match enrichment {
+            Enrichment::Market => self.market = true,
+            Enrichment::Session => self.session = true,
+        }
+    }
+
+    /// Those of both.
+    #[must_use]
+    pub fn union(self, other: Self) -> Self {
+        Self { market: self.market || other.market, session: self.session || other.session }
+    }
+}
