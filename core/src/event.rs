@@ -2,6 +2,7 @@
 
 pub mod calendar;
 pub mod decode;
+pub mod handling;
 pub mod key;
 pub mod object;
 pub(crate) mod time;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::hint::clipped;
 use crate::ids::{Confidence, Pattern, Room, Symbol, UserId};
 
+pub use crate::event::handling::{Handling, Strategy};
 pub use crate::event::time::{TimeError, TimeProblem};
 
 /// A text that is no value of an enumeration.
@@ -328,6 +330,10 @@ pub struct Event {
     /// The rooms that it is sent to, sorted, without duplicates.
     #[serde(default)]
     pub rooms: Vec<Room>,
+    /// What gateways must know of the rules that matched it, beside the changes in the event itself; `None` if that is
+    /// nothing. Clients do not see it.
+    #[serde(default)]
+    pub handling: Option<Box<Handling>>,
 }
 
 /// A copy of the test kit's event. Unit tests cannot use that one: the test kit links another build of this crate.
@@ -350,5 +356,6 @@ pub(crate) fn blank_event() -> Event {
         tags: Vec::new(),
         data: serde_json::Map::new(),
         rooms: Vec::new(),
+        handling: None,
     }
 }

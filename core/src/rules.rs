@@ -23,7 +23,7 @@
 //! pure function of the rules, the event and its sequence, so a replay with the same revision agrees with the live path.
 //!
 //! `parse` reads a rule, `rule` is one that is valid. `field`, `condition` and `type_pattern` are what it matches,
-//! `strategy`, `slots` and `transform` what it does. `routed` is the result for one event; `explain` says why.
+//! `slots`, `transform` and `enrichment` what it does. `routed` is the result for one event; `explain` says why.
 
 pub mod limits;
 
@@ -35,8 +35,8 @@ mod condition;
 mod field;
 mod type_pattern;
 
+mod enrichment;
 mod slots;
-mod strategy;
 mod transform;
 
 mod buckets;
@@ -53,11 +53,11 @@ use crate::ids::Seq;
 
 pub use compile::SkippedRule;
 pub use defaults::{DEFAULT_RULES, default_rules};
+pub use enrichment::{Enrichment, Enrichments};
 pub use explain::{Explanation, RuleOutcome};
 pub use fault::RuleFault;
-pub use routed::{Fate, Handling, Routed};
+pub use routed::{Fate, Routed};
 pub use rule::Rule;
-pub use strategy::{Enrichment, Enrichments, Strategy};
 pub use usage::{RuleUsage, RuleUsages};
 
 use buckets::KindBuckets;

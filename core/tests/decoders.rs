@@ -106,6 +106,7 @@ fn event() -> impl Strategy<Value = Event> {
                 tags: tags.into_iter().map(Into::into).collect(),
                 data,
                 rooms: rooms.into_iter().collect(),
+                handling: None,
             }
         },
     )

@@ -21,5 +21,6 @@ pub fn blank_event() -> Event {
         tags: Vec::new(),
         data: serde_json::Map::new(),
         rooms: Vec::new(),
+        handling: None,
     }
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::coverage::section::Section;
 use crate::event::Event;
-use crate::ids::Seq;
+use crate::ids::{Room, Seq};
 
 /// The size of an event in memory.
 pub trait Weight {
@@ -29,10 +29,15 @@ impl Weight for &str {
 impl Weight for Event {
     fn weight(&self) -> usize {
         let labels: usize = self.tags.iter().map(|tag| size_of_val(tag) + tag.len()).sum();
-        let rooms: usize = self.rooms.iter().map(|room| size_of_val(room) + room.as_str().len()).sum();
+        let handling =
+            self.handling.as_ref().map_or(0, |handling| size_of_val(&**handling) + of_rooms(&handling.rooms));
         let data: usize = self.data.iter().map(|(name, value)| entry(name, value)).sum();
-        size_of::<Self>() + self.key.len() + self.id.len() + labels + rooms + data
+        size_of::<Self>() + self.key.len() + self.id.len() + labels + of_rooms(&self.rooms) + handling + data
     }
+}
+
+fn of_rooms(rooms: &[Room]) -> usize {
+    rooms.iter().map(|room| size_of_val(room) + room.as_str().len()).sum()
 }
 
 fn entry(name: &str, value: &Value) -> usize {

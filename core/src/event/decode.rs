@@ -134,6 +134,7 @@ pub fn decode(raw: &RawMessage<'_>, kinds: &Kinds) -> Result<Event, Undecodable>
         tags,
         data: own.rest,
         rooms,
+        handling: None,
     };
     check_size(&event, raw.payload.len())?;
     Ok(event)

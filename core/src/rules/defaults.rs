@@ -17,7 +17,8 @@ pub fn default_rules() -> Result<Vec<Value>, serde_json::Error> {
 mod tests {
     use super::*;
     use crate::event::Kinds;
-    use crate::rules::{RuleRevision, RuleSet, Strategy};
+    use crate::event::Strategy;
+    use crate::rules::{RuleRevision, RuleSet};
 
     #[test]
     fn every_default_rule_is_valid() {

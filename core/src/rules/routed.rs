@@ -1,11 +1,9 @@
 //! The decision of all rules on one event.
 
-use serde::{Deserialize, Serialize};
-
+use super::enrichment::Enrichments;
 use super::rule::RuleActions;
-use super::strategy::{Enrichments, Strategy};
 use super::{Rule, RuleIndex, RuleRevision, RuleSet};
-use crate::event::{Event, Priority};
+use crate::event::{Event, Handling, Priority, Strategy};
 use crate::ids::{Room, Seq};
 
 /// Whether an event goes anywhere.
@@ -40,17 +38,6 @@ pub struct Routed<'r> {
     pub ttl_ms: Option<u64>,
     /// The context that is to be added to it.
     pub enrich: Enrichments,
-}
-
-/// What a gateway has to know of the decision on an event. The rest is in the event itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Handling {
-    /// How it is spread.
-    pub strategy: Strategy,
-    /// For `broadcast`: sessions of the audience in one of these rooms get it; without rooms, the whole audience does.
-    pub rooms: Vec<Room>,
-    /// How long after it was stored it is of use, in milliseconds.
-    pub ttl_ms: Option<u64>,
 }
 
 impl<'r> Routed<'r> {

@@ -7,11 +7,11 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use super::condition::RuleCondition;
+use super::enrichment::Enrichments;
 use super::slots::SlotTable;
-use super::strategy::{Enrichments, Strategy};
 use super::transform::Transform;
 use super::type_pattern::{TypePattern, type_of_event};
-use crate::event::{Event, Kind, Priority};
+use crate::event::{Event, Kind, Priority, Strategy};
 use crate::ids::{Room, Seq};
 use crate::placement::hash;
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::event::{Audience, Kind, Kinds, Priority, Tier, blank_event};
+use crate::event::{Audience, Handling, Kind, Kinds, Priority, Strategy, Tier, blank_event};
 use crate::ids::{Confidence, Pattern, Room, Symbol, UserId};
 
 fn set(rules: Value) -> RuleSet {

@@ -3,14 +3,15 @@
 use compact_str::CompactString;
 use serde_json::Value;
 
+use super::super::enrichment::{Enrichment, Enrichments};
 use super::super::fault::{Located, RuleFault};
 use super::super::field::DATA;
 use super::super::limits::{MAX_PLACES, MAX_RULE_ROOMS, MAX_RULE_TAGS, MAX_TRANSFORMED, MAX_TTL_MS};
 use super::super::rule::{RuleActions, Sample};
 use super::super::slots::SlotTable;
-use super::super::strategy::{Enrichment, Enrichments, Strategy};
 use super::super::transform::Transform;
 use super::{ACTIONS, check_padding};
+use crate::event::Strategy;
 use crate::filter::conditions::DataPath;
 use crate::filter::{MAX_TAG, MAX_TEXT};
 use crate::hint::{found, quoted};

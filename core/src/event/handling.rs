@@ -1,12 +1,13 @@
-//! The names of strategies and of enrichments.
+//! How gateways spread an event, beyond what its fields say: the decision of rules.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::UnknownValue;
+use super::UnknownValue;
 use crate::hint::clipped;
+use crate::ids::Room;
 
 /// How an event is spread over the sessions of its audience. None of them reaches a session outside the audience.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -74,57 +75,13 @@ impl fmt::Display for Strategy {
     }
 }
 
-/// Context that is added to an event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Enrichment {
-    /// The latest known state of the market.
-    Market,
-    /// The part of the trading day, and the time until it ends.
-    Session,
-}
-
-impl FromStr for Enrichment {
-    type Err = UnknownValue;
-
-    /// Reads a name in any case.
-    fn from_str(text: &str) -> Result<Self, UnknownValue> {
-        match text {
-            _ if text.eq_ignore_ascii_case("market") => Ok(Self::Market),
-            _ if text.eq_ignore_ascii_case("session") => Ok(Self::Session),
-            _ => Err(UnknownValue { found: clipped(text), allowed: "market, session" }),
-        }
-    }
-}
-
-/// The context that all matching rules ask for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Enrichments {
-    /// [`Enrichment::Market`].
-    pub market: bool,
-    /// [`Enrichment::Session`].
-    pub session: bool,
-}
-
-impl Enrichments {
-    /// Whether none is asked for.
-    #[must_use]
-    pub fn is_empty(self) -> bool {
-        !self.market && !self.session
-    }
-
-    /// Adds one.
-    pub fn insert(&mut self, enrichment: Enrichment) {
-        match enrichment {
-            Enrichment::Market => self.market = true,
-            Enrichment::Session => self.session = true,
-        }
-    }
-
-    /// Those of both.
-    #[must_use]
-    pub fn union(self, other: Self) -> Self {
-        Self { market: self.market || other.market, session: self.session || other.session }
-    }
+/// What a gateway has to know of the decision on an event. The rest is in the event itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handling {
+    /// How it is spread.
+    pub strategy: Strategy,
+    /// For `broadcast`: sessions of the audience in one of these rooms get it; without rooms, the whole audience does.
+    pub rooms: Vec<Room>,
+    /// How long after it was stored it is of use, in milliseconds.
+    pub ttl_ms: Option<u64>,
 }
