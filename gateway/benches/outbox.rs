@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use tickwire_core::event::{Event, Priority};
+use tickwire_core::event::{Event, Priority, Timestamp};
 use tickwire_core::ids::{Millis, Partition, Seq};
 use tickwire_core::protocol::Encoding;
 use tickwire_gateway::delivery::Delivery;
@@ -38,7 +38,8 @@ fn outbox(criterion: &mut Criterion) {
                 for delivery in &events[..batch] {
                     black_box(outbox.push(Millis(0), delivery, (1, 100), Encoding::Json, &LIMITS));
                 }
-                outbox.compose(Millis(0), (&mut account, |_, _| true), Encoding::Json, &LIMITS, &mut frame);
+                let times = (Millis(0), || Timestamp(0));
+                outbox.compose(times, (&mut account, |_, _| true), Encoding::Json, &LIMITS, &mut frame);
                 assert_eq!(frame.events.len(), batch);
             });
         });

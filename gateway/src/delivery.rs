@@ -4,9 +4,11 @@ use std::sync::OnceLock;
 
 use bytes::Bytes;
 use tickwire_core::coverage::Weight;
-use tickwire_core::event::Event;
+use tickwire_core::event::{Event, Priority, Timestamp};
 use tickwire_core::ids::{Partition, Seq};
 use tickwire_core::protocol::{Encoding, encode_event};
+
+use crate::handling;
 
 /// One event with its place in the stream and its wire forms.
 #[derive(Debug)]
@@ -17,6 +19,10 @@ pub struct Delivery {
     pub partition: Partition,
     /// Its sequence.
     pub seq: Seq,
+    /// Whether it leaves before all events that wait.
+    pub(crate) goes_first: bool,
+    /// The last moment at which it is of use; `None` if it always is.
+    expiry: Option<Timestamp>,
     /// Its size in the messages between nodes, in bytes.
     wire_bytes: usize,
     json: OnceLock<Bytes>,
@@ -27,7 +33,16 @@ impl Delivery {
     /// An event that is encoded when it is first needed.
     #[must_use]
     pub fn new(event: Event, partition: Partition, seq: Seq) -> Self {
-        Self { event, partition, seq, wire_bytes: 0, json: OnceLock::new(), msgpack: OnceLock::new() }
+        Self {
+            goes_first: handling::goes_first(&event),
+            expiry: handling::expiry(&event),
+            event,
+            partition,
+            seq,
+            wire_bytes: 0,
+            json: OnceLock::new(),
+            msgpack: OnceLock::new(),
+        }
     }
 
     /// The same with its size in the messages between nodes.
@@ -40,6 +55,17 @@ impl Delivery {
     #[must_use]
     pub fn memory(&self) -> usize {
         size_of::<Self>() + 2 * self.wire_bytes
+    }
+
+    /// Whether it is urgent: it waits neither for a window nor for the rate while the budget lasts, and is never dropped
+    /// to make room.
+    pub(crate) fn is_urgent(&self) -> bool {
+        self.event.priority == Priority::Critical || self.goes_first
+    }
+
+    /// Whether its time to live is over. The clock is read only if it has one.
+    pub(crate) fn is_expired(&self, time_of_day: impl Fn() -> Timestamp) -> bool {
+        self.expiry.is_some_and(|expiry| time_of_day() > expiry)
     }
 
     /// Its size in the messages between nodes, in bytes.

@@ -4,11 +4,13 @@
 //! Equal filters are interned: one evaluation serves all subscriptions that share one. A filter is stored under the
 //! values of its most selective field (`lists`), together with a compact form of its other fields (`list`), so that the
 //! cost of an event depends on the filters that match, not on those that exist. An event for one user checks only that
-//! user's subscriptions (`sessions`). Nothing is allocated for an event.
+//! user's subscriptions (`sessions`). A broadcast is for all of its audience, or for the filters that name its rooms
+//! (`room_filters`), whatever else they ask for. Nothing is allocated for an event.
 
 mod list;
 mod lists;
 pub(crate) mod metrics;
+mod room_filters;
 mod sessions;
 mod statistics;
 mod walk;
@@ -21,10 +23,12 @@ use std::time::Instant;
 use slab::Slab;
 use tickwire_core::event::{Audience, Event};
 use tickwire_core::filter::Filter;
-use tickwire_core::ids::UserId;
+use tickwire_core::ids::{Room, UserId};
 
+use crate::handling::{broadcast_rooms, is_in_rooms};
 use crate::index::sessions::{IndexedSessions, IndexedSubscription};
 use lists::Lists;
+use room_filters::RoomFilters;
 pub use statistics::{Dimension, Statistics, Tally};
 use walk::MatchWalk;
 
@@ -49,7 +53,7 @@ pub struct Subscriber {
 }
 
 /// The place of a filter in the index.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Slot(u32);
 
 impl Slot {
@@ -64,6 +68,7 @@ pub struct Index {
     filters: Slab<Interned>,
     slots: HashMap<Arc<Filter>, Slot, Hasher>,
     lists: Lists,
+    rooms: RoomFilters,
     sessions: IndexedSessions,
     /// The filters that match the current event. The buffer is reused for all events.
     matched: Vec<Slot>,
@@ -131,10 +136,13 @@ impl Index {
         }
     }
 
-    /// Calls `found` with every subscription that `event` matches and whose user may see it. A session with several
-    /// such subscriptions is found several times.
+    /// Calls `found` with every subscription that `event` is for: it matches, or the event is broadcast to it, and its
+    /// user may see the event. A session with several such subscriptions is found several times.
     pub fn matching(&mut self, event: &Event, mut found: impl FnMut(&Subscriber)) {
         self.walks += 1;
+        if let Some(rooms) = broadcast_rooms(event) {
+            return self.broadcast(&event.audience, rooms, found);
+        }
         let since = self.walks.is_multiple_of(SAMPLE).then(Instant::now);
         self.statistics.sampled_events += u64::from(since.is_some());
         if let Audience::User(user) = &event.audience {
@@ -183,6 +191,32 @@ impl Index {
         tally.hits += u64::from(tally.matches > before);
         if let Some(since) = since {
             tally.sampled += since.elapsed();
+        }
+    }
+
+    /// Calls `found` with every subscription of the audience; if there are rooms, with those whose filters name one.
+    fn broadcast(&mut self, audience: &Audience, rooms: &[Room], mut found: impl FnMut(&Subscriber)) {
+        let Self { filters, rooms: named, sessions, walks, .. } = self;
+        if let Audience::User(user) = audience {
+            for held in sessions.held_by(user) {
+                let interned = &filters[held.slot.at()];
+                if is_in_rooms(&interned.filter, rooms) {
+                    found(&interned.subscribers[held.place as usize]);
+                }
+            }
+            return;
+        }
+        if rooms.is_empty() {
+            return filters.iter().for_each(|(_, interned)| interned.subscribers.iter().for_each(&mut found));
+        }
+        for room in rooms {
+            for slot in named.naming(room) {
+                let interned = &mut filters[slot.at()];
+                // A filter may name several of the rooms.
+                if std::mem::replace(&mut interned.matched_in, *walks) != *walks {
+                    interned.subscribers.iter().for_each(&mut found);
+                }
+            }
         }
     }
 
@@ -253,6 +287,7 @@ impl Index {
         let slot = Slot(self.filters.insert(interned) as u32);
         self.slots.insert(Arc::clone(filter), slot);
         self.lists.file(filter, slot, &mut self.statistics);
+        self.rooms.file(filter, slot);
         self.statistics.filters += 1;
         slot
     }
@@ -261,6 +296,7 @@ impl Index {
         let Interned { filter, .. } = self.filters.remove(slot.at());
         self.slots.remove(&filter);
         self.lists.unfile(&filter, slot, &mut self.statistics);
+        self.rooms.unfile(&filter, slot);
         self.statistics.filters -= 1;
     }
 }

@@ -5,7 +5,7 @@
 //! * `edge` takes batches from NATS, decodes each once ([`delivery`]), checks coverage, and sends events to the shards;
 //! * `messages` defines what the edge and the shards send each other, through queues that count bytes (`byte_queue`);
 //! * `shard` delivers: [`index`] finds the sessions, [`outbox`] holds what waits to be sent, [`limits`] counts what a
-//!   user may receive and request, and `socket` writes;
+//!   user may receive and request, and `socket` writes. `handling` reads what rules decided for an event;
 //! * `backfill` plans the replays for sessions that resume or ask for the past with `since`;
 //! * `http` upgrades a connection, and `handshake` authenticates it by `auth` and passes it to its shard as a
 //!   `new_session`. `shard/commands.rs` answers the client's requests;
@@ -18,6 +18,7 @@
 mod edge;
 
 pub mod delivery;
+mod handling;
 
 mod messages;
 

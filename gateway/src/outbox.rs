@@ -2,8 +2,9 @@
 //! passed in.
 //!
 //! Windows have a leading edge: a session that was sent nothing for its window gets an event at once, and a busy one
-//! gets its events together at the end of the window. A critical event waits for no window, and its frame takes other
-//! waiting events along, as far as they fit. `lanes` is the order of sending. `notices` are the pending notices: no
+//! gets its events together at the end of the window. An urgent event, one that is critical or goes before all others,
+//! waits for no window, and its frame takes other waiting events along, as far as they fit. An event whose time to live is
+//! over is dropped when its turn to be sent comes. `lanes` is the order of sending. `notices` are the pending notices: no
 //! event is dropped without a notice, and no position covers an event that still waits, or whose notice is pending.
 
 mod frame;
@@ -12,7 +13,7 @@ mod notices;
 
 use std::sync::Arc;
 
-use tickwire_core::event::Priority;
+use tickwire_core::event::Timestamp;
 use tickwire_core::ids::{Millis, Partition, Seq};
 use tickwire_core::protocol::codes::NoticeCode;
 use tickwire_core::protocol::position::Position;
@@ -21,7 +22,7 @@ use tickwire_core::protocol::{Encoding, Notice};
 use crate::delivery::Delivery;
 use crate::limits::account::Account;
 use crate::limits::sliding::PerSecond;
-use crate::outbox::lanes::Lanes;
+use crate::outbox::lanes::{Lanes, lane_of};
 use crate::outbox::notices::PendingNotices;
 
 pub use crate::outbox::notices::EventOutcome;
@@ -33,7 +34,7 @@ pub use lanes::{PATIENCE_MS, QueuedEvent};
 pub struct OutboxLimits {
     /// How many bytes of events may wait.
     pub bytes: usize,
-    /// How many critical events a second wait neither for a window nor for the rate.
+    /// How many urgent events a second wait neither for a window nor for the rate.
     pub critical: u32,
     /// Whether urgent events overtake others.
     pub lanes: bool,
@@ -68,8 +69,8 @@ pub struct Outbox {
     due: Option<Millis>,
     /// Until when the user's rate delays all events that are not exempt.
     held_until: Millis,
-    /// Critical events of the last second that were sent by their budget; `None` until the first.
-    critical: Option<Box<PerSecond>>,
+    /// Urgent events of the last second that were sent by their budget; `None` until the first.
+    urgent: Option<Box<PerSecond>>,
     /// Since when more arrives than the client reads.
     slow_since: Option<Millis>,
 }
@@ -90,7 +91,7 @@ impl Outbox {
             last_sent: None,
             due: None,
             held_until: Millis(0),
-            critical: None,
+            urgent: None,
             slow_since: None,
         }
     }
@@ -105,15 +106,14 @@ impl Outbox {
         encoding: Encoding,
         limits: &OutboxLimits,
     ) -> OutboxLoad {
-        let priority = delivery.event.priority;
-        let lane = if limits.lanes { priority as usize } else { 0 };
+        let lane = if limits.lanes { lane_of(delivery) } else { 0 };
         let again = self.lanes.last_mut(lane).is_some_and(|last| Arc::ptr_eq(&last.delivery, delivery));
         if !again {
             let waiting =
                 QueuedEvent { delivery: Arc::clone(delivery), since: now, subscription, conflated: 0, exempt: false };
             self.lanes.push(lane, waiting, encoding);
         }
-        let exempt = priority == Priority::Critical && self.lanes.critical() <= self.budget(now, limits);
+        let exempt = delivery.is_urgent() && self.lanes.urgent() <= self.budget(now, limits);
         let due = match self.last_sent {
             _ if exempt => now,
             Some(last) => now.max(last.plus(window_ms.into())).max(self.held_until),
@@ -181,24 +181,23 @@ impl Outbox {
     /// Composes the next frame: the pending notices, and the events that may be sent at `now`. The caller sends it or,
     /// if it is empty, waits until [`Self::due`].
     ///
-    /// `quota` takes an event from its subscription's quota; `false` means that the quota is used up. Critical events
-    /// are sent anyway.
+    /// `time_of_day` is read for events with a time to live. `quota` takes an event from its subscription's quota;
+    /// `false` means that the quota is used up. Urgent events are sent anyway.
     pub fn compose(
         &mut self,
-        now: Millis,
+        (now, time_of_day): (Millis, impl Fn() -> Timestamp),
         (account, mut quota): (&mut Account, impl FnMut(&mut Account, &QueuedEvent) -> bool),
         encoding: Encoding,
         limits: &OutboxLimits,
         frame: &mut Frame,
     ) {
         frame.clear();
-        // Most sessions have no critical event waiting, and reading the budget touches other memory.
-        let mut budget = if self.lanes.critical() > 0 { self.budget(now, limits) } else { 0 };
+        // Most sessions have no urgent event waiting, and reading the budget touches other memory.
+        let mut budget = if self.lanes.urgent() > 0 { self.budget(now, limits) } else { 0 };
         let mut allowance = account.allowance(now);
         let (mut size, mut counted, mut exempt) = (0, 0, 0);
         while frame.events.len() < FRAME_EVENTS
-            && let Some((lane, promoted)) =
-                if allowance > 0 { self.lanes.next(now) } else { self.lanes.next_critical() }
+            && let Some((lane, promoted)) = if allowance > 0 { self.lanes.next(now) } else { self.lanes.next_urgent() }
             && (allowance > 0 || budget > 0)
             && let Some(first) = self.lanes.front(lane)
         {
@@ -207,14 +206,18 @@ impl Outbox {
                 break;
             }
             let Some(mut waiting) = self.lanes.pop(lane, encoding) else { break };
-            let critical = waiting.delivery.event.priority == Priority::Critical;
-            if !quota(account, &waiting) && !critical {
+            if waiting.delivery.is_expired(&time_of_day) {
+                self.dropped(NoticeCode::Expired, EventOutcome::Dropped, &waiting, &mut frame.dropped);
+                continue;
+            }
+            let urgent = waiting.delivery.is_urgent();
+            if !quota(account, &waiting) && !urgent {
                 self.dropped(NoticeCode::Quota, EventOutcome::Dropped, &waiting, &mut frame.dropped);
                 continue;
             }
             size = grown;
-            waiting.exempt = budget > 0 && critical;
-            if critical && !waiting.exempt && waiting.since < now {
+            waiting.exempt = budget > 0 && urgent;
+            if urgent && !waiting.exempt && waiting.since < now {
                 self.dropped(NoticeCode::CriticalBudget, EventOutcome::Delayed, &waiting, &mut frame.dropped);
             }
             if waiting.exempt {
@@ -227,7 +230,7 @@ impl Outbox {
         }
         account.sent(now, counted);
         if exempt > 0 {
-            self.critical.get_or_insert_with(|| Box::new(PerSecond::second())).add(now, exempt);
+            self.urgent.get_or_insert_with(|| Box::new(PerSecond::second())).add(now, exempt);
         }
         if allowance == 0 {
             // The client reads what is sent: the rest waits for the rate.
@@ -268,9 +271,9 @@ impl Outbox {
         self.notices.take().collect()
     }
 
-    /// How many critical events may be sent at `now` without waiting for a window or the rate.
+    /// How many urgent events may be sent at `now` without waiting for a window or the rate.
     fn budget(&mut self, now: Millis, limits: &OutboxLimits) -> u32 {
-        limits.critical.saturating_sub(self.critical.as_mut().map_or(0, |sent| sent.count(now)))
+        limits.critical.saturating_sub(self.urgent.as_mut().map_or(0, |sent| sent.count(now)))
     }
 
     /// The user's rate is used up: conflates what waits, and drops what is more than a second's worth or has waited for
@@ -289,7 +292,7 @@ impl Outbox {
         }
         self.conflate(NoticeCode::Throttled, encoding, dropped);
         let mut removed = Vec::new();
-        self.lanes.expire(now, encoding, |waiting| removed.push(waiting));
+        self.lanes.remove_late(now, encoding, |waiting| removed.push(waiting));
         while (self.lanes.len() > account.rate as usize || self.lanes.bytes() > limits.bytes)
             && let Some(waiting) = self.lanes.pop_lowest(encoding)
         {
@@ -332,8 +335,8 @@ impl Outbox {
         }
         self.due = match self.lanes.len() {
             0 => None,
-            _ if self.lanes.critical() > 0 && budget == 0 => {
-                let budget_grows = self.critical.as_ref().and_then(|sent| sent.next_fall()).unwrap_or(self.held_until);
+            _ if self.lanes.urgent() > 0 && budget == 0 => {
+                let budget_grows = self.urgent.as_ref().and_then(|sent| sent.next_fall()).unwrap_or(self.held_until);
                 Some(now.max(self.held_until.min(budget_grows)))
             }
             _ => Some(now.max(self.held_until)),

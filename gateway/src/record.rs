@@ -26,9 +26,11 @@ pub(crate) struct Missed {
     pub(crate) throttled: u64,
     /// Events dropped since the quota of a subscription was used up.
     pub(crate) quota: u64,
+    /// Events dropped since their time to live was over.
+    pub(crate) expired: u64,
     /// Events replaced by newer ones.
     pub(crate) conflated: u64,
-    /// Critical events that waited for their window.
+    /// Urgent events that waited for their window.
     pub(crate) delayed: u64,
     /// Gaps.
     pub(crate) gaps: u64,
@@ -41,6 +43,7 @@ impl Missed {
         let dropped = match notice.code.as_str() {
             code if code == NoticeCode::SlowConsumer.as_str() => &mut self.slow_consumer,
             code if code == NoticeCode::Throttled.as_str() => &mut self.throttled,
+            code if code == NoticeCode::Expired.as_str() => &mut self.expired,
             _ => &mut self.quota,
         };
         *dropped += notice.dropped;
@@ -63,7 +66,7 @@ impl Missed {
 
     /// The events dropped for any reason.
     pub(crate) fn dropped(&self) -> u64 {
-        self.slow_consumer + self.throttled + self.quota
+        self.slow_consumer + self.throttled + self.quota + self.expired
     }
 }
 
@@ -135,6 +138,11 @@ mod tests {
             Missed { slow_consumer: 3, quota: 1, conflated: 2, range: Some((Seq(4), Seq(20))), ..Missed::default() };
         assert_eq!((record.missed, record.unlogged.take()), (all, Some((Millis(7), all))));
         assert_eq!((record.notices, all.dropped()), (3, 4));
+        let expired = Notice { dropped: 2, ranges: range(11, 12), ..Notice::new(NoticeCode::Expired) };
+        assert!(record.notice(Millis(8), &expired));
+        let late = Missed { expired: 2, range: Some((Seq(11), Seq(12))), ..Missed::default() };
+        let all = Missed { expired: 2, ..all };
+        assert_eq!((record.missed, record.unlogged.take(), all.dropped()), (all, Some((Millis(8), late)), 6));
 
         let gap = Gap { reason: CompactString::const_new("lost"), p: Partition(1), from: Seq(20), to: Seq(30) };
         assert!(record.gaps(Millis(9), &[gap]));

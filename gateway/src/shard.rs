@@ -11,12 +11,13 @@
 //!   counts frames that are no valid requests;
 //! * `outage` notifies of outages, `reset` begins a new epoch, and `maintenance` cleans up once a second;
 //! * `log` writes the log lines of a session;
-//! * [`sessions`], [`accounts`] and [`timers`] are the tables of the shard.
+//! * [`sessions`], [`accounts`] and [`timers`] are the tables of the shard, and `clocks` are those that it reads itself.
 
 pub(crate) mod accounts;
 pub(crate) mod backfill;
 #[cfg(test)]
 mod bounds;
+mod clocks;
 mod cohorts;
 mod commands;
 pub(crate) mod driver;
@@ -42,7 +43,6 @@ pub(crate) mod turns;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -75,6 +75,8 @@ use crate::shard::turns::CommandRates;
 use crate::socket::Socket;
 use crate::stats::Stats;
 
+pub(crate) use crate::shard::clocks::Clocks;
+
 /// The resolution of the ends of windows, in milliseconds.
 const FLUSH_SLOT_MS: u64 = 4;
 
@@ -95,16 +97,6 @@ pub(crate) struct ShardConfig {
     pub(crate) clocks: Clocks,
     /// The seed of what is random, such as the pauses of clients that are sent away.
     pub(crate) seed: u64,
-}
-
-/// The clocks that a shard reads itself, besides the time that is passed in: to measure its work, and to compare with
-/// the times of tokens and events.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Clocks {
-    /// The time of day, as the duration since 1970.
-    pub(crate) wall: fn() -> Duration,
-    /// A time that never goes back.
-    pub(crate) monotonic: fn() -> Duration,
 }
 
 /// The state of a shard.
@@ -328,7 +320,7 @@ impl<S: Socket> Shard<S> {
         }
     }
 
-    /// Puts an event into the outboxes of the sessions that it matches.
+    /// Puts an event into the outboxes of the sessions that it is for.
     fn deliver(&mut self, now: Millis, delivery: &Arc<Delivery>) {
         self.stats.events += 1;
         let Self { index, sessions, touched, heavy, limits, .. } = self;
@@ -354,9 +346,11 @@ impl<S: Socket> Shard<S> {
         });
         self.stats.unmatched += u64::from(!matched);
         // A session with several matching subscriptions is listed several times.
-        self.heavy.sort_unstable();
-        self.heavy.dedup();
-        for number in std::mem::take(&mut self.heavy) {
+        let mut heavy = std::mem::take(&mut self.heavy);
+        heavy.sort_unstable();
+        heavy.dedup();
+        self.sort_by_weight(&mut heavy);
+        for number in heavy {
             self.shed_load(now, number);
         }
     }

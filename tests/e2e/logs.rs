@@ -97,7 +97,7 @@ async fn the_logs_say_what_a_slow_client_missed_and_that_it_resumed_elsewhere() 
     let expected = json!({
         "code": null, "reason": "the client left, or its connection broke", "welcomed": true, "resumed": false,
         "events": received + 5, "unsent": 0, "dropped": dropped, "slow_consumer": dropped, "throttled": 0, "quota": 0,
-        "conflated": 0, "delayed": 0, "gaps": 0, "first": first, "last": last, "notices": notices,
+        "expired": 0, "conflated": 0, "delayed": 0, "gaps": 0, "first": first, "last": last, "notices": notices,
     });
     for (field, value) in expected.as_object().unwrap() {
         assert_eq!(closed[field], *value, "{field}: {closed}");

@@ -123,6 +123,8 @@ pub enum NoticeCode {
     Throttled,
     /// The quota of a subscription is used up.
     Quota,
+    /// The time to live of events was over before they could be sent.
+    Expired,
     /// More critical events than can be sent at once.
     CriticalBudget,
     /// The gateway may not receive new events.
@@ -135,11 +137,12 @@ pub enum NoticeCode {
 
 impl NoticeCode {
     /// Every code, in order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::SlowConsumer,
         Self::Recovered,
         Self::Throttled,
         Self::Quota,
+        Self::Expired,
         Self::CriticalBudget,
         Self::UpstreamLost,
         Self::UpstreamRestored,
@@ -154,6 +157,7 @@ impl NoticeCode {
             Self::Recovered => "recovered",
             Self::Throttled => "throttled",
             Self::Quota => "quota",
+            Self::Expired => "expired",
             Self::CriticalBudget => "critical_budget",
             Self::UpstreamLost => "upstream_lost",
             Self::UpstreamRestored => "upstream_restored",
@@ -169,6 +173,7 @@ impl NoticeCode {
             Self::Recovered => "the client reads fast enough again",
             Self::Throttled => "the rate of this user is used up",
             Self::Quota => "the hourly quota of this subscription on this gateway is used up",
+            Self::Expired => "the time to live of these events was over before they could be sent",
             Self::CriticalBudget => "more critical events than can be sent at once; these waited for their window",
             Self::UpstreamLost => {
                 "this gateway does not reach the cluster or some partitions, or events cannot be stored: new events \

@@ -191,6 +191,15 @@ fn messages() -> Vec<(&'static str, Parts)> {
             })),
         ),
         (
+            "notice of expired events",
+            frame(ServerFrame::Notice(Notice {
+                subscription: subscription.clone(),
+                dropped: 2,
+                ranges: vec![range(3, 10_452, 10_460)],
+                ..Notice::new(NoticeCode::Expired)
+            })),
+        ),
+        (
             "notice of a delay",
             frame(ServerFrame::Notice(Notice {
                 subscription,

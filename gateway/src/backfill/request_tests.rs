@@ -54,7 +54,7 @@ fn reach(one: &mut Backfill, through: u64) {
 fn read(one: &mut Backfill) -> Vec<u64> {
     let (mut account, mut frame, mut got) = (Account::new(0), Frame::default(), Vec::new());
     while one.outbox.has_output() {
-        one.outbox.compose(Millis(0), (&mut account, |_, _| true), JSON, &LIMITS, &mut frame);
+        one.outbox.compose((Millis(0), || Timestamp(0)), (&mut account, |_, _| true), JSON, &LIMITS, &mut frame);
         got.extend(frame.events.iter().map(|waiting| waiting.delivery.seq.0));
     }
     got

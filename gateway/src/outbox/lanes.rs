@@ -1,17 +1,24 @@
-//! The events that wait for one session, in four lanes by priority. Critical events are sent first, then events that
-//! have waited too long, then high, medium and low ones. Within a lane events keep their order.
+//! The events that wait for one session: in four lanes by priority, and in one for events that go before all others. That
+//! one is sent first, then critical events, then events that have waited too long, then high, medium and low ones. Within
+//! a lane events keep their order.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use tickwire_core::event::{Event, Kind, Priority, Tier};
+use tickwire_core::event::{Kind, Priority, Tier};
 use tickwire_core::ids::{Millis, Pattern, Seq};
 use tickwire_core::protocol::Encoding;
 
 use crate::delivery::Delivery;
 
-/// An event that has waited for this time is sent before all but critical events, or dropped, in milliseconds.
+/// An event that has waited for this time is sent before all but urgent events, or dropped, in milliseconds.
 pub const PATIENCE_MS: u64 = 5_000;
+
+/// The lane of critical events.
+const CRITICAL: usize = Priority::Critical as usize;
+
+/// The lane of events that go before all others.
+const FIRST: usize = CRITICAL + 1;
 
 /// An event that waits.
 #[derive(Clone, Debug)]
@@ -24,18 +31,18 @@ pub struct QueuedEvent {
     pub subscription: u32,
     /// How many older events it replaced.
     pub conflated: u32,
-    /// Whether it is sent by the budget of critical events, and does not count for the user's rate.
+    /// Whether it is sent by the budget of urgent events, and does not count for the user's rate.
     pub exempt: bool,
 }
 
 /// The lanes, lowest first.
 #[derive(Debug, Default)]
 pub(crate) struct Lanes {
-    lanes: [VecDeque<QueuedEvent>; Priority::ALL.len()],
+    lanes: [VecDeque<QueuedEvent>; FIRST + 1],
     len: usize,
     bytes: usize,
-    /// How many of them are critical.
-    critical: u32,
+    /// How many of them are urgent.
+    urgent: u32,
 }
 
 /// Events with the same conflation key are versions of the same thing, so the newest is enough.
@@ -47,16 +54,15 @@ struct ConflationKey<'e> {
     tier: Option<Tier>,
 }
 
-impl QueuedEvent {
-    fn is_critical(&self) -> bool {
-        self.delivery.event.priority == Priority::Critical
-    }
+/// The lane in which an event waits.
+pub(crate) fn lane_of(delivery: &Delivery) -> usize {
+    if delivery.goes_first { FIRST } else { delivery.event.priority as usize }
 }
 
 impl Lanes {
-    /// How many critical events wait.
-    pub(crate) fn critical(&self) -> u32 {
-        self.critical
+    /// How many urgent events wait.
+    pub(crate) fn urgent(&self) -> u32 {
+        self.urgent
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -70,7 +76,7 @@ impl Lanes {
     /// Adds an event at the end of a lane.
     pub(crate) fn push(&mut self, lane: usize, waiting: QueuedEvent, encoding: Encoding) {
         self.len += 1;
-        self.critical += u32::from(waiting.is_critical());
+        self.urgent += u32::from(waiting.delivery.is_urgent());
         self.bytes += waiting.delivery.object(encoding).len();
         self.lanes[lane].push_back(waiting);
     }
@@ -82,9 +88,12 @@ impl Lanes {
 
     /// The lane whose first event is sent next, and whether that is before its turn.
     pub(crate) fn next(&self, now: Millis) -> Option<(usize, bool)> {
-        let [low, medium, high, critical] = &self.lanes;
+        let [low, medium, high, critical, first] = &self.lanes;
+        if !first.is_empty() {
+            return Some((FIRST, false));
+        }
         if !critical.is_empty() {
-            return Some((3, false));
+            return Some((CRITICAL, false));
         }
         let turn = [high, medium, low].into_iter().zip([2, 1, 0]).find(|(waiting, _)| !waiting.is_empty())?.1;
         let impatient = [low, medium]
@@ -96,11 +105,11 @@ impl Lanes {
         Some(impatient.map_or((turn, false), |(_, lane)| (lane, lane != turn)))
     }
 
-    /// The lane whose first event is sent next if only critical ones may be sent.
-    pub(crate) fn next_critical(&self) -> Option<(usize, bool)> {
-        // With lanes switched off, critical events are among all others, and keep their place.
-        let lane = [3, 0].into_iter().find(|lane| self.lanes[*lane].front().is_some_and(QueuedEvent::is_critical))?;
-        Some((lane, false))
+    /// The lane whose first event is sent next if only urgent ones may be sent.
+    pub(crate) fn next_urgent(&self) -> Option<(usize, bool)> {
+        let is_next = |lane: &usize| self.lanes[*lane].front().is_some_and(|first| first.delivery.is_urgent());
+        // With lanes switched off, urgent events are among all others, and keep their place.
+        Some(([FIRST, CRITICAL, 0].into_iter().find(is_next)?, false))
     }
 
     /// The first event of a lane.
@@ -115,9 +124,9 @@ impl Lanes {
         Some(waiting)
     }
 
-    /// Removes the oldest event that is not critical from the lowest lane that has one.
+    /// Removes the oldest event that is not urgent from the lowest lane that has one.
     pub(crate) fn pop_lowest(&mut self, encoding: Encoding) -> Option<QueuedEvent> {
-        let droppable = |waiting: &QueuedEvent| !waiting.is_critical();
+        let droppable = |waiting: &QueuedEvent| !waiting.delivery.is_urgent();
         let (lane, at) =
             (0..).zip(&self.lanes).find_map(|(lane, waiting)| Some((lane, waiting.iter().position(droppable)?)))?;
         let waiting = self.lanes[lane as usize].remove(at)?;
@@ -125,11 +134,11 @@ impl Lanes {
         Some(waiting)
     }
 
-    /// Removes events that have waited for [`PATIENCE_MS`] and are not critical, and passes them to `removed`.
-    pub(crate) fn expire(&mut self, now: Millis, encoding: Encoding, mut removed: impl FnMut(QueuedEvent)) {
-        let expired = |waiting: &QueuedEvent| !waiting.is_critical() && now.since(waiting.since) >= PATIENCE_MS;
+    /// Removes events that have waited for [`PATIENCE_MS`] and are not urgent, and passes them to `removed`.
+    pub(crate) fn remove_late(&mut self, now: Millis, encoding: Encoding, mut removed: impl FnMut(QueuedEvent)) {
+        let is_late = |waiting: &QueuedEvent| !waiting.delivery.is_urgent() && now.since(waiting.since) >= PATIENCE_MS;
         for lane in 0..self.lanes.len() {
-            while let Some(waiting) = self.lanes[lane].pop_front_if(|first| expired(first)) {
+            while let Some(waiting) = self.lanes[lane].pop_front_if(|first| is_late(first)) {
                 self.count_removed(&waiting, encoding);
                 removed(waiting);
             }
@@ -140,7 +149,7 @@ impl Lanes {
     pub(crate) fn conflate(&mut self, encoding: Encoding, mut removed: impl FnMut(QueuedEvent)) {
         let mut newest: HashMap<ConflationKey<'_>, (Seq, usize)> = HashMap::new();
         for (at, waiting) in self.iter().enumerate() {
-            if let Some(key) = conflation_key(&waiting.delivery.event) {
+            if let Some(key) = conflation_key(&waiting.delivery) {
                 let found = (waiting.delivery.seq, at);
                 newest.entry(key).and_modify(|known| *known = (*known).max(found)).or_insert(found);
             }
@@ -149,7 +158,7 @@ impl Lanes {
         let mut replaces = vec![Some(0); self.len];
         for (at, waiting) in self.iter().enumerate() {
             let replacement =
-                conflation_key(&waiting.delivery.event).and_then(|key| newest.get(&key)).map_or(at, |(_, at)| *at);
+                conflation_key(&waiting.delivery).and_then(|key| newest.get(&key)).map_or(at, |(_, at)| *at);
             if replacement != at {
                 replaces[replacement] = replaces[replacement].map(|count| count + 1 + waiting.conflated);
                 replaces[at] = None;
@@ -178,7 +187,7 @@ impl Lanes {
 
     fn count_removed(&mut self, waiting: &QueuedEvent, encoding: Encoding) {
         self.len -= 1;
-        self.critical -= u32::from(waiting.is_critical());
+        self.urgent -= u32::from(waiting.delivery.is_urgent());
         self.bytes -= waiting.delivery.object(encoding).len();
         // Frees the memory of lanes that were long.
         if self.len == 0 {
@@ -189,13 +198,14 @@ impl Lanes {
     }
 }
 
-/// The conflation key of an event; `None` for events that are never conflated: urgent ones, and those that are not the
-/// state of something.
-fn conflation_key(event: &Event) -> Option<ConflationKey<'_>> {
+/// The conflation key of an event; `None` for events that are never conflated: those of high priority and urgent ones, and
+/// those that are not the state of something.
+fn conflation_key(delivery: &Delivery) -> Option<ConflationKey<'_>> {
+    let event = &delivery.event;
     let is_state = event.symbol.is_some() || matches!(event.kind, Kind::Market | Kind::Health);
     let replaceable =
         event.priority <= Priority::Medium && is_state && !matches!(event.kind, Kind::Alert | Kind::Backtest);
-    replaceable.then(|| ConflationKey {
+    (replaceable && !delivery.goes_first).then(|| ConflationKey {
         kind: &event.kind,
         key: &event.key,
         pattern: event.pattern.as_ref(),

@@ -16,7 +16,7 @@ pub enum EventOutcome {
     Dropped,
     /// A newer one took its place.
     Conflated,
-    /// It had to wait although it is critical.
+    /// It had to wait although it is urgent.
     Delayed,
 }
 

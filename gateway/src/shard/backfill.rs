@@ -9,7 +9,6 @@ use tickwire_core::ids::{Epoch, Millis, Partition, Seq};
 use tickwire_core::protocol::position::Position;
 use tickwire_core::protocol::since::Since;
 use tickwire_core::protocol::{CaughtUp, Gap, Id, ServerFrame};
-use tickwire_node::clock::millis;
 
 use super::Shard;
 use super::gaps::gap;
@@ -17,6 +16,7 @@ use crate::backfill::request::{Backfill, BackfillAction, BackfillTarget};
 use crate::messages::{BackfillRanges, ToEdge};
 use crate::metrics;
 use crate::outbox::{Outbox, OutboxLimits};
+use crate::shard::clocks::timestamp;
 use crate::shard::session::BackfillBegin;
 use crate::socket::Socket;
 
@@ -27,7 +27,7 @@ const PUT_OFF_MS: u64 = 100;
 /// from there.
 pub(super) const BACKFILL_HEARTBEAT_MS: u64 = 1_000;
 
-/// The limits of a backfill's outbox: no lanes and no budget for critical events, since the events are old anyway.
+/// The limits of a backfill's outbox: no lanes and no budget for urgent events, since the events are old anyway.
 pub(super) fn backfill_limits(limits: &OutboxLimits) -> OutboxLimits {
     OutboxLimits { critical: u32::MAX, lanes: false, ..*limits }
 }
@@ -220,5 +220,5 @@ impl<S: Socket> Shard<S> {
 
 /// The time that is `ago` before `wall`.
 fn before(wall: Duration, ago: Duration) -> Timestamp {
-    Timestamp(i64::try_from(millis(wall.saturating_sub(ago))).unwrap_or(i64::MAX))
+    timestamp(wall.saturating_sub(ago))
 }

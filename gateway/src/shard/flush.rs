@@ -9,6 +9,7 @@ use tickwire_core::protocol::{ArrayWriter, Encoding, Notice, ServerFrame, encode
 use super::Shard;
 use super::turns::SocketReading;
 use crate::backfill::request::BackfillTarget;
+use crate::handling::admits;
 use crate::limits::account::Account;
 use crate::metrics;
 use crate::outbox::{Frame, QueuedEvent, ShedResult};
@@ -20,13 +21,15 @@ use crate::stats::{Stats, count_outcome};
 impl<S: Socket> Shard<S> {
     /// Sends what waits, as far as the socket and the user's rate allow.
     pub(super) fn flush(&mut self, now: Millis, number: u64) {
-        let Self { sessions, accounts, limits, content, frame, stats, unlimited, missing, .. } = self;
+        let Self { settings, sessions, accounts, limits, content, frame, stats, unlimited, missing, .. } = self;
         let Some(session) = sessions.get_mut(number).filter(|session| session.stage == SessionStage::Open) else {
             return;
         };
         session.flush_at = None;
         let account = &mut accounts[session.account];
         let encoding = session.socket.encoding();
+        let clocks = settings.clocks;
+        let time_of_day = || clocks.time_of_day();
         let mut ended = Ok(());
         while session.socket.unsent() == 0 && ended.is_ok() && session.has_output() {
             let Session { outbox, backfill, subscriptions, has_quotas, .. } = session;
@@ -37,11 +40,12 @@ impl<S: Socket> Shard<S> {
                 // New events wait for the backfill, which only quotas limit.
                 Some(backfill) => {
                     let quota = |_: &mut Account, waiting: &QueuedEvent| quota(account, waiting);
-                    backfill.outbox.compose(now, (unlimited, quota), encoding, &backfill_limits(limits), content);
+                    let limits = backfill_limits(limits);
+                    backfill.outbox.compose((now, time_of_day), (unlimited, quota), encoding, &limits, content);
                     // Events of a subscription's backfill do not move the session's position.
                     content.early |= backfill.of() != BackfillTarget::Session && !content.events.is_empty();
                 }
-                None => outbox.compose(now, (account, quota), encoding, limits, content),
+                None => outbox.compose((now, time_of_day), (account, quota), encoding, limits, content),
             }
             for (code, fate) in &content.dropped {
                 count_outcome(*code, *fate);
@@ -220,12 +224,12 @@ pub(super) fn write_message(bytes: &mut Vec<u8>, frames: &[ServerFrame], encodin
     array.end();
 }
 
-/// Takes an event from a quota. An event that matches several subscriptions is sent if one of them has no quota, or has
+/// Takes an event from a quota. An event that is for several subscriptions is sent if one of them has no quota, or has
 /// some of it left.
 fn take_quota(account: &mut Account, now: Millis, subscriptions: &[ActiveSubscription], waiting: &QueuedEvent) -> bool {
     let wanting = || {
         let others = subscriptions.iter().filter(|other| {
-            other.number != waiting.subscription && other.subscription.filter.matches(&waiting.delivery.event)
+            other.number != waiting.subscription && admits(&other.subscription.filter, &waiting.delivery.event)
         });
         held(subscriptions, waiting.subscription).into_iter().chain(others)
     };

@@ -31,6 +31,7 @@ macro_rules! info_missed {
             slow_consumer = $missed.slow_consumer,
             throttled = $missed.throttled,
             quota = $missed.quota,
+            expired = $missed.expired,
             conflated = $missed.conflated,
             delayed = $missed.delayed,
             gaps = $missed.gaps,

@@ -1,0 +1,44 @@
+//! The filters that name each room, for broadcasts to rooms. These need no other field of a filter to match, so they
+//! cannot use the lists: there, a filter with symbols and rooms is found by its symbols.
+
+use std::collections::HashMap;
+
+use indexmap::IndexSet;
+use tickwire_core::filter::Filter;
+use tickwire_core::ids::Room;
+
+use super::{Hasher, Slot};
+
+/// Rooms, each with the filters that name it.
+#[derive(Debug, Default)]
+pub(super) struct RoomFilters(HashMap<Room, IndexSet<Slot, Hasher>, Hasher>);
+
+impl RoomFilters {
+    /// Adds a filter.
+    pub(super) fn file(&mut self, filter: &Filter, slot: Slot) {
+        for room in filter.rooms.iter().flatten() {
+            self.0.entry(room.clone()).or_default().insert(slot);
+        }
+    }
+
+    /// Removes the filter with this slot, and rooms that no filter names any more.
+    pub(super) fn unfile(&mut self, filter: &Filter, slot: Slot) {
+        for room in filter.rooms.iter().flatten() {
+            let Some(slots) = self.0.get_mut(room) else { continue };
+            slots.swap_remove(&slot);
+            if slots.is_empty() {
+                self.0.remove(room);
+            }
+        }
+    }
+
+    /// The filters that name a room.
+    pub(super) fn naming(&self, room: &Room) -> impl Iterator<Item = Slot> {
+        self.0.get(room).into_iter().flatten().copied()
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
