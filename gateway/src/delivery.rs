@@ -57,8 +57,8 @@ impl Delivery {
         size_of::<Self>() + 2 * self.wire_bytes
     }
 
-    /// Whether it is urgent: it waits neither for a window nor for the rate while the budget lasts, and is never dropped
-    /// to make room.
+    /// Whether it is urgent: while the budget lasts it waits neither for a window nor for the rate, and it is never
+    /// dropped to make room.
     pub(crate) fn is_urgent(&self) -> bool {
         self.event.priority == Priority::Critical || self.goes_first
     }

@@ -11,7 +11,7 @@
 //!   counts frames that are no valid requests;
 //! * `outage` notifies of outages, `reset` begins a new epoch, and `maintenance` cleans up once a second;
 //! * `log` writes the log lines of a session;
-//! * [`sessions`], [`accounts`] and [`timers`] are the tables of the shard, and `clocks` are those that it reads itself.
+//! * [`sessions`], [`accounts`] and [`timers`] are the tables of the shard, and `clocks` are the clocks that it reads.
 
 pub(crate) mod accounts;
 pub(crate) mod backfill;

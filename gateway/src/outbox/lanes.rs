@@ -1,6 +1,6 @@
-//! The events that wait for one session: in four lanes by priority, and in one for events that go before all others. That
-//! one is sent first, then critical events, then events that have waited too long, then high, medium and low ones. Within
-//! a lane events keep their order.
+//! The events that wait for one session: in four lanes by priority, and one lane for events that go before all others.
+//! That one is sent first, then critical events, then events that have waited too long, then high, medium and low ones.
+//! Within a lane events keep their order.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -198,7 +198,7 @@ impl Lanes {
     }
 }
 
-/// The conflation key of an event; `None` for events that are never conflated: those of high priority and urgent ones, and
+/// The conflation key of an event; `None` for events that are never conflated: those of high priority, urgent ones, and
 /// those that are not the state of something.
 fn conflation_key(delivery: &Delivery) -> Option<ConflationKey<'_>> {
     let event = &delivery.event;

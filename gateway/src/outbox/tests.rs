@@ -3,24 +3,59 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use tickwire_core::event::Event;
+use tickwire_core::event::{Event, Handling, Priority, Strategy as SpreadStrategy};
 use tickwire_core::ids::{EpochId, Symbol};
 use tickwire_testkit::blank_event;
 
 use super::*;
 
+mod handling;
 mod properties;
 
 const WINDOW: u16 = 100;
 const OPEN: OutboxLimits = OutboxLimits { bytes: 1 << 20, critical: 1_000, lanes: true, patience: 10_000 };
 const JSON: Encoding = Encoding::Json;
 
+/// What rules said of an event of a test.
+#[derive(Clone, Copy, Debug, Default)]
+struct Handled {
+    goes_first: bool,
+    ttl_ms: Option<u64>,
+    stored: i64,
+}
+
+impl Handled {
+    /// The handling; `None` if there is nothing to say.
+    fn handling(self) -> Option<Box<Handling>> {
+        let strategy = if self.goes_first { SpreadStrategy::PriorityFirst } else { SpreadStrategy::Content };
+        let handling = Handling { strategy, rooms: Vec::new(), ttl_ms: self.ttl_ms };
+        (handling != Handling::default()).then(|| Box::new(handling))
+    }
+}
+
 fn event(seq: u64, priority: Priority, key: u8, size: usize) -> Arc<Delivery> {
+    handled_event(seq, priority, key, size, Handled::default())
+}
+
+fn handled_event(seq: u64, priority: Priority, key: u8, size: usize, handled: Handled) -> Arc<Delivery> {
     let symbol = Symbol::new(&format!("S{key}")).unwrap();
     let mut data = serde_json::Map::new();
     data.insert("note".into(), "x".repeat(size).into());
-    let event = Event { key: symbol.as_str().into(), symbol: Some(symbol), priority, data, ..blank_event() };
+    let event = Event {
+        key: symbol.as_str().into(),
+        stored: Timestamp(handled.stored),
+        symbol: Some(symbol),
+        priority,
+        data,
+        handling: handled.handling(),
+        ..blank_event()
+    };
     Arc::new(Delivery::new(event, Partition(u16::from(key % 2)), Seq(seq)))
+}
+
+/// The time of day at a moment of a test.
+fn time_of_day(now: Millis) -> Timestamp {
+    Timestamp(now.0 as i64)
 }
 
 fn no_quota(_: &mut Account, _: &QueuedEvent) -> bool {
@@ -45,7 +80,8 @@ impl Example {
     }
 
     fn send(&mut self, now: u64) -> Vec<u64> {
-        self.outbox.compose(Millis(now), (&mut self.account, no_quota), JSON, &self.limits, &mut self.frame);
+        let times = (Millis(now), || time_of_day(Millis(now)));
+        self.outbox.compose(times, (&mut self.account, no_quota), JSON, &self.limits, &mut self.frame);
         self.frame.events.iter().map(|waiting| waiting.delivery.seq.0).collect()
     }
 
@@ -225,7 +261,8 @@ fn used_up_quota_drops_events_but_no_critical_ones() {
         one.push(0, seq, priority);
     }
     let used_up = |_: &mut Account, _: &QueuedEvent| false;
-    one.outbox.compose(Millis(0), (&mut one.account, used_up), JSON, &OPEN, &mut one.frame);
+    let times = (Millis(0), || time_of_day(Millis(0)));
+    one.outbox.compose(times, (&mut one.account, used_up), JSON, &OPEN, &mut one.frame);
     assert_eq!(one.frame.events.iter().map(|waiting| waiting.delivery.seq.0).collect::<Vec<_>>(), [2]);
     let [(1, notice)] = &one.frame.notices[..] else { panic!("{:?}", one.frame.notices) };
     assert_eq!((notice.code.as_str(), notice.dropped), ("quota", 2));

@@ -5,7 +5,7 @@ use super::*;
 /// An input of an outbox.
 #[derive(Clone, Debug)]
 enum OutboxAction {
-    Event { priority: Priority, key: u8, size: usize, subscriptions: Vec<u32>, window: u16 },
+    Event { priority: Priority, key: u8, size: usize, subscriptions: Vec<u32>, window: u16, handled: Handled },
     Pause(u64),
     Stall(bool),
 }
@@ -17,10 +17,12 @@ fn action() -> impl Strategy<Value = OutboxAction> {
         prop::sample::select(vec![1, 50, 600]),
         prop::collection::vec(0..3u32, 1..3),
         prop::sample::select(vec![0, 20, 100, 1_000]),
+        (prop::bool::weighted(0.15), prop::option::weighted(0.2, prop::sample::select(vec![0, 30, 300, 3_000]))),
     );
     prop_oneof![
-        12 => event.prop_map(|(priority, key, size, subscriptions, window)| {
-            OutboxAction::Event { priority, key, size, subscriptions, window }
+        12 => event.prop_map(|(priority, key, size, subscriptions, window, (goes_first, ttl_ms))| {
+            let handled = Handled { goes_first, ttl_ms, stored: 0 };
+            OutboxAction::Event { priority, key, size, subscriptions, window, handled }
         }),
         3 => (0..400u64).prop_map(OutboxAction::Pause),
         1 => (1_000..7_000u64).prop_map(OutboxAction::Pause),
@@ -42,6 +44,8 @@ struct OutboxRun {
     /// The times at which events that are not exempt were sent.
     sent: Vec<Millis>,
     missing: u64,
+    /// How many of them are counted as expired.
+    expired: u64,
     ranges: Vec<tickwire_core::protocol::SeqRange>,
     /// Whether the shard would have closed the session.
     closed: bool,
@@ -50,6 +54,9 @@ struct OutboxRun {
 impl OutboxRun {
     fn take_notice(&mut self, notice: &Notice) {
         self.missing += notice.dropped + notice.conflated;
+        if notice.code == NoticeCode::Expired.as_str() {
+            self.expired += notice.dropped;
+        }
         if notice.dropped + notice.conflated > 0 {
             self.ranges.extend(&notice.ranges);
         }
@@ -74,7 +81,8 @@ impl OutboxRun {
             let quota = |account: &mut Account, waiting: &QueuedEvent| {
                 waiting.subscription != 2 || most.is_none_or(|most| account.take_quota(now, &name, most))
             };
-            self.outbox.compose(now, (&mut self.account, quota), JSON, &self.limits, &mut frame);
+            let times = (now, || time_of_day(now));
+            self.outbox.compose(times, (&mut self.account, quota), JSON, &self.limits, &mut frame);
             if frame.is_empty() {
                 break;
             }
@@ -85,6 +93,7 @@ impl OutboxRun {
             }
             for waiting in &frame.events {
                 assert!(self.seen.insert(waiting.delivery.seq), "once");
+                assert!(!waiting.delivery.is_expired(|| time_of_day(now)), "sent although it is expired");
                 self.received.push(Arc::clone(&waiting.delivery));
                 if !waiting.exempt {
                     self.sent.push(self.now);
@@ -101,7 +110,7 @@ impl OutboxRun {
         }
         if !self.stalled {
             let budget = self.outbox.budget(self.now, &self.limits);
-            assert!(self.outbox.lanes.critical() == 0 || budget == 0 || !self.limits.lanes, "critical events wait");
+            assert!(self.outbox.lanes.urgent() == 0 || budget == 0 || !self.limits.lanes, "urgent events wait");
         }
     }
 
@@ -113,8 +122,10 @@ impl OutboxRun {
 
     fn apply(&mut self, action: OutboxAction) {
         match action {
-            OutboxAction::Event { priority, key, size, subscriptions, window } => {
-                let delivery = event(self.pushed.len() as u64 + 1, priority, key, size);
+            OutboxAction::Event { priority, key, size, subscriptions, window, handled } => {
+                // Some events have been on their way for a while.
+                let handled = Handled { stored: self.now.0 as i64 - i64::from(window / 4), ..handled };
+                let delivery = handled_event(self.pushed.len() as u64 + 1, priority, key, size, handled);
                 self.pushed.push(Arc::clone(&delivery));
                 let mut heavy = false;
                 for subscription in &subscriptions {
@@ -177,6 +188,7 @@ proptest! {
             seen: BTreeSet::new(),
             sent: Vec::new(),
             missing: 0,
+            expired: 0,
             ranges: Vec::new(),
             closed: false,
         };
@@ -199,9 +211,17 @@ proptest! {
         prop_assert!(run.pushed.iter().all(|delivery| run.knows(delivery)));
         prop_assert_eq!(run.pushed.len() as u64 - run.received.len() as u64, run.missing);
 
+        let is_lost = |delivery: &&Arc<Delivery>| !run.seen.contains(&delivery.seq);
+        let lost_late = run.pushed.iter().filter(is_lost).filter(|lost| lost.is_expired(|| time_of_day(run.now)));
+        prop_assert!(run.expired <= lost_late.count() as u64, "only events with a time to live expire");
+
         let mut last: BTreeMap<_, Seq> = BTreeMap::new();
         for delivery in &run.received {
-            let lane = if lanes { delivery.event.priority as u8 } else { 0 };
+            let lane = match lanes {
+                true if delivery.goes_first => 4,
+                true => delivery.event.priority as u8,
+                false => 0,
+            };
             let before = last.insert((delivery.event.key.clone(), lane), delivery.seq);
             prop_assert!(before.is_none_or(|before| before < delivery.seq), "order per key and lane");
         }
