@@ -2,10 +2,11 @@
 //! passed in.
 //!
 //! Windows have a leading edge: a session that was sent nothing for its window gets an event at once, and a busy one
-//! gets its events together at the end of the window. An urgent event, which is critical or goes before all others, waits
-//! for no window, and its frame takes other waiting events along, as far as they fit. An event whose time to live is over
-//! is dropped when its turn to be sent comes. `lanes` is the order of sending. `notices` are the pending notices: no event
-//! is dropped without a notice, and no position covers an event that still waits, or whose notice is pending.
+//! gets its events together at the end of the window. An urgent event, which is critical or goes before all others,
+//! waits for no window, and its frame takes other waiting events along, as far as they fit. An event whose time to live
+//! is over is dropped when its turn to be sent comes. `lanes` is the order of sending. `notices` are the pending
+//! notices: no event is dropped without a notice, and no position covers an event that still waits, or whose notice is
+//! pending.
 
 mod frame;
 mod lanes;

@@ -25,6 +25,8 @@ pub(crate) mod driver;
 mod fixture;
 mod flush;
 mod gaps;
+#[cfg(test)]
+mod handling_tests;
 mod lifecycle;
 pub(crate) mod liveness;
 mod log;

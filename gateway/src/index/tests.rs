@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Value, json};
-use tickwire_core::event::{Kind, Kinds, Priority, Regime, Tier, TradingSession};
+use tickwire_core::event::{Handling, Kind, Kinds, Priority, Regime, Strategy as SpreadStrategy, Tier, TradingSession};
 use tickwire_core::filter::conditions::Conditions;
 use tickwire_core::ids::{Confidence, Pattern, Room, Symbol};
 use tickwire_testkit::blank_event;
 
 use super::*;
 
+mod broadcasts;
 mod strategies;
 
 use strategies::{event, filter};
@@ -164,7 +165,7 @@ impl Pair {
         let expected: Vec<Subscriber> = self
             .subscriptions
             .iter()
-            .filter(|((session, _), (filter, _))| event.audience.admits(&user(*session)) && filter.matches(event))
+            .filter(|((session, _), (filter, _))| event.audience.admits(&user(*session)) && is_for(event, filter))
             .map(|((session, subscription), (_, window_ms))| Subscriber {
                 session: *session,
                 subscription: *subscription,
@@ -192,8 +193,8 @@ impl Pair {
         for ((session, subscription), (filter, _)) in std::mem::take(&mut self.subscriptions) {
             self.index.remove(session, subscription, &filter);
         }
-        let Index { filters, slots, lists, .. } = &self.index;
-        prop_assert!(filters.is_empty() && slots.is_empty() && lists.is_empty());
+        let Index { filters, slots, lists, rooms, .. } = &self.index;
+        prop_assert!(filters.is_empty() && slots.is_empty() && lists.is_empty() && rooms.is_empty());
         for session in std::mem::take(&mut self.alive) {
             self.index.unregister(&user(session), session);
         }
@@ -201,6 +202,17 @@ impl Pair {
         let statistics = self.index.statistics();
         prop_assert!(Dimension::ALL.into_iter().all(|dimension| statistics.of(dimension).entries == 0));
         Ok(())
+    }
+}
+
+/// Whether an event is for a subscription with this filter, if its user is in the audience.
+fn is_for(event: &Event, filter: &Filter) -> bool {
+    let named: Vec<&Room> = filter.rooms.iter().flatten().collect();
+    match event.handling.as_deref() {
+        Some(Handling { strategy: SpreadStrategy::Broadcast, rooms, .. }) => {
+            rooms.is_empty() || rooms.iter().any(|room| named.contains(&room))
+        }
+        _ => filter.matches(event),
     }
 }
 

@@ -147,13 +147,18 @@ impl ShardFixture {
 
     /// The edge sends `count` events of a partition.
     pub(super) fn events(&mut self, partition: u16, count: u64) {
+        let seqs = self.stored + 1..=self.stored + count;
+        let event = |seq: u64| Event { id: compact_str::format_compact!("{seq}"), ..blank_event() };
+        self.deliver(partition, seqs.map(event).collect());
+    }
+
+    /// The edge sends these events of a partition.
+    pub(super) fn deliver(&mut self, partition: u16, events: Vec<Event>) {
         let (partition, from) = (Partition(partition), Seq(self.stored));
-        self.stored += count;
-        let events = (from.0 + 1..=self.stored).map(|seq| {
-            let event = Event { id: compact_str::format_compact!("{seq}"), ..blank_event() };
-            (Seq(seq), Arc::new(Delivery::new(event, partition, Seq(seq)).of_bytes(200)))
-        });
-        let events = events.collect();
+        self.stored += events.len() as u64;
+        let events = (from.0 + 1..).map(Seq).zip(events);
+        let events =
+            events.map(|(seq, event)| (seq, Arc::new(Delivery::new(event, partition, seq).of_bytes(200)))).collect();
         self.coverage_events([CoverageEvent::Apply { partition, from, through: Seq(self.stored), events }]);
     }
 

@@ -82,6 +82,15 @@ pub(super) fn filter() -> impl Strategy<Value = Filter> {
     )
 }
 
+/// Every strategy, and rooms that filters name or not. Most events have none of it.
+fn handling() -> impl Strategy<Value = Option<Box<Handling>>> {
+    let rooms = prop::collection::btree_set(select(rooms()), 0..3);
+    let handling = (select(SpreadStrategy::ALL.to_vec()), rooms).prop_map(|(strategy, rooms)| {
+        Box::new(Handling { strategy, rooms: rooms.into_iter().collect(), ttl_ms: None })
+    });
+    prop::option::weighted(0.3, handling)
+}
+
 pub(super) fn event() -> impl Strategy<Value = Event> {
     let named = (
         select(kinds()),
@@ -104,8 +113,12 @@ pub(super) fn event() -> impl Strategy<Value = Event> {
             json!({ "note": ["gap"], "source": 1 }),
         ]),
     );
-    (named, small).prop_map(
-        |((kind, symbol, rooms, pattern, tags, addressee), (regime, tier, confidence, priority, session, data))| {
+    (named, small, handling()).prop_map(
+        |(
+            (kind, symbol, rooms, pattern, tags, addressee),
+            (regime, tier, confidence, priority, session, data),
+            handling,
+        )| {
             Event {
                 kind,
                 key: "k".into(),
@@ -120,6 +133,7 @@ pub(super) fn event() -> impl Strategy<Value = Event> {
                 tags: tags.into_iter().map(Into::into).collect(),
                 data: data.as_object().cloned().unwrap(),
                 rooms: rooms.into_iter().collect(),
+                handling,
                 ..blank_event()
             }
         },
