@@ -188,7 +188,7 @@ tickwire_node::metrics! {
         "Events replaced by newer ones of their key";
     counter DELAYED_EVENTS by "reason" =
         "tickwire_gateway_delayed_events_total",
-        "Critical events delayed by their budget";
+        "Urgent events delayed by their budget";
     counter NOTICES by "code" =
         "tickwire_gateway_notices_total",
         "Notices sent to sessions, by code";

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tickwire_core::coverage::CoverageEvent;
 use tickwire_core::event::{Audience, Event, Handling, Strategy};
-use tickwire_core::ids::{Partition, Room, Seq, UserId};
+use tickwire_core::ids::{EpochId, Partition, Room, Seq, UserId};
 use tickwire_core::protocol::position::Position;
 use tickwire_testkit::blank_event;
 
@@ -15,7 +15,7 @@ use crate::messages::{BackfillChunk, FromEdge, SharedCoverageEvents};
 
 const HOUR_MS: u64 = 3_600_000;
 
-async fn subscribe(fixture: &mut ShardFixture, number: u64, name: &str, filter: Value, window_ms: u16) {
+async fn subscribe(fixture: &mut ShardFixture, number: u64, name: &str, filter: &Value, window_ms: u16) {
     let subscribe = json!({ "action": "subscribe", "name": name, "filter": filter, "window_ms": window_ms });
     fixture.send_frame(number, &subscribe);
     fixture.settle().await;
@@ -52,8 +52,8 @@ fn ids(received: &str, ids: &[&str]) -> Vec<usize> {
 async fn broadcast_reaches_each_session_with_a_subscription_once_on_the_smallest_window() {
     let mut fixture = ShardFixture::new();
     let [listens, silent] = [fixture.welcome().await, fixture.welcome().await];
-    subscribe(&mut fixture, listens, "slow", json!({ "min_confidence": 0.9 }), 1_000).await;
-    subscribe(&mut fixture, listens, "fast", json!({ "min_confidence": 1 }), 0).await;
+    subscribe(&mut fixture, listens, "slow", &json!({ "min_confidence": 0.9 }), 1_000).await;
+    subscribe(&mut fixture, listens, "fast", &json!({ "min_confidence": 0.95 }), 0).await;
     let bob = Audience::User(UserId::new("bob").unwrap());
     let events = [("first", Audience::Public), ("second", Audience::Public), ("for bob", bob)];
     for (id, audience) in events {
@@ -68,8 +68,8 @@ async fn broadcast_reaches_each_session_with_a_subscription_once_on_the_smallest
 async fn broadcast_to_a_room_reaches_the_sessions_that_name_it() {
     let mut fixture = ShardFixture::new();
     let [inside, outside] = [fixture.welcome().await, fixture.welcome().await];
-    subscribe(&mut fixture, inside, "desk", json!({ "rooms": ["desk"], "symbols": ["TSLA"] }), 0).await;
-    subscribe(&mut fixture, outside, "all", json!({}), 0).await;
+    subscribe(&mut fixture, inside, "desk", &json!({ "rooms": ["desk"], "symbols": ["TSLA"] }), 0).await;
+    subscribe(&mut fixture, outside, "all", &json!({}), 0).await;
     fixture.deliver(0, vec![broadcast("to the desk", Audience::Public, &["desk", "vip"])]);
     fixture.deliver(0, vec![broadcast("to others", Audience::Public, &["vip"])]);
     let names = ["to the desk", "to others"];
@@ -81,7 +81,7 @@ async fn broadcast_to_a_room_reaches_the_sessions_that_name_it() {
 async fn event_whose_time_to_live_is_over_becomes_a_notice() {
     let mut fixture = ShardFixture::new();
     let number = fixture.welcome().await;
-    subscribe(&mut fixture, number, "all", json!({}), 0).await;
+    subscribe(&mut fixture, number, "all", &json!({}), 0).await;
     let events = vec![stored(&fixture, "good", 0), stored(&fixture, "late", HOUR_MS + 1), stored(&fixture, "new", 0)];
     fixture.deliver(0, events);
     let received = received(&mut fixture, number).await;
@@ -98,7 +98,7 @@ async fn event_that_expires_before_a_resume_becomes_a_notice() {
     let mut fixture = ShardFixture::new();
     let number = fixture.welcome().await;
     fixture.events(0, 2);
-    let position = Position { seqs: vec![Seq(10); usize::from(PARTITIONS)], ..fixture.shard.applied.clone() };
+    let position = Position { seqs: vec![Seq(10); usize::from(PARTITIONS)], epoch_id: EpochId(1) };
     let subscriptions = json!({ "mine": { "filter": {} } });
     let resume = json!({ "action": "resume", "position": position.to_string(), "subscriptions": subscriptions });
     fixture.send_frame(number, &resume);

@@ -71,7 +71,7 @@ struct PastRequest {
     is_wanted: bool,
 }
 
-/// A partition, a key and a priority. Events that have them in common come in their order.
+/// A partition, a key, and a priority with the tags. Events that have them in common come in their order.
 type Lane = (Partition, String, String);
 
 /// What a client received of one epoch.
@@ -170,7 +170,7 @@ pub(super) struct SimClient {
     /// Whether the last promise is in force.
     is_promised: bool,
     received: BTreeMap<EpochId, Received>,
-    /// For each key and priority, the last event that came in this connection.
+    /// For each key, priority and tags, the last event that came in this connection.
     order: BTreeMap<Lane, Seq>,
     /// All filters that it has ever had.
     filters: BTreeSet<u32>,

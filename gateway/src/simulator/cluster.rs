@@ -206,6 +206,7 @@ impl SimCluster {
         match *action {
             Action::Pass(time) => self.run_for(time),
             Action::Publish { symbol, confidence } => self.publish(symbol, confidence),
+            Action::PublishHandled { symbol, confidence, way } => self.publish_handled(symbol, confidence, way),
             Action::Burst { symbol, confidence, tens } => {
                 self.has_burst = true;
                 (0..u32::from(tens) * 10).for_each(|_| self.publish(symbol, confidence));

@@ -1,7 +1,7 @@
-//! The events, filters and users that plans name by number.
+//! The events, filters, users and handlings that plans name by number.
 
 use serde_json::{Value, json};
-use tickwire_core::event::{Audience, Event, Kind};
+use tickwire_core::event::{Audience, Event, Handling, Kind, Strategy};
 use tickwire_core::ids::{Symbol, UserId};
 use tickwire_testkit::blank_event;
 
@@ -44,6 +44,20 @@ pub(super) fn filter(number: u32) -> Value {
         }
         other => json!({ "symbols": [format!("N{other}")] }),
     }
+}
+
+/// How many handlings there are.
+pub(super) const HANDLINGS: u8 = 4;
+
+/// The handling of a number. A short time to live is less than a window, a long one more.
+pub(super) fn handling(number: u8) -> Handling {
+    let (strategy, ttl_ms) = match number {
+        0 => (Strategy::PriorityFirst, None),
+        1 => (Strategy::PriorityFirst, Some(60)),
+        2 => (Strategy::Content, Some(60)),
+        _ => (Strategy::Content, Some(2_000)),
+    };
+    Handling { strategy, rooms: Vec::new(), ttl_ms }
 }
 
 /// An event of a kind and an audience, with default values for all else.

@@ -106,6 +106,12 @@ pub(super) enum Action {
         symbol: u8,
         confidence: u8,
     },
+    /// The same, with the handling of this number.
+    PublishHandled {
+        symbol: u8,
+        confidence: u8,
+        way: u8,
+    },
     /// An event for one user.
     Address {
         user: u8,

@@ -12,12 +12,14 @@ use tickwire_core::protocol::position::Position;
 use tickwire_core::protocol::{Gap, Notice, ReceivedEvent, SeqRange};
 use tickwire_node::clock::millis;
 
+use super::super::clocks;
 use super::super::cluster::{PARTITIONS, SimCluster, StoredEvent};
 use super::super::fixtures::filter;
 use super::super::gateway::SimGateway;
 use super::super::stream::Lost;
 use super::facts::ClusterFacts;
 use super::{ClientConnection, Received, SimClient};
+use crate::handling::{admits, expiry};
 
 /// How long after it was sent a frame may be read, in milliseconds. A relative `since` begins that much later.
 const READ_MS: i64 = 20;
@@ -46,7 +48,7 @@ impl SimClient {
             .iter()
             .map(|number| (*number, Filter::parse(&filter(*number), &Kinds::default()).unwrap()))
             .collect();
-        let wants = |filter: u32, event: &Event| event.audience.admits(&self.user) && filters[&filter].matches(event);
+        let wants = |filter: u32, event: &Event| event.audience.admits(&self.user) && admits(&filters[&filter], event);
         for past in self.pasts.iter().filter(|past| past.is_wanted) {
             // Events that a later epoch keeps may come in that epoch.
             let epochs = self.received.iter().filter(|(epoch, _)| **epoch >= past.epoch_id);
@@ -178,6 +180,21 @@ impl SimClient {
         if is_concerned && former.is_some_and(|former| former != position.epoch_id) {
             assert_eq!(resets, usize::from(PARTITIONS), "{position} comes without a reset before it: {self:#?}");
         }
+    }
+
+    /// No event is dropped as expired before its time: a notice counts at most the events of its ranges that expired.
+    pub(super) fn check_expired(&self, notice: &Notice, facts: &ClusterFacts) {
+        if notice.code != NoticeCode::Expired.as_str() || !facts.are_clocks_true {
+            return;
+        }
+        let is_expired = |stored: &&StoredEvent| {
+            let StoredEvent { partition, seq, event, .. } = stored;
+            let is_in = |range: &SeqRange| range.p == *partition && range.first <= *seq && *seq <= range.last;
+            let is_late = expiry(event).is_some_and(|last| last < clocks::time_of_day(facts.now));
+            is_late && notice.ranges.iter().any(is_in)
+        };
+        let expired = facts.history.values().chain(facts.lost.values()).flatten().filter(is_expired).count() as u64;
+        assert!(notice.dropped <= expired, "only {expired} events have expired for {notice:?}: {self:#?}");
     }
 
     /// Notices of an outage and of its end must alternate.

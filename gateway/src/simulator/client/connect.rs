@@ -40,6 +40,7 @@ impl SimCluster {
             lost: &self.lost,
             is_tight,
             has_burst: self.has_burst,
+            are_clocks_true: self.gateways.iter().all(|gateway| !gateway.was_ahead),
             now: self.now,
             delay: self.delay(),
         };

@@ -20,6 +20,8 @@ pub(super) struct ClusterFacts<'a> {
     pub(super) is_tight: bool,
     /// Whether more events were stored at once than the rate limit of a user lets through, so that some wait.
     pub(super) has_burst: bool,
+    /// Whether no gateway's clock is or was wrong.
+    pub(super) are_clocks_true: bool,
     pub(super) now: Millis,
     /// How long an event may take to reach a client, in milliseconds; `None` if that has no bound.
     pub(super) delay: Option<u64>,

@@ -103,6 +103,7 @@ impl SimClient {
             }
             ServerMessage::Notice(notice) => {
                 self.check_upstream_notice(&notice);
+                self.check_expired(&notice, facts);
                 if let Some(position) = &self.position {
                     self.received.entry(position.epoch_id).or_default().dropped.extend(&notice.ranges);
                 }
@@ -245,7 +246,7 @@ impl SimClient {
         let place = (event.p, event.seq);
         let epoch_id = self.position.as_ref().expect("events come after an answer").epoch_id;
         let key = event.symbol.as_ref().map_or_else(|| format!("{:?}", event.key), ToString::to_string);
-        let lane = (event.p, format!("{}/{key}", event.kind), format!("{:?}", event.priority));
+        let lane = (event.p, format!("{}/{key}", event.kind), format!("{:?} {:?}", event.priority, event.tags));
         // Earlier events of a subscription with `since` come once, with an order of their own.
         let past = self.past.as_mut().filter(|past| is_early && event.seq <= past.latest[usize::from(event.p.0)]);
         if let Some(past) = past.filter(|past| !past.given.contains(&place)) {

@@ -14,6 +14,7 @@ use super::super::plan::{GIVE_UP_AFTER, OUTBOX_BYTES, Plan, REPLAY_RANGE};
 use super::super::router::SimRouter;
 use super::super::stranger::Stranger;
 use super::{BEAT, NODES, PARTITIONS, PAUSE, SimCluster};
+use crate::handling::expiry;
 
 /// The number of the first user that connects at the end of a run to show that its gateway serves.
 const FIRST_WITNESS: u32 = 1_000;
@@ -148,6 +149,10 @@ impl SimCluster {
             NoticeCode::SlowConsumer => client.was_slow || has_flood,
             NoticeCode::Throttled => self.has_burst,
             NoticeCode::Quota => client.quota().is_some(),
+            NoticeCode::Expired => {
+                let mut stored = self.history.values().chain(self.lost.values()).flatten();
+                stored.any(|stored| expiry(&stored.event).is_some())
+            }
             _ => false,
         }
     }

@@ -1,11 +1,22 @@
 //! The messages that producers and the owners of partitions store in the stream.
 
-use tickwire_core::event::{Audience, Event, Kind, Priority, Tier};
+use tickwire_core::event::{Audience, Event, Kind, Priority, Strategy, Tier};
 use tickwire_core::ids::{Confidence, Partition};
 use tickwire_router_node::decisions::Source;
 
-use super::super::fixtures::{blank, symbol, user};
+use super::super::fixtures::{blank, handling, symbol, user};
 use super::{PARTITIONS, SimCluster};
+
+fn public_event(number: u8, tenths: u8) -> Event {
+    let confidence = Confidence::new(f64::from(tenths) / 10.0);
+    Event {
+        symbol: Some(symbol(number)),
+        tier: Some(if tenths.is_multiple_of(2) { Tier::Daily } else { Tier::Intraday }),
+        priority: Priority::from_confidence(confidence),
+        confidence,
+        ..blank(Kind::Pattern, Audience::Public)
+    }
+}
 
 impl SimCluster {
     fn store_event(&mut self, partition: u16, event: Event) {
@@ -14,14 +25,14 @@ impl SimCluster {
 
     /// Stores a public event of a symbol, with a confidence in tenths.
     pub(super) fn publish(&mut self, number: u8, tenths: u8) {
-        let confidence = Confidence::new(f64::from(tenths) / 10.0);
-        let event = Event {
-            symbol: Some(symbol(number)),
-            tier: Some(if tenths.is_multiple_of(2) { Tier::Daily } else { Tier::Intraday }),
-            priority: Priority::from_confidence(confidence),
-            confidence,
-            ..blank(Kind::Pattern, Audience::Public)
-        };
+        self.store_event(u16::from(number) % PARTITIONS, public_event(number, tenths));
+    }
+
+    /// The same, with the handling that a rule would give it. A tag shows clients which events go first.
+    pub(super) fn publish_handled(&mut self, number: u8, tenths: u8, way: u8) {
+        let handling = handling(way);
+        let tags = (handling.strategy == Strategy::PriorityFirst).then(|| "first".into()).into_iter().collect();
+        let event = Event { tags, handling: Some(Box::new(handling)), ..public_event(number, tenths) };
         self.store_event(u16::from(number) % PARTITIONS, event);
     }
 

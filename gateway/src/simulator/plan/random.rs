@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::super::fixtures::{ALL_FILTERS, FILTERS};
+use super::super::fixtures::{ALL_FILTERS, FILTERS, HANDLINGS};
 use super::super::intake::Fault;
 use super::super::stranger::KINDS;
 use super::{Action, Chaos};
@@ -19,7 +19,9 @@ pub(super) fn connect() -> impl Strategy<Value = Action> {
 /// One event, or seldom more of them than the rate limit of a user lets through.
 fn publish() -> impl Strategy<Value = Action> {
     prop_oneof![
-        60 => (0..4u8, 0..10u8).prop_map(|(symbol, confidence)| Action::Publish { symbol, confidence }),
+        50 => (0..4u8, 0..10u8).prop_map(|(symbol, confidence)| Action::Publish { symbol, confidence }),
+        10 => (0..4u8, 0..10u8, 0..HANDLINGS)
+            .prop_map(|(symbol, confidence, way)| Action::PublishHandled { symbol, confidence, way }),
         1 => (0..4u8, 0..10u8, 11..25u8)
             .prop_map(|(symbol, confidence, tens)| Action::Burst { symbol, confidence, tens }),
     ]

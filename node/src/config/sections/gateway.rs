@@ -83,7 +83,7 @@ pub struct GatewayConfig {
     /// Events a second of a user; 0 is no limit.
     #[serde(deserialize_with = "values::within::<0, 1_000_000, _, _>")]
     pub rate: u32,
-    /// Critical events a second of a session that do not wait.
+    /// Urgent events a second of a session that do not wait: critical ones, and those that go first by a rule.
     #[serde(deserialize_with = "values::within::<0, 1_000_000, _, _>")]
     pub critical_rate: u32,
     /// Events an hour of a subscription; 0 is no limit.
