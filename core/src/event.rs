@@ -336,6 +336,20 @@ pub struct Event {
     pub handling: Option<Box<Handling>>,
 }
 
+impl Event {
+    /// How it is spread.
+    #[must_use]
+    pub fn strategy(&self) -> Strategy {
+        self.handling.as_ref().map(|handling| handling.strategy).unwrap_or_default()
+    }
+
+    /// Whether it is for every session of a public audience, whatever their filters.
+    #[must_use]
+    pub fn is_for_every_gateway(&self) -> bool {
+        self.strategy() == Strategy::Broadcast && self.audience == Audience::Public
+    }
+}
+
 /// A copy of the test kit's event. Unit tests cannot use that one: the test kit links another build of this crate.
 #[cfg(test)]
 pub(crate) fn blank_event() -> Event {

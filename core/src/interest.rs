@@ -56,6 +56,9 @@ impl<'a, S: Fn(&UserId) -> bool, W: Fn(&Topic) -> Option<&'a Arc<Want>>> Interes
         if let Audience::User(user) = &event.audience {
             return self.view != homes.id() || (self.is_stray)(user) || homes.of(user) == Some(gateway);
         }
+        if event.is_for_every_gateway() {
+            return true;
+        }
         let admits = |symbol: Option<Symbol>| {
             let topic = Topic { kind: event.kind.clone(), symbol };
             (self.want)(&topic).is_some_and(|want| want.admits(event))

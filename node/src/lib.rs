@@ -11,6 +11,7 @@
 //! * `epoch` names the epoch of the stream of events, and `writes` records whether NATS stores what is published;
 //! * `provision` sets up streams and buckets, and `storage` watches and restores them;
 //! * `lease` lets nodes agree which of them does something;
+//! * `rule_bucket` reads and writes the rules of operators;
 //! * `view` turns beats into views, `membership` sends beats and distributes views, and `duplicate_names` detects
 //!   another node of the same name;
 //! * `http` serves requests, and `admin` serves liveness, readiness and metrics with it;
@@ -48,6 +49,8 @@ pub mod provision;
 pub mod storage;
 
 pub mod lease;
+
+pub mod rule_bucket;
 
 pub mod view;
 

@@ -56,6 +56,9 @@ pub const LEASES_BUCKET: &str = "TICKWIRE_LEASES";
 /// The key, in [`LEASES_BUCKET`], of the lease on messages that the partition transform did not recognise.
 pub const CATCH_ALL_KEY: &str = "catchall";
 
+/// The bucket that holds the rules. The key of a rule is its id.
+pub const RULES_BUCKET: &str = "TICKWIRE_RULES";
+
 /// The announcement of a new view.
 pub const VIEW: &str = "tw.view";
 

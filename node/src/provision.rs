@@ -1,5 +1,5 @@
 //! Sets up what tickwire keeps in JetStream: the stream of events with its partition transform, the stream of dead
-//! letters, the buckets of the view and of the leases.
+//! letters, the buckets of the view, of the leases and of the rules.
 //!
 //! Every node does this at every start, so it is idempotent, and nodes that race each other all succeed. Limits follow
 //! the configuration. Settings that cannot change in a running cluster (first of all the partition count, because
@@ -51,6 +51,7 @@ pub async fn provision(nats: &Nats, config: &StreamConfig) -> Result<Provisioned
         layout::dead_letters(config),
         layout::bucket(names::VIEW_BUCKET, config),
         layout::bucket(names::LEASES_BUCKET, config),
+        layout::bucket(names::RULES_BUCKET, config),
     ] {
         ensure(context, wanted, |running| layout::check_storage(running, config)).await?;
     }

@@ -51,6 +51,8 @@ impl MessageSelector<'_> {
 pub struct StoredMessage {
     /// Its sequence.
     pub seq: Seq,
+    /// The subject that it is stored under.
+    pub subject: String,
     /// When the server stored it, in milliseconds since 1970.
     pub stored: i64,
     /// Its payload.
@@ -73,6 +75,7 @@ struct GetAnswer {
 #[derive(Deserialize)]
 struct GetResult {
     seq: u64,
+    subject: String,
     #[serde(default)]
     data: String,
     time: Timestamp,
@@ -90,9 +93,9 @@ pub async fn get(
     let failed = |reason: String| GetError { stream: stream.to_owned(), reason };
     let answer = context.request(format!("STREAM.MSG.GET.{stream}"), &wanted).await;
     match answer.map_err(|error| failed(error.to_string()))? {
-        Response::Ok(GetAnswer { message: GetResult { seq, data, time } }) => {
+        Response::Ok(GetAnswer { message: GetResult { seq, subject, data, time } }) => {
             let payload = STANDARD.decode(data).map_err(|error| failed(error.to_string()))?;
-            Ok(Some(StoredMessage { seq: Seq(seq), stored: time.as_millisecond(), payload }))
+            Ok(Some(StoredMessage { seq: Seq(seq), subject, stored: time.as_millisecond(), payload }))
         }
         Response::Err { error } if error.error_code() == ErrorCode::NO_MESSAGE_FOUND => Ok(None),
         Response::Err { error } => Err(failed(error.to_string())),

@@ -1,11 +1,12 @@
 //! From a message of the stream to what the engine routes: an event with its wire form, a partition heartbeat, or a
-//! refusal.
+//! refusal. Rules change the event here, or drop it, in one place for live and replayed events.
 //!
 //! The event's wire form is made here as well, once for all gateways: for live events in the intake's task, so that the
 //! work is spread over the cores; for replayed events only when a gateway wants them.
 
 use crate::dead_letters::DeadLetter;
 use crate::reader::StreamMessage;
+use crate::rules::{ActiveRules, Reading};
 use bytes::Bytes;
 use serde_json::Map;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -33,6 +34,8 @@ pub enum Decoded<W> {
     Event(Box<Event>, W),
     /// A partition heartbeat: it only shows how far the partition was read.
     Heartbeat,
+    /// An event that a rule drops, or whose sample does not keep it. It also only shows how far the partition was read.
+    Dropped,
 }
 
 /// What a message of the live path holds: an event, a partition heartbeat, or what is to be a dead letter.
@@ -45,6 +48,8 @@ pub(crate) struct Decoder {
     pub(crate) stream: String,
     /// The kinds that this cluster accepts.
     pub(crate) kinds: Kinds,
+    /// The rules.
+    pub(crate) rules: ActiveRules,
 }
 
 impl Decoder {
@@ -55,8 +60,9 @@ impl Decoder {
 
     /// Reads one message, and encodes its event. A panic of the decoder makes it a dead letter as well.
     pub(crate) fn read_live(&self, message: &StreamMessage) -> Result<Decoded<Bytes>, Undecodable> {
-        catch_panic(|| match self.decode_stored(message)? {
+        catch_panic(|| match self.decode_stored(message, Reading::Live)? {
             Decoded::Heartbeat => Ok(Decoded::Heartbeat),
+            Decoded::Dropped => Ok(Decoded::Dropped),
             Decoded::Event(mut event, ()) => {
                 let wire = to_wire(&event)?;
                 // Matching does not use the rest of its data, which takes ten times its bytes in the engine's queue.
@@ -66,12 +72,12 @@ impl Decoder {
         })
     }
 
-    /// Reads one message. A panic of the decoder makes it a dead letter as well.
+    /// Reads one message again. A panic of the decoder makes it a dead letter as well.
     pub(crate) fn read(&self, message: &StreamMessage) -> Result<Decoded<()>, Undecodable> {
-        catch_panic(|| self.decode_stored(message))
+        catch_panic(|| self.decode_stored(message, Reading::Again))
     }
 
-    fn decode_stored(&self, message: &StreamMessage) -> Result<Decoded<()>, Undecodable> {
+    fn decode_stored(&self, message: &StreamMessage, reading: Reading) -> Result<Decoded<()>, Undecodable> {
         let StreamMessage { seq, stored, subject, headers, payload } = message;
         let headers = headers.block();
         let subject = std::str::from_utf8(subject).map_err(|_| not_text(subject))?;
@@ -94,7 +100,8 @@ impl Decoder {
             seq: *seq,
             stored: *stored,
         };
-        decode(&raw, &self.kinds).map(|event| Decoded::Event(Box::new(event), ()))
+        let decode = || decode(&raw, &self.kinds);
+        self.rules.apply(decode()?, *seq, payload.len(), reading, decode)
     }
 }
 
@@ -144,7 +151,16 @@ fn not_a_heartbeat() -> Undecodable {
 mod tests {
     use super::*;
     use crate::reader::MessageHeaders;
-    use tickwire_core::event::Timestamp;
+    use serde_json::{Value, json};
+    use tickwire_core::event::{Handling, Priority, Strategy, Timestamp};
+    use tickwire_core::rules::{RuleRevision, RuleSet};
+
+    /// A decoder with these rules.
+    fn decoder_with(rules: &Value) -> Decoder {
+        let (set, skipped) = RuleSet::compile(RuleRevision(7), rules.as_array().unwrap(), &Kinds::default());
+        assert_eq!(skipped, []);
+        Decoder { stream: "EVENTS".to_owned(), kinds: Kinds::default(), rules: ActiveRules::fixed(set) }
+    }
 
     fn held(subject: &[u8], headers: &[u8]) -> StreamMessage {
         StreamMessage {
@@ -158,7 +174,7 @@ mod tests {
 
     #[test]
     fn live_and_repeated_reading_refuse_the_same_messages() {
-        let decoder = Decoder { stream: "EVENTS".to_owned(), kinds: Kinds::default() };
+        let decoder = decoder_with(&json!([]));
         let subject = b"ev.3.pattern.AAPL";
         let cases: [(&[u8], &[u8], Option<Reason>); 7] = [
             (subject, b"NATS/1.0\r\nNats-Msg-Id: 1\r\n\r\n", None),
@@ -179,7 +195,7 @@ mod tests {
 
     #[test]
     fn live_event_holds_its_data_only_in_its_wire_form() {
-        let decoder = Decoder { stream: "EVENTS".to_owned(), kinds: Kinds::default() };
+        let decoder = decoder_with(&json!([]));
         let message = StreamMessage {
             payload: Bytes::from_static(br#"{"pattern":"Doji","lists":[[],[],[]]}"#),
             ..held(b"ev.3.pattern.A", b"")
@@ -193,7 +209,7 @@ mod tests {
 
     #[test]
     fn only_an_empty_message_is_a_heartbeat() {
-        let decoder = Decoder { stream: "EVENTS".to_owned(), kinds: Kinds::default() };
+        let decoder = decoder_with(&json!([]));
         let heartbeat =
             StreamMessage { headers: MessageHeaders::None, payload: Bytes::new(), ..held(b"ev.3.tick", b"") };
         assert!(matches!(decoder.read_live(&heartbeat), Ok(Decoded::Heartbeat)));
@@ -209,7 +225,7 @@ mod tests {
 
     #[test]
     fn refusal_text_is_short_for_any_message() {
-        let decoder = Decoder { stream: "EVENTS".to_owned(), kinds: Kinds::default() };
+        let decoder = decoder_with(&json!([]));
         let long = |byte: u8| [b"events.a.b.", &vec![byte; 60_000][..]].concat();
         let header = [b"NATS/1.0\r\n", &vec![b'\xff'; 60_000][..], b": 1\r\n\r\n"].concat();
         let status = [b"NATS/1.0 ", &vec![b'\xff'; 60_000][..], b"\r\n\r\n"].concat();
@@ -217,6 +233,70 @@ mod tests {
         for (subject, headers) in cases.into_iter().chain([(b"ev.3.pattern.A".to_vec(), &status[..])]) {
             let detail = decoder.read_live(&held(&subject, headers)).unwrap_err().detail;
             assert!(detail.len() < 1_000, "{} bytes: {}", detail.len(), &detail[..80]);
+        }
+    }
+
+    #[test]
+    fn live_and_replayed_events_have_the_same_bytes_under_one_revision() {
+        let decoder = decoder_with(&json!([
+            { "id": "a", "when": { "kind": "pattern" }, "set_priority": "critical", "add_tags": ["hot"], "ttl_ms": 500 },
+            { "id": "b", "order": 1, "strategy": "load_balanced", "rooms": ["x", "y", "z"] },
+            { "id": "c", "order": 2, "transform": { "rename": { "px": "price" }, "set": { "desk": "one" } } },
+        ]));
+        let message = StreamMessage {
+            payload: Bytes::from_static(br#"{"pattern":"Doji","px":1.5,"rooms":["own"]}"#),
+            ..held(b"ev.3.pattern.A", b"")
+        };
+        let Ok(Decoded::Event(live, wire)) = decoder.read_live(&message) else { panic!("it is an event") };
+        let Ok(Decoded::Event(again, ())) = decoder.read(&message) else { panic!("it is an event") };
+        assert_eq!(to_wire(&again).unwrap(), wire);
+        assert_eq!((live.priority, again.priority), (Priority::Critical, Priority::Critical));
+        assert_eq!((&live.rooms, live.rooms.len()), (&again.rooms, 2));
+        assert!(again.tags.iter().any(|tag| tag == "hot"));
+        assert_eq!((&again.data["price"], &again.data["desk"], again.data.len()), (&json!(1.5), &json!("one"), 2));
+        let handling = Handling { strategy: Strategy::LoadBalanced, rooms: vec![], ttl_ms: Some(500) };
+        assert_eq!((live.handling.as_deref(), again.handling.as_deref()), (Some(&handling), Some(&handling)));
+        // Only the first reading is counted.
+        let counted = [("a", 1), ("b", 1), ("c", 1)].map(|(id, count)| (id.to_owned(), count));
+        assert_eq!(decoder.rules.matched(), counted);
+    }
+
+    #[test]
+    fn dropped_and_sampled_out_events_are_no_dead_letters() {
+        let decoder = decoder_with(&json!([
+            { "id": "drop", "when": { "type": "Doji" }, "drop": true },
+            { "id": "sample", "when": { "type": "Hammer" }, "sample": 0.000001 },
+        ]));
+        for (pattern, is_kept) in [("Doji", false), ("Hammer", false), ("Breakout", true)] {
+            let payload = json!({ "pattern": pattern }).to_string();
+            let message = StreamMessage { payload: payload.into(), ..held(b"ev.3.pattern.A", b"") };
+            let (live, again) = (decoder.read_live(&message), decoder.read(&message));
+            assert_eq!(matches!(live, Ok(Decoded::Event(..))), is_kept, "{pattern}");
+            assert_eq!(matches!(live, Ok(Decoded::Dropped)), !is_kept, "{pattern}");
+            assert_eq!(matches!(again, Ok(Decoded::Dropped)), !is_kept, "{pattern}");
+        }
+    }
+
+    #[test]
+    fn event_that_a_transform_makes_too_large_goes_without_it() {
+        let constant = "x".repeat(15_000);
+        let rule = |number: usize| {
+            let set = json!({ format!("f{number}"): constant });
+            json!({ "id": format!("r{number}"), "set_priority": "high", "transform": { "set": set } })
+        };
+        let decoder = decoder_with(&(0..17).map(rule).collect());
+        // A number of three bytes in JSON takes nine in MessagePack.
+        let floats = vec![0.5; 50_000];
+        let message = |floats: &[f64]| {
+            let payload = json!({ "pattern": "Doji", "floats": floats }).to_string();
+            StreamMessage { payload: payload.into(), ..held(b"ev.3.pattern.A", b"") }
+        };
+        for (count, fields) in [(10, 18), (50_000, 1)] {
+            let message = message(&floats[..count]);
+            let Ok(Decoded::Event(live, wire)) = decoder.read_live(&message) else { panic!("it is an event") };
+            let Ok(Decoded::Event(again, ())) = decoder.read(&message) else { panic!("it is an event") };
+            assert_eq!((again.data.len(), live.priority), (fields, Priority::High));
+            assert_eq!(to_wire(&again).unwrap(), wire);
         }
     }
 

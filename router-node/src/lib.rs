@@ -12,9 +12,9 @@
 //! intake        reads all of a source
 //!   walk        looks for what the stream has lost
 //! decode        from a message to an event
-//! dead_letters  what cannot be read is stored with its reason
-//!   (rules)     decide which gateways get the event beside those whose interest it matches
+//!   rules       change the event, drop it, or say how it is spread
 //!   (enrich)    adds to it
+//! dead_letters  what cannot be read is stored with its reason
 //! interest      what gateways want
 //! engine        match, batch, checkpoint
 //! dispatch      sections into messages, to the gateways
@@ -40,6 +40,7 @@ mod intake;
 pub(crate) mod walk;
 
 mod decode;
+mod rules;
 
 mod dead_letters;
 
@@ -68,6 +69,7 @@ use crate::interest::InterestInquiry;
 use crate::ownership::status::RouterStatus;
 use crate::ownership::{Ownership, PlacementTiming};
 use crate::replay::ReplayService;
+use crate::rules::driver::RulesDriver;
 use crate::walk::Walker;
 use std::io;
 use std::sync::Arc;
@@ -125,7 +127,9 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
     let leases = Leases::open(&node.nats, names::LEASES_BUCKET, node.me.clone(), deadline).await;
     let leases = leases.map_err(|error| part("leases")(error.to_string()))?;
     let interest_messages = InterestSubscription::subscribe(&node.nats)?;
-    let decoder = Arc::new(Decoder { stream: config.stream.name.clone(), kinds: config.events.taken() });
+    let rules = RulesDriver::start(&node.nats, config.events.taken()).await;
+    let (rules_driver, rules) = rules.map_err(|error| part("rules")(error.to_string()))?;
+    let decoder = Arc::new(Decoder { stream: config.stream.name.clone(), kinds: config.events.taken(), rules });
     let (replays, walker, inquiries) = subscribe_replays(config, &node, partitions, &decoder).await?;
     node.nats.check().await?;
 
@@ -160,6 +164,7 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
     );
     let storage = storage::watch(node.nats.clone(), node.me.clone(), config.stream.clone(), shutdown.drain().clone());
     shutdown.spawn_infallible("storage watch", storage);
+    shutdown.spawn_infallible("rules", rules_driver.run(shutdown.drain().clone()));
     shutdown.spawn_infallible("engine", engine.run());
     let parts = OwnershipParts { partitions, leases, clock, engine: to_engine };
     start_ownership(config, shutdown, &node, parts);

@@ -40,6 +40,24 @@ tickwire_node::metrics! {
         "tickwire_router_unverified_ranges_total",
         "Ranges delivered without a check for missing messages, because the stream could not be walked";
 
+    // rules.rs
+    counter RULE_MATCHES by "fate" of crate::rules::fates =
+        "tickwire_router_rule_matches_total",
+        "Events that a rule matched when they were first read, by what became of them";
+
+    // rules/apply.rs
+    counter RULES_TOO_LARGE =
+        "tickwire_router_rules_too_large_total",
+        "Events that went without the transforms of rules, which would have made them too large";
+
+    // rules/driver.rs
+    gauge RULE_REVISION =
+        "tickwire_router_rule_revision",
+        "The revision of the rules by which this router routes events";
+    gauge RULES_SKIPPED =
+        "tickwire_router_rules_skipped",
+        "Rules that this router skips because they are not valid";
+
     // interest.rs
     counter INTEREST_REFUSED by "reason" =
         "tickwire_router_interest_refused_total",

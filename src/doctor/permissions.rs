@@ -51,6 +51,8 @@ fn needs(role: Role, stream: &str) -> RoleNeeds {
                 format!("$KV.{}.{}", names::VIEW_BUCKET, NOBODY),
                 format!("$KV.{}.{}", names::LEASES_BUCKET, NOBODY),
                 format!("$JS.API.STREAM.MSG.GET.KV_{}", names::LEASES_BUCKET),
+                format!("$JS.API.STREAM.INFO.KV_{}", names::RULES_BUCKET),
+                format!("$JS.API.STREAM.MSG.GET.KV_{}", names::RULES_BUCKET),
                 format!("$JS.API.STREAM.MSG.GET.{stream}"),
                 format!("$JS.API.CONSUMER.CREATE.{stream}.{NOBODY}"),
                 format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{NOBODY}"),

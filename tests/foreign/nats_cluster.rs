@@ -128,7 +128,7 @@ async fn step_down(cluster: &Cluster) {
         let stream = jetstream.get_stream(name).await.ok()?;
         stream.cached_info().cluster.as_ref()?.leader.clone()
     };
-    let names = ["EVENTS", "DEADLETTERS", "KV_TICKWIRE_VIEW", "KV_TICKWIRE_LEASES"];
+    let names = ["EVENTS", "DEADLETTERS", "KV_TICKWIRE_VIEW", "KV_TICKWIRE_LEASES", "KV_TICKWIRE_RULES"];
     for name in names {
         let before = eventually(&format!("{name} has a leader"), DEADLINE, async || leader(name).await).await;
         let subject = format!("$JS.API.STREAM.LEADER.STEPDOWN.{name}");

@@ -140,6 +140,14 @@ pub fn decode(raw: &RawMessage<'_>, kinds: &Kinds) -> Result<Event, Undecodable>
     Ok(event)
 }
 
+/// Whether nodes may send each other an event that was changed since it was decoded. Its size is that between nodes.
+///
+/// # Errors
+/// [`Reason::BadMsgPack`] when it cannot be encoded.
+pub fn fits(event: &Event) -> Result<bool, Undecodable> {
+    Ok(encoded_bytes(event)? <= MAX_EVENT)
+}
+
 /// The kind, the key and the audience, which follow from the subject.
 fn read_subject(raw: &RawMessage<'_>, kinds: &Kinds) -> Result<(Kind, CompactString, Audience), Undecodable> {
     let kind = Kind::from(raw.kind_token);
@@ -170,12 +178,18 @@ fn check_size(event: &Event, payload: usize) -> Result<(), Undecodable> {
     if payload <= MAX_EVENT / MAX_GROWTH {
         return Ok(());
     }
-    let bytes = rmp_serde::to_vec(event).map_err(|e| Undecodable::new(Reason::BadMsgPack, e.to_string()))?.len();
+    let bytes = encoded_bytes(event)?;
     if bytes > MAX_EVENT {
         let detail = format!("the event takes {bytes} bytes between nodes, the limit is {MAX_EVENT}");
         return Err(Undecodable::new(Reason::TooLarge, detail));
     }
     Ok(())
+}
+
+/// The size between nodes.
+fn encoded_bytes(event: &Event) -> Result<usize, Undecodable> {
+    let encoded = rmp_serde::to_vec(event).map_err(|e| Undecodable::new(Reason::BadMsgPack, e.to_string()))?;
+    Ok(encoded.len())
 }
 
 fn read_payload(raw: &RawMessage<'_>) -> Result<Object, Undecodable> {

@@ -262,10 +262,12 @@ impl InterestTable {
     /// Calls `found` once for every gateway that must get `event`.
     ///
     /// An event for one user goes to the home gateway and to gateways where the user is a stray. A gateway with another
-    /// view gets every such event until its view is the same.
-    pub fn matching(&mut self, event: &Event, found: impl FnMut(&NodeRef)) {
+    /// view gets every such event until its view is the same. A broadcast goes to every gateway whose interest is known,
+    /// because sessions without subscriptions get it as well. The gateway knows who is in its rooms.
+    pub fn matching(&mut self, event: &Event, mut found: impl FnMut(&NodeRef)) {
         match &event.audience {
             Audience::User(user) => self.addressed.matching(user, found),
+            Audience::Public if event.is_for_every_gateway() => self.known().for_each(|(gateway, _)| found(gateway)),
             Audience::Public => self.topics.matching(event, found),
         }
     }

@@ -1,12 +1,12 @@
 //! Tests of the table's limits, of lagging gateways, and of the routing of addressed events.
 
 use super::*;
-use crate::event::{Kind, blank_event};
+use crate::event::{Handling, Kind, Strategy, blank_event};
 use crate::filter::Filter;
-use crate::ids::{NodeId, Nonce, Symbol, UserId};
+use crate::ids::{NodeId, Nonce, Room, Symbol, UserId};
 use crate::interest::log::{Bounds, InterestLog};
 use crate::interest::{Topic, Want};
-use crate::placement::{Member, ViewId};
+use crate::placement::{Homes, Member, ViewId};
 
 fn node(name: &str) -> NodeRef {
     NodeRef { id: NodeId::new(name).unwrap(), nonce: Nonce(1) }
@@ -90,6 +90,34 @@ fn addressed_event_goes_to_home_gateway_strays_and_gateways_of_another_view() {
     assert_eq!(found(&mut table, &addressed(&at_a)), ["a", "c"]);
     assert_eq!(table.expire(Millis(100), 10).len(), 3);
     assert_eq!(found(&mut table, &addressed(&at_a)), [""; 0]);
+}
+
+#[test]
+fn public_broadcast_goes_to_every_gateway_whose_interest_is_known() {
+    let both = view(&["a", "b"]);
+    let mut table = InterestTable::default();
+    table.set_view(Arc::clone(&both));
+    snapshot(&mut table, "a", 1, &Interest::default());
+    snapshot(&mut table, "b", 1, &want(0..2));
+    table.beat(Millis(0), &beat("c", 1));
+    let handled = |strategy, rooms: &[&str]| {
+        let rooms = rooms.iter().map(|room| Room::new(room).unwrap()).collect();
+        Event { handling: Some(Box::new(Handling { strategy, rooms, ttl_ms: None })), ..blank_event() }
+    };
+    let (all, nobody) = (["a", "b"], [] as [&str; 0]);
+    for rooms in [&[][..], &["desk"]] {
+        assert_eq!(found(&mut table, &handled(Strategy::Broadcast, rooms)), all);
+        assert_eq!(found(&mut table, &handled(Strategy::PriorityFirst, rooms)), nobody);
+    }
+    // A replay finds the same gateways, one by one.
+    let mut homes = Homes::new(both);
+    let broadcast = handled(Strategy::Broadcast, &[]);
+    assert!(Interest::default().admits(&broadcast, &node("a"), &mut homes));
+    assert!(!Interest::default().admits(&handled(Strategy::Content, &[]), &node("a"), &mut homes));
+    // An event for one user is not spread further.
+    let addressed = |event: Event| Event { audience: Audience::User(UserId::new("ann").unwrap()), ..event };
+    let plain = found(&mut table, &addressed(blank_event()));
+    assert_eq!(found(&mut table, &addressed(broadcast)), plain);
 }
 
 #[test]

@@ -114,14 +114,17 @@ impl<'r> Routed<'r> {
     /// Makes the changes in the event that was decided on: its priority, tags, rooms and data. Its audience, its key and
     /// all that its order depends on stay.
     pub fn change(&self, event: &mut Event) {
+        self.change_without_data(event);
+        self.rules().for_each(|rule| rule.actions.transform.change(&mut event.data));
+    }
+
+    /// Makes the changes but for those of the data, for an event that these would make too large.
+    pub fn change_without_data(&self, event: &mut Event) {
         if self.is_unchanged() {
             return;
         }
         event.priority = self.priority.unwrap_or(event.priority);
-        for rule in self.rules() {
-            event.tags.extend_from_slice(&rule.actions.add_tags);
-            rule.actions.transform.change(&mut event.data);
-        }
+        self.rules().for_each(|rule| event.tags.extend_from_slice(&rule.actions.add_tags));
         event.tags.sort_unstable();
         event.tags.dedup();
         self.change_rooms(&mut event.rooms);

@@ -21,6 +21,8 @@ pub enum StreamUse {
     View,
     /// Leases.
     Leases,
+    /// Rules.
+    Rules,
 }
 
 impl StreamUse {
@@ -31,6 +33,7 @@ impl StreamUse {
             Self::DeadLetters => "dead letters",
             Self::View => "the member view",
             Self::Leases => "leases",
+            Self::Rules => "rules",
         }
     }
 }
@@ -64,13 +67,14 @@ pub enum StreamSettings {
 }
 
 /// All streams that tickwire keeps.
-pub fn kept(config: &StreamConfig) -> [ExpectedStream; 4] {
+pub fn kept(config: &StreamConfig) -> [ExpectedStream; 5] {
     let bucket = |name| layout::bucket(name, config);
     [
         ExpectedStream { keeps: StreamUse::Events, wanted: layout::events(config) },
         ExpectedStream { keeps: StreamUse::DeadLetters, wanted: layout::dead_letters(config) },
         ExpectedStream { keeps: StreamUse::View, wanted: bucket(names::VIEW_BUCKET) },
         ExpectedStream { keeps: StreamUse::Leases, wanted: bucket(names::LEASES_BUCKET) },
+        ExpectedStream { keeps: StreamUse::Rules, wanted: bucket(names::RULES_BUCKET) },
     ]
 }
 
@@ -115,7 +119,7 @@ impl ExpectedStream {
 
     /// The running configuration with our settings restored, and what differed.
     fn restore_settings(&self, running: &Config) -> (Config, Vec<&'static str>) {
-        let is_bucket = matches!(self.keeps, StreamUse::View | StreamUse::Leases);
+        let is_bucket = matches!(self.keeps, StreamUse::View | StreamUse::Leases | StreamUse::Rules);
         layout::restore_settings(running, &self.wanted, is_bucket)
     }
 
@@ -228,7 +232,7 @@ mod tests {
 
     #[test]
     fn own_settings_are_compared_but_the_limits_of_operators_are_not() {
-        let [events, _, _, leases] = kept(&config());
+        let [events, _, _, leases, _] = kept(&config());
         let wanted = || events.wanted.clone();
         let limits = Config { max_messages: 10, max_bytes: 5, max_age: Duration::ZERO, ..wanted() };
         assert_eq!(edits(&events, &limits), [] as [&str; 0]);

@@ -1,8 +1,7 @@
 //! The engine's state and every decision on it: sections, interest, and when batches are sent. Pure: reports of
 //! intakes, interest messages and the time are passed in.
 //!
-//! `events ──▶ rules ──▶ enrich ──▶ match ──▶ batch`: rules and enrichment have their place between the reading of an
-//! event and [`InterestTable::matching`], in [`Routing::route`].
+//! `events ──▶ match ──▶ batch`: rules have changed the events before, where they were decoded.
 
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::SourceProgress;
@@ -18,7 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tickwire_core::coverage::builder::SectionBuilder;
 use tickwire_core::coverage::section::Section;
-use tickwire_core::event::Priority;
+use tickwire_core::event::{Priority, Strategy};
 use tickwire_core::ids::{Millis, NodeRef, Partition, Revision, Seq};
 use tickwire_core::interest::SnapshotPart;
 use tickwire_core::interest::table;
@@ -234,11 +233,11 @@ impl Routing {
         }
     }
 
-    /// The way of an event: (rules, enrichment,) match, batch.
+    /// The way of an event: match, batch.
     fn route(&mut self, partition: Partition, readable: Readable) {
         let Self { builder, table, flush, matches, .. } = self;
         let Readable { seq, event, wire } = readable;
-        let urgent = event.priority == Priority::Critical;
+        let urgent = event.priority == Priority::Critical || event.strategy() == Strategy::PriorityFirst;
         table.matching(&event, |gateway| {
             let routed = RoutedEvent { wire: wire.clone(), stored: event.stored };
             flush.added(gateway, wire.len(), urgent);

@@ -15,6 +15,8 @@ pub(super) struct ReadMessages {
     pub(super) events: Vec<Readable>,
     pub(super) dead_letters: Vec<DeadLetter>,
     heartbeats: u64,
+    /// The events that rules have dropped.
+    dropped: u64,
     /// The last message.
     pub(super) mark: Option<Mark>,
     /// The first messages: all of them if they are no more than are compared, else one more.
@@ -31,6 +33,7 @@ impl ReadMessages {
         }
         match content {
             Ok(Decoded::Heartbeat) => self.heartbeats += 1,
+            Ok(Decoded::Dropped) => self.dropped += 1,
             Ok(Decoded::Event(event, wire)) => self.events.push(Readable { seq, event: *event, wire }),
             Err(dead_letter) => self.dead_letters.push(*dead_letter),
         }
@@ -45,7 +48,8 @@ impl ReadMessages {
 
     pub(super) fn count(&self) {
         let (events, dead_letters) = (self.events.len() as u64, self.dead_letters.len() as u64);
-        for (what, count) in [("event", events), ("dead_letter", dead_letters), ("tick", self.heartbeats)] {
+        let others = [("dead_letter", dead_letters), ("tick", self.heartbeats), ("dropped", self.dropped)];
+        for (what, count) in [("event", events)].into_iter().chain(others) {
             metrics::MESSAGES.with(what).increment(count);
         }
     }

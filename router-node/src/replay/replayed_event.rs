@@ -21,7 +21,7 @@ impl ReplayedEvent {
     pub fn of(decoded: Result<Decoded<()>, DeadLetter>) -> Option<Self> {
         match decoded {
             Ok(Decoded::Event(event, ())) => Some(Self { event, wire: None }),
-            Ok(Decoded::Heartbeat) | Err(_) => None,
+            Ok(Decoded::Heartbeat | Decoded::Dropped) | Err(_) => None,
         }
     }
 

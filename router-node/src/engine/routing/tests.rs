@@ -4,6 +4,7 @@ use super::*;
 use crate::checkpoint::Mark;
 use tickwire_core::coverage::reached;
 use tickwire_core::event::Event;
+use tickwire_core::event::Handling;
 use tickwire_core::event::Timestamp;
 use tickwire_core::filter::Filter;
 use tickwire_core::ids::{EpochId, NodeId, Nonce};
@@ -123,6 +124,18 @@ fn urgent_event_does_not_wait_for_the_window() {
         tenure: tenure(1),
         what: IntakeEvent::Events { through: Seq(12), mark: None, events: vec![event(12, Priority::Critical)] },
     });
+    assert_eq!(routing.due(Millis(101)).0, [gateway]);
+}
+
+#[test]
+fn priority_first_event_does_not_wait_for_the_window() {
+    let (mut routing, gateway) = routing();
+    routing.own(tenure(1), Seq(10));
+    routing.take(Millis(100), &gateway, false);
+    let mut first = event(11, Priority::Low);
+    first.event.handling = Some(Box::new(Handling { strategy: Strategy::PriorityFirst, ..Handling::default() }));
+    let what = IntakeEvent::Events { through: Seq(11), mark: None, events: vec![first] };
+    routing.read(IntakeReport { tenure: tenure(1), what });
     assert_eq!(routing.due(Millis(101)).0, [gateway]);
 }
 

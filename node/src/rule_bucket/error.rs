@@ -1,0 +1,31 @@
+//! Why the rules were not read or written, and what to do about it.
+
+use crate::names::RULES_BUCKET;
+use std::fmt::Display;
+use thiserror::Error;
+
+/// Why the rules were not read or written.
+#[derive(Debug, Error)]
+pub enum RuleBucketError {
+    /// The bucket does not exist.
+    #[error("the bucket {RULES_BUCKET} does not exist: start a node, which creates it")]
+    Missing,
+    /// The key has another revision than expected: somebody has written or deleted the rule.
+    #[error("the rule {id} was changed by somebody else: read it again with `tickwire rules get {id}`")]
+    OtherRevision {
+        /// The id of the rule.
+        id: String,
+    },
+    /// NATS did not answer, or refused.
+    #[error("the bucket {RULES_BUCKET} cannot be reached: {reason}; `tickwire doctor` checks it")]
+    Unavailable {
+        /// The cause.
+        reason: String,
+    },
+}
+
+impl RuleBucketError {
+    pub(super) fn unavailable(reason: impl Display) -> Self {
+        Self::Unavailable { reason: reason.to_string() }
+    }
+}

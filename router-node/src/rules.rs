@@ -1,0 +1,91 @@
+//! The rules on their way to the decoder, which applies them to every event that is read, live or again.
+//!
+//! [`book`] turns what was read of the bucket into sets of rules, and [`driver`] reads the bucket. [`ActiveRules`] holds
+//! the current set, and [`apply`] makes its decisions on events.
+
+mod apply;
+pub(crate) mod book;
+pub(crate) mod driver;
+
+use crate::metrics;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tickwire_core::event::Timestamp;
+use tickwire_core::rules::{Fate, RuleIndex, RuleSet, RuleUsages};
+use tickwire_node::clock::{millis, wall_clock};
+use tokio::sync::watch;
+
+pub(crate) use apply::Reading;
+
+/// The rules by which events are routed now, and how much they are used.
+#[derive(Debug)]
+pub(crate) struct ActiveRules {
+    current: watch::Receiver<Arc<RuleSet>>,
+    /// The usages, and the set that they are for. All intakes share them. The lock is held only while the counters of
+    /// one event are changed, not while its rules are asked.
+    usages: Mutex<(Arc<RuleSet>, RuleUsages)>,
+}
+
+/// A rule that was asked about an event: whether it matched, and how long that took.
+type Asked = (RuleIndex, bool, Duration);
+
+impl ActiveRules {
+    /// Follows the sets that are sent.
+    pub(crate) fn new(current: watch::Receiver<Arc<RuleSet>>) -> Self {
+        Self { current, usages: Mutex::default() }
+    }
+
+    /// These rules, for good.
+    #[cfg(test)]
+    pub(crate) fn fixed(set: RuleSet) -> Self {
+        Self::new(watch::channel(Arc::new(set)).1)
+    }
+
+    /// The current set. An event is routed by one set, even if another one comes meanwhile.
+    fn current(&self) -> Arc<RuleSet> {
+        Arc::clone(&self.current.borrow())
+    }
+
+    /// Notes the rules of `set` that were asked about an event, and what became of it.
+    fn note(&self, set: &Arc<RuleSet>, asked: &[Asked], fate: Fate) {
+        if asked.is_empty() {
+            return;
+        }
+        if asked.iter().any(|(_, is_match, _)| *is_match) {
+            metrics::RULE_MATCHES.with(label(fate)).increment(1);
+        }
+        let now = Timestamp(millis(wall_clock()).cast_signed());
+        // Counters that a panic has left behind are still counters.
+        let mut usages = self.usages.lock().unwrap_or_else(PoisonError::into_inner);
+        let (known, counted) = &mut *usages;
+        if !Arc::ptr_eq(known, set) {
+            *counted = RuleUsages::of(set, counted);
+            *known = Arc::clone(set);
+        }
+        for (index, is_match, spent) in asked {
+            let spent_ns = u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX);
+            counted.note(*index, *is_match, spent_ns, now);
+        }
+    }
+
+    /// How many events each rule has matched.
+    #[cfg(test)]
+    pub(crate) fn matched(&self) -> Vec<(String, u64)> {
+        let usages = self.usages.lock().unwrap_or_else(PoisonError::into_inner);
+        usages.1.iter().map(|(id, usage)| (id.to_owned(), usage.matched)).collect()
+    }
+}
+
+/// The label of the metric.
+fn label(fate: Fate) -> &'static str {
+    match fate {
+        Fate::Kept => "kept",
+        Fate::SampledOut(_) => "sampled_out",
+        Fate::Dropped(_) => "dropped",
+    }
+}
+
+/// Every label of the metric.
+pub(crate) fn fates() -> Vec<&'static str> {
+    vec!["kept", "sampled_out", "dropped"]
+}

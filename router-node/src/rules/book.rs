@@ -1,0 +1,179 @@
+//! What is known of the bucket of rules, and the set of rules that follows from it. Pure.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tickwire_core::event::Kinds;
+use tickwire_core::rules::{RuleRevision, RuleSet, SkippedRule};
+use tickwire_node::rule_bucket::{BucketState, RuleEntry, compile};
+
+/// After how many looks at an unchanged bucket it is read again from its beginning. Messages that were removed without
+/// a mark show only then.
+const REVIEW: u32 = 120;
+
+/// The entries of the bucket, as far as they were read.
+#[derive(Debug)]
+pub(crate) struct RuleBook {
+    kinds: Kinds,
+    /// The values by key, without deleted ones.
+    values: BTreeMap<String, Vec<u8>>,
+    /// The state that was read; `None` before the first.
+    known: Option<BucketState>,
+    /// The looks since then that have found nothing new.
+    unchanged: u32,
+}
+
+/// Another state of the rules.
+#[derive(Debug)]
+pub(crate) struct RuleNews {
+    /// The set.
+    pub(crate) set: Arc<RuleSet>,
+    /// The rules that are not in it.
+    pub(crate) skipped: Vec<SkippedRule>,
+}
+
+impl RuleBook {
+    /// Nothing is known yet. `kinds` are those of this cluster.
+    pub(crate) fn new(kinds: Kinds) -> Self {
+        Self { kinds, values: BTreeMap::new(), known: None, unchanged: 0 }
+    }
+
+    /// Takes the state of the bucket. Returns the sequence after which its entries are to be read; `None` if nothing is
+    /// new.
+    pub(crate) fn look(&mut self, state: BucketState) -> Option<u64> {
+        let Some(known) = self.known else { return Some(0) };
+        // A bucket that was created again, or has lost its end, gives other messages the same sequences.
+        if state.created != known.created || state.last < known.last {
+            return Some(0);
+        }
+        if state.last > known.last {
+            return Some(known.last);
+        }
+        self.unchanged += 1;
+        (self.unchanged >= REVIEW).then_some(0)
+    }
+
+    /// Takes all entries after a sequence that [`look`](Self::look) has named for this state. Returns the rules, if they
+    /// are not the same as before.
+    pub(crate) fn take(&mut self, state: BucketState, after: u64, entries: Vec<RuleEntry>) -> Option<RuleNews> {
+        // Entries may have been written after the look.
+        let last = entries.iter().map(|entry| entry.revision).fold(state.last, u64::max);
+        let former = (after == 0).then(|| std::mem::take(&mut self.values));
+        for RuleEntry { key, value, .. } in entries {
+            if value.is_empty() {
+                self.values.remove(&key);
+            } else {
+                self.values.insert(key, value);
+            }
+        }
+        let known = Some(BucketState { last, ..state });
+        let is_same = self.known == known && former.is_none_or(|former| former == self.values);
+        (self.known, self.unchanged) = (known, 0);
+        (!is_same).then(|| self.compiled(RuleRevision(last)))
+    }
+
+    fn compiled(&self, revision: RuleRevision) -> RuleNews {
+        let entries = self.values.iter().map(|(key, value)| (key.as_str(), value.as_slice()));
+        let (set, skipped) = compile(revision, entries, &self.kinds);
+        RuleNews { set: Arc::new(set), skipped }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn put(key: &str, revision: u64, ttl_ms: i64) -> RuleEntry {
+        let value = json!({ "rule": { "id": key, "ttl_ms": ttl_ms }, "updated_by": "ann" });
+        RuleEntry { key: key.to_owned(), revision, value: value.to_string().into_bytes() }
+    }
+
+    fn deleted(key: &str, revision: u64) -> RuleEntry {
+        RuleEntry { key: key.to_owned(), revision, value: Vec::new() }
+    }
+
+    fn state(created: i128, last: u64) -> BucketState {
+        BucketState { created, last }
+    }
+
+    fn book() -> RuleBook {
+        RuleBook::new(Kinds::default())
+    }
+
+    /// The revision, the ids of the rules, and those of the skipped ones.
+    fn shown(news: Option<RuleNews>) -> (u64, Vec<String>, Vec<String>) {
+        let RuleNews { set, skipped } = news.unwrap();
+        let ids = set.rules().iter().map(|rule| rule.id.to_string()).collect();
+        (set.revision().0, ids, skipped.into_iter().filter_map(|rule| rule.id).collect())
+    }
+
+    fn expected(revision: u64, rules: &[&str], skipped: &[&str]) -> (u64, Vec<String>, Vec<String>) {
+        let texts = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect();
+        (revision, texts(rules), texts(skipped))
+    }
+
+    #[test]
+    fn empty_bucket_is_a_set_without_rules() {
+        let mut book = book();
+        assert_eq!(book.look(state(1, 0)), Some(0));
+        assert_eq!(shown(book.take(state(1, 0), 0, vec![])), expected(0, &[], &[]));
+        assert_eq!(book.look(state(1, 0)), None);
+    }
+
+    #[test]
+    fn updates_and_deletes_are_applied_in_order() {
+        let mut book = book();
+        book.look(state(1, 3));
+        let first = vec![put("b", 2, 5), put("a", 3, 5)];
+        assert_eq!(shown(book.take(state(1, 3), 0, first)), expected(3, &["a", "b"], &[]));
+        assert_eq!(book.look(state(1, 5)), Some(3));
+        let next = vec![put("c", 4, 5), deleted("a", 5), put("b", 6, 7)];
+        assert_eq!(shown(book.take(state(1, 5), 3, next)), expected(6, &["b", "c"], &[]));
+        assert_eq!(book.look(state(1, 6)), None);
+    }
+
+    #[test]
+    fn bad_rule_is_skipped_until_it_is_mended() {
+        let mut book = book();
+        let junk = RuleEntry { key: "junk".to_owned(), revision: 2, value: b"{".to_vec() };
+        let entries = vec![put("good", 1, 5), junk, put("bad", 3, -5)];
+        assert_eq!(shown(book.take(state(1, 3), 0, entries)), expected(3, &["good"], &["junk", "bad"]));
+        let mended = vec![put("bad", 4, 5), deleted("junk", 5)];
+        assert_eq!(shown(book.take(state(1, 5), 3, mended)), expected(5, &["bad", "good"], &[]));
+    }
+
+    #[test]
+    fn routers_agree_in_whatever_steps_they_have_read() {
+        let entries = vec![put("b", 2, 5), put("c", 4, 5), deleted("a", 5), put("d", 7, -1)];
+        let mut at_once = book();
+        let at_once = shown(at_once.take(state(1, 7), 0, entries.clone()));
+        let mut in_steps = book();
+        in_steps.take(state(1, 3), 0, vec![put("a", 1, 5), put("b", 2, 5), put("d", 3, 5)]);
+        assert_eq!(in_steps.look(state(1, 7)), Some(3));
+        let in_steps = shown(in_steps.take(state(1, 7), 3, entries.into_iter().skip(1).collect()));
+        assert_eq!(at_once, in_steps);
+    }
+
+    #[test]
+    fn bucket_that_was_created_again_or_has_lost_its_end_is_read_from_its_beginning() {
+        for other in [state(2, 9), state(1, 8)] {
+            let mut book = book();
+            book.take(state(1, 9), 0, vec![put("a", 8, 5), put("b", 9, 5)]);
+            assert_eq!(book.look(other), Some(0));
+            assert_eq!(shown(book.take(other, 0, vec![put("c", 1, 5)])), expected(other.last, &["c"], &[]));
+        }
+    }
+
+    #[test]
+    fn rule_that_was_removed_without_a_mark_is_missed_at_the_review() {
+        let mut book = book();
+        let entries = || vec![put("a", 8, 5), put("b", 9, 5)];
+        book.take(state(1, 9), 0, entries());
+        let mut looks = (1..REVIEW).map(|_| book.look(state(1, 9)));
+        assert!(looks.all(|after| after.is_none()));
+        assert_eq!(book.look(state(1, 9)), Some(0));
+        assert!(book.take(state(1, 9), 0, entries()).is_none(), "nothing has changed");
+        book.look(state(1, 9));
+        assert_eq!(shown(book.take(state(1, 9), 0, entries().split_off(1))), expected(9, &["b"], &[]));
+    }
+}
