@@ -10,6 +10,7 @@ use crate::feed::FeedArgs;
 use crate::guard::GuardArgs;
 use crate::node_command::NodeArgs;
 use crate::publish::PublishArgs;
+use crate::rules::RulesCommand;
 use crate::token::TokenArgs;
 use crate::watch::WatchArgs;
 
@@ -61,6 +62,11 @@ Examples:
     Publish(PublishArgs),
     /// Watch events live
     Watch(WatchArgs),
+    /// Read, write and test the rules by which routers change and spread events
+    Rules {
+        #[command(subcommand)]
+        command: RulesCommand,
+    },
     /// Create a token for a user
     Token(TokenArgs),
     /// Check what tickwire needs of NATS, one line each

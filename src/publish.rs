@@ -205,7 +205,7 @@ fn now() -> Timestamp {
 }
 
 /// Parses a kind. It may be in any case, as in filters; the stream only takes lower case.
-fn kind(text: &str) -> Result<String, String> {
+pub(crate) fn kind(text: &str) -> Result<String, String> {
     let fits = names::is_token(text);
     fits.then(|| text.to_ascii_lowercase()).ok_or_else(|| names::TOKEN_RULE.to_owned())
 }

@@ -1,0 +1,91 @@
+//! Writes and deletes rules.
+
+use jiff::Timestamp;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use tickwire_core::rules::{RuleRevision, SkippedRule};
+use tickwire_node::rule_bucket::{self, StoredRule};
+
+use super::connection::Connection;
+use super::{PutArgs, RulesError, source};
+use tickwire_command::args::NatsArgs;
+
+/// The environment variable with the name of the writer.
+const USER_VARIABLE: &str = "USER";
+
+/// Writes rules, if all of them are valid and fit beside those of the cluster.
+pub(super) async fn put(args: &PutArgs) -> Result<String, RulesError> {
+    let rules = match &args.file {
+        Some(path) => source::rules(path)?,
+        None => source::defaults()?,
+    };
+    if args.if_match.is_some() && rules.len() != 1 {
+        return Err(RulesError::SeveralRules { count: rules.len() });
+    }
+    let kinds = args.nats.load()?.events.taken();
+    source::compiled(&rules, &kinds).map_err(|faults| RulesError::Refused { faults })?;
+    let connection = Connection::open(&args.nats).await?;
+    let done = write(&connection, &rules, args.if_match).await;
+    connection.close(done).await
+}
+
+async fn write(connection: &Connection, rules: &[Value], expected: Option<u64>) -> Result<String, RulesError> {
+    let updated_by = std::env::var(USER_VARIABLE).unwrap_or_default();
+    let mut new = BTreeMap::new();
+    for rule in rules {
+        // Every valid rule has an id.
+        let id = rule.get("id").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let updated_at = Some(Timestamp::now());
+        new.insert(id, StoredRule { rule: rule.clone(), updated_by: updated_by.clone(), updated_at });
+    }
+    check_together(connection, &new).await?;
+    let mut output = String::new();
+    for (id, rule) in &new {
+        let revision = match connection.bucket.put(id, rule, expected).await {
+            Ok(revision) => revision,
+            Err(error) => {
+                // Those before it are written.
+                eprint!("{output}");
+                return Err(error.into());
+            }
+        };
+        // Writing to a String cannot fail.
+        writeln!(output, "{id} has revision {revision}").unwrap_or_default();
+    }
+    Ok(output)
+}
+
+/// Refuses rules that routers would skip because of the other rules of the cluster: all together may be too many, or too
+/// large.
+async fn check_together(connection: &Connection, new: &BTreeMap<String, StoredRule>) -> Result<(), RulesError> {
+    let mut values = BTreeMap::new();
+    for entry in connection.bucket.entries_after(0).await? {
+        values.insert(entry.key, entry.value);
+    }
+    for (id, rule) in new {
+        let value = serde_json::to_vec(rule).map_err(|error| RulesError::Refused { faults: error.to_string() })?;
+        values.insert(id.clone(), value);
+    }
+    let present = values.iter().filter(|(_, value)| !value.is_empty());
+    let entries = present.map(|(key, value)| (key.as_str(), value.as_slice()));
+    let (_, skipped) = rule_bucket::compile(RuleRevision(0), entries, &connection.kinds);
+    let is_new = |rule: &SkippedRule| rule.id.as_ref().is_some_and(|id| new.contains_key(id));
+    let refused: Vec<_> = skipped.into_iter().filter(is_new).collect();
+    if refused.is_empty() { Ok(()) } else { Err(RulesError::Refused { faults: source::faults(&refused) }) }
+}
+
+/// Deletes a rule.
+pub(super) async fn delete(id: &str, expected: Option<u64>, nats: &NatsArgs) -> Result<String, RulesError> {
+    let connection = Connection::open(nats).await?;
+    let done = remove(&connection, id, expected).await;
+    connection.close(done).await
+}
+
+async fn remove(connection: &Connection, id: &str, expected: Option<u64>) -> Result<String, RulesError> {
+    if connection.bucket.entry_of(id).await?.is_none() {
+        return Err(RulesError::UnknownRule { id: id.to_owned() });
+    }
+    connection.bucket.delete(id, expected).await?;
+    Ok(format!("{id} is deleted\n"))
+}

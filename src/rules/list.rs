@@ -1,0 +1,132 @@
+//! Prints the rules of a cluster.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use tickwire_core::rules::{RuleRevision, RuleSet, SkippedRule};
+use tickwire_node::rule_bucket::{self, RuleEntry, StoredRule};
+
+use super::connection::Connection;
+use super::{RulesError, source};
+use tickwire_command::args::NatsArgs;
+
+/// The rules of a cluster.
+pub(super) struct ClusterRules {
+    pub(super) set: RuleSet,
+    pub(super) skipped: Vec<SkippedRule>,
+    /// The last entry of each key that is not deleted.
+    entries: BTreeMap<String, RuleEntry>,
+}
+
+impl ClusterRules {
+    /// Reads and compiles them as a router with this configuration does.
+    pub(super) async fn read(connection: &Connection) -> Result<Self, RulesError> {
+        let mut revision = connection.bucket.state().await?.last;
+        let mut entries = BTreeMap::new();
+        for entry in connection.bucket.entries_after(0).await? {
+            revision = revision.max(entry.revision);
+            entries.insert(entry.key.clone(), entry);
+        }
+        entries.retain(|_, entry| !entry.value.is_empty());
+        let values = entries.iter().map(|(key, entry)| (key.as_str(), entry.value.as_slice()));
+        let (set, skipped) = rule_bucket::compile(RuleRevision(revision), values, &connection.kinds);
+        Ok(Self { set, skipped, entries })
+    }
+
+    /// A table of the rules in order, and below it the skipped ones.
+    fn table(&self) -> String {
+        let titles = ["order", "id", "enabled", "revision", "updated", "by", "name"].map(str::to_owned);
+        let mut rows = vec![titles];
+        for rule in self.set.rules() {
+            let entry = self.entries.get(rule.id.as_str());
+            let stored = entry.and_then(|entry| StoredRule::read(&entry.key, &entry.value).ok());
+            let (updated_by, updated_at) =
+                stored.map_or((String::new(), None), |stored| (stored.updated_by, stored.updated_at));
+            rows.push([
+                rule.order.to_string(),
+                rule.id.to_string(),
+                if rule.enabled { "yes" } else { "no" }.to_owned(),
+                entry.map_or(0, |entry| entry.revision).to_string(),
+                updated_at.map_or_else(String::new, |at| format!("{at:.0}")),
+                updated_by,
+                rule.name.clone(),
+            ]);
+        }
+        let mut text = format!("revision {}, {}\n", self.set.revision().0, source::count_of(self.set.rules().len()));
+        if rows.len() > 1 {
+            text += &format!("\n{}", aligned(&rows));
+        }
+        if !self.skipped.is_empty() {
+            text += &format!("\nskipped by routers:\n{}\n", source::faults(&self.skipped));
+        }
+        text
+    }
+}
+
+/// Rows with columns of equal widths.
+fn aligned<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; COLUMNS] = std::array::from_fn(width);
+    let mut text = String::new();
+    for row in rows {
+        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        // Writing to a String cannot fail.
+        writeln!(text, "{}", cells.join("  ").trim_end()).unwrap_or_default();
+    }
+    text
+}
+
+/// Prints all rules.
+pub(super) async fn list(nats: &NatsArgs) -> Result<String, RulesError> {
+    let connection = Connection::open(nats).await?;
+    let done = ClusterRules::read(&connection).await.map(|rules| rules.table());
+    connection.close(done).await
+}
+
+/// Prints one rule. Who wrote it, and its revision, go to standard error, so that the output can be written again.
+pub(super) async fn get(id: &str, nats: &NatsArgs) -> Result<String, RulesError> {
+    let connection = Connection::open(nats).await?;
+    let done = connection.bucket.entry_of(id).await.map_err(RulesError::from);
+    let entry = connection.close(done).await?.ok_or_else(|| RulesError::UnknownRule { id: id.to_owned() })?;
+    match StoredRule::read(&entry.key, &entry.value) {
+        Ok(StoredRule { rule, updated_by, updated_at }) => {
+            let at = updated_at.map_or_else(|| "at an unknown time".to_owned(), |at| format!("at {at:.0}"));
+            let by = if updated_by.is_empty() { "somebody" } else { &updated_by };
+            eprintln!("revision {}, written {at} by {by}", entry.revision);
+            Ok(format!("{rule:#}\n"))
+        }
+        Err(skipped) => Err(RulesError::Invalid { faults: source::faults(&[skipped]) }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use tickwire_core::event::Kinds;
+
+    #[test]
+    fn table_has_the_rules_in_order_and_the_skipped_ones() {
+        let entry = |key: &str, revision: u64, rule: serde_json::Value| {
+            let value = json!({ "rule": rule, "updated_by": "ann", "updated_at": "2026-11-27T12:00:00Z" });
+            (key.to_owned(), RuleEntry { key: key.to_owned(), revision, value: value.to_string().into_bytes() })
+        };
+        let entries = BTreeMap::from([
+            entry("late", 3, json!({ "id": "late", "order": 20, "name": "Later", "ttl_ms": 5 })),
+            entry("early", 4, json!({ "id": "early", "order": -1, "enabled": false, "ttl_ms": 5 })),
+            entry("bad", 5, json!({ "id": "bad", "ttl_ms": 0 })),
+        ]);
+        let values = entries.iter().map(|(key, entry)| (key.as_str(), entry.value.as_slice()));
+        let (set, skipped) = rule_bucket::compile(RuleRevision(5), values, &Kinds::default());
+        let text = ClusterRules { set, skipped, entries }.table();
+        let expected = "\
+revision 5, 2 rules
+
+order  id     enabled  revision  updated               by   name
+-1     early  no       4         2026-11-27T12:00:00Z  ann  early
+20     late   yes      3         2026-11-27T12:00:00Z  ann  Later
+
+skipped by routers:
+  bad: ttl_ms: ";
+        assert!(text.starts_with(expected), "{text}");
+    }
+}
