@@ -174,11 +174,12 @@ impl RuleBucket {
     /// effect nevertheless.
     pub async fn put(&self, id: &str, rule: &StoredRule, expected: Option<u64>) -> Result<u64, RuleBucketError> {
         let value = serde_json::to_vec(rule).map_err(RuleBucketError::unavailable)?;
-        let written = match expected {
-            Some(revision) => timeout(DEADLINE, self.store.update(id, value.into(), revision)).await,
+        let revision = match expected {
             None => return in_time(self.store.put(id, value.into())).await,
+            Some(0) => self.revision_without_rule(id).await?,
+            Some(revision) => revision,
         };
-        checked(id, written)
+        checked(id, timeout(DEADLINE, self.store.update(id, value.into(), revision)).await)
     }
 
     /// Deletes a rule; with `expected`, only if its key has this revision.
@@ -187,6 +188,13 @@ impl RuleBucket {
     /// As for [`put`](Self::put).
     pub async fn delete(&self, id: &str, expected: Option<u64>) -> Result<(), RuleBucketError> {
         checked(id, timeout(DEADLINE, self.store.delete_expect_revision(id, expected)).await)
+    }
+
+    /// The revision of a key without a rule: that of the mark of a deleted one, else 0.
+    async fn revision_without_rule(&self, id: &str) -> Result<u64, RuleBucketError> {
+        let subject = format!("{}{id}", self.store.prefix);
+        let mark = self.fetch(MessageSelector::LastOf(&subject)).await?.filter(|message| message.payload.is_empty());
+        Ok(mark.map_or(0, |message| message.seq.0))
     }
 
     async fn fetch(&self, wanted: MessageSelector<'_>) -> Result<Option<StoredMessage>, RuleBucketError> {

@@ -241,7 +241,7 @@ mod tests {
         let decoder = decoder_with(&json!([
             { "id": "a", "when": { "kind": "pattern" }, "set_priority": "critical", "add_tags": ["hot"], "ttl_ms": 500 },
             { "id": "b", "order": 1, "strategy": "load_balanced", "rooms": ["x", "y", "z"] },
-            { "id": "c", "order": 2, "transform": { "rename": { "px": "price" }, "set": { "desk": "one" } } },
+            { "id": "c", "order": 2, "transform": { "rename": { "data.px": "data.price" }, "set": { "data.desk": "one" } } },
         ]));
         let message = StreamMessage {
             payload: Bytes::from_static(br#"{"pattern":"Doji","px":1.5,"rooms":["own"]}"#),
@@ -279,19 +279,19 @@ mod tests {
 
     #[test]
     fn event_that_a_transform_makes_too_large_goes_without_it() {
-        let constant = "x".repeat(15_000);
+        let constant = "x".repeat(250);
         let rule = |number: usize| {
-            let set = json!({ format!("f{number}"): constant });
+            let set: Map<String, Value> = (0..32).map(|i| (format!("data.f{number}-{i}"), json!(constant))).collect();
             json!({ "id": format!("r{number}"), "set_priority": "high", "transform": { "set": set } })
         };
-        let decoder = decoder_with(&(0..17).map(rule).collect());
+        let decoder = decoder_with(&(0..28).map(rule).collect());
         // A number of three bytes in JSON takes nine in MessagePack.
         let floats = vec![0.5; 50_000];
         let message = |floats: &[f64]| {
             let payload = json!({ "pattern": "Doji", "floats": floats }).to_string();
             StreamMessage { payload: payload.into(), ..held(b"ev.3.pattern.A", b"") }
         };
-        for (count, fields) in [(10, 18), (50_000, 1)] {
+        for (count, fields) in [(10, 1 + 28 * 32), (50_000, 1)] {
             let message = message(&floats[..count]);
             let Ok(Decoded::Event(live, wire)) = decoder.read_live(&message) else { panic!("it is an event") };
             let Ok(Decoded::Event(again, ())) = decoder.read(&message) else { panic!("it is an event") };

@@ -68,6 +68,17 @@ fn every_fault_is_named_with_its_rule_and_path() {
     assert!(error.is_usage());
 }
 
+#[test]
+fn examples_of_the_document_are_valid() {
+    let document = include_str!("../../docs/rules.md");
+    let blocks: Vec<&str> = document.split("```json\n").skip(1).filter_map(|rest| rest.split("\n```").next()).collect();
+    assert_eq!(blocks.len(), 3);
+    for block in blocks {
+        let rule: Value = serde_json::from_str(block).unwrap();
+        assert_eq!(validated(&rule).unwrap(), "1 rule, all valid\n", "{block}");
+    }
+}
+
 #[tokio::test]
 async fn expected_revision_is_refused_for_several_rules_before_anything_is_asked() {
     let file = file(&json!([{ "id": "a", "ttl_ms": 5 }, { "id": "b", "ttl_ms": 5 }]));

@@ -26,7 +26,7 @@ fn listens_for_interrupts(pid: u32) -> bool {
 }
 
 /// Runs a command to its end. Returns its exit code, its standard output and its standard error.
-fn run(args: &[&str]) -> (Option<i32>, String, String) {
+pub(crate) fn run(args: &[&str]) -> (Option<i32>, String, String) {
     let Output { status, stdout, stderr } = tickwire().args(args).output().unwrap();
     (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
 }

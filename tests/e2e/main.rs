@@ -48,6 +48,7 @@ mod presets;
 mod readiness;
 mod readme;
 mod resume;
+mod rules;
 mod shutdown;
 mod since;
 mod slow_links;
