@@ -34,6 +34,9 @@ const SETTLING_PAUSE: Duration = Duration::from_millis(100);
 /// The longest time for one read or write.
 const DEADLINE: Duration = Duration::from_secs(2);
 
+/// How many characters of the error of a decoder are kept.
+const MAX_REASON: usize = 200;
+
 /// The value of a key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -86,6 +89,8 @@ impl StoredRule {
             fault: RuleFault { path: path.to_owned(), reason, hint: hint.to_owned() },
         };
         let stored: Self = serde_json::from_slice(value).map_err(|error| {
+            // The error may show a part of the value, which may be long.
+            let error: String = error.to_string().chars().take(MAX_REASON).collect();
             let reason = format!("the value of the key is not a stored rule: {error}");
             skipped("rule", reason, "write rules with `tickwire rules put`")
         })?;

@@ -6,7 +6,7 @@
 
 use crate::dead_letters::DeadLetter;
 use crate::reader::StreamMessage;
-use crate::rules::{ActiveRules, Reading};
+use crate::rules::{ActiveRules, ReadPurpose};
 use bytes::Bytes;
 use serde_json::Map;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -60,7 +60,7 @@ impl Decoder {
 
     /// Reads one message, and encodes its event. A panic of the decoder makes it a dead letter as well.
     pub(crate) fn read_live(&self, message: &StreamMessage) -> Result<Decoded<Bytes>, Undecodable> {
-        catch_panic(|| match self.decode_stored(message, Reading::Live)? {
+        catch_panic(|| match self.decode_stored(message, ReadPurpose::Live)? {
             Decoded::Heartbeat => Ok(Decoded::Heartbeat),
             Decoded::Dropped => Ok(Decoded::Dropped),
             Decoded::Event(mut event, ()) => {
@@ -74,10 +74,10 @@ impl Decoder {
 
     /// Reads one message again. A panic of the decoder makes it a dead letter as well.
     pub(crate) fn read(&self, message: &StreamMessage) -> Result<Decoded<()>, Undecodable> {
-        catch_panic(|| self.decode_stored(message, Reading::Again))
+        catch_panic(|| self.decode_stored(message, ReadPurpose::Replay))
     }
 
-    fn decode_stored(&self, message: &StreamMessage, reading: Reading) -> Result<Decoded<()>, Undecodable> {
+    fn decode_stored(&self, message: &StreamMessage, purpose: ReadPurpose) -> Result<Decoded<()>, Undecodable> {
         let StreamMessage { seq, stored, subject, headers, payload } = message;
         let headers = headers.block();
         let subject = std::str::from_utf8(subject).map_err(|_| not_text(subject))?;
@@ -101,7 +101,7 @@ impl Decoder {
             stored: *stored,
         };
         let decode = || decode(&raw, &self.kinds);
-        self.rules.apply(decode()?, *seq, payload.len(), reading, decode)
+        self.rules.apply(decode()?, *seq, payload.len(), purpose, decode)
     }
 }
 

@@ -15,7 +15,7 @@ use tickwire_core::rules::{Fate, RuleIndex, RuleSet, RuleUsages};
 use tickwire_node::clock::{millis, wall_clock};
 use tokio::sync::watch;
 
-pub(crate) use apply::Reading;
+pub(crate) use apply::ReadPurpose;
 
 /// The rules by which events are routed now, and how much they are used.
 #[derive(Debug)]

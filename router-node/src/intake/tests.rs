@@ -83,6 +83,14 @@ fn current_events_are_reported_at_once_and_missed_ones_read_again() {
 }
 
 #[test]
+fn dropped_event_advances_the_range_without_an_event() {
+    let mut intake = current();
+    let delivery = ConsumerDelivery { seq: Seq(13), number: 3, stored: Timestamp(13), pending: 0 };
+    intake.take(Millis(10), None, [(delivery, || Ok(Decoded::Dropped))]);
+    assert_eq!(wanted(&mut intake), [through(13), "Read".to_owned()]);
+}
+
+#[test]
 fn late_events_are_reported_after_removed_and_missing_ranges() {
     let mut intake = current();
     intake.take(Millis(2_000), None, heartbeats(0, &[(20, 3), (30, 4)]));

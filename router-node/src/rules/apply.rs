@@ -17,13 +17,13 @@ const SMALL: usize = 16 * 1024;
 
 const _: () = assert!(4 * SMALL + 2 * MAX_SET_BYTES <= tickwire_core::event::decode::MAX_EVENT);
 
-/// Whether an event is read for the first time, or again. Rules decide the same on both; only the first is counted.
+/// What an event is read for. Rules decide the same for both; only live events are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reading {
-    /// By an intake.
+pub(crate) enum ReadPurpose {
+    /// The live path.
     Live,
-    /// For a replay.
-    Again,
+    /// A replay, for which it is read again.
+    Replay,
 }
 
 impl ActiveRules {
@@ -36,13 +36,13 @@ impl ActiveRules {
         event: Event,
         seq: Seq,
         payload: usize,
-        reading: Reading,
+        purpose: ReadPurpose,
         decode: impl Fn() -> Result<Event, Undecodable>,
     ) -> Result<Decoded<()>, Undecodable> {
         let set = self.current();
-        let routed = match reading {
-            Reading::Again => set.apply(&event, seq),
-            Reading::Live => {
+        let routed = match purpose {
+            ReadPurpose::Replay => set.apply(&event, seq),
+            ReadPurpose::Live => {
                 let (mut asked, mut before) = (Vec::new(), Instant::now());
                 let routed = set.apply_observed(&event, seq, |index, is_match| {
                     let now = Instant::now();
@@ -60,7 +60,7 @@ impl ActiveRules {
             return Ok(Decoded::Event(Box::new(event), ()));
         }
         let (event, is_whole) = changed(&routed, event, payload, decode)?;
-        if !is_whole && reading == Reading::Live {
+        if !is_whole && purpose == ReadPurpose::Live {
             metrics::RULES_TOO_LARGE.increment(1);
         }
         Ok(Decoded::Event(Box::new(event), ()))
