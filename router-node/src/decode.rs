@@ -257,7 +257,7 @@ mod tests {
         let handling = Handling { strategy: Strategy::LoadBalanced, rooms: vec![], ttl_ms: Some(500) };
         assert_eq!((live.handling.as_deref(), again.handling.as_deref()), (Some(&handling), Some(&handling)));
         // Only the first reading is counted.
-        let counted = [("a", 1), ("b", 1), ("c", 1)].map(|(id, count)| (id.to_owned(), count));
+        let counted = [("a", 1_u64), ("b", 1), ("c", 1)].map(|(id, count)| (id.to_owned(), count));
         assert_eq!(decoder.rules.matched(), counted);
     }
 

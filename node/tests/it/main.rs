@@ -8,6 +8,7 @@ mod link;
 mod membership;
 mod nats;
 mod provision;
+mod rule_bucket;
 mod shutdown;
 
 use serde::Serialize;
