@@ -105,9 +105,9 @@ fn public_broadcast_goes_to_every_gateway_whose_interest_is_known() {
         Event { handling: Some(Box::new(Handling { strategy, rooms, ttl_ms: None })), ..blank_event() }
     };
     let (all, nobody) = (["a", "b"], [] as [&str; 0]);
-    for rooms in [&[][..], &["desk"]] {
-        assert_eq!(found(&mut table, &handled(Strategy::Broadcast, rooms)), all);
-        assert_eq!(found(&mut table, &handled(Strategy::PriorityFirst, rooms)), nobody);
+    for rooms in [vec![], vec!["desk"]] {
+        assert_eq!(found(&mut table, &handled(Strategy::Broadcast, &rooms)), all);
+        assert_eq!(found(&mut table, &handled(Strategy::PriorityFirst, &rooms)), nobody);
     }
     // A replay finds the same gateways, one by one.
     let mut homes = Homes::new(both);
