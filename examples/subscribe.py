@@ -14,7 +14,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
 # Close codes after which another attempt would end the same way, and those that ask for a pause.
-FINAL = {1002, 1007, 4001, 4003, 4009}
+FINAL = {1002, 1007, 4001, 4003, 4009, 4014}
 AFTER = {1009, 1012, 4002, 4007, 4012, 4013}
 
 # A request that is refused with this error may be sent again later.

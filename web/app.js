@@ -68,6 +68,7 @@ const RECONNECT = {
   4010: "yes",
   4012: "after",
   4013: "after",
+  4014: "no",
 };
 const FRAME_TOO_LARGE = 417;
 const MESSAGE_TOO_BIG = 1009;

@@ -102,6 +102,12 @@ impl Index {
         }
     }
 
+    /// The sessions of `user`.
+    #[must_use]
+    pub fn sessions_of(&self, user: &UserId) -> &[u64] {
+        self.sessions.of_user(user)
+    }
+
     /// Adds a subscription, or changes its window or its filter. Returns the interned filter; the caller should keep it
     /// instead of its own copy.
     pub fn add(&mut self, subscriber: Subscriber, filter: &Arc<Filter>) -> Arc<Filter> {

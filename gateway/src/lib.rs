@@ -10,7 +10,8 @@
 //! * `http` upgrades a connection, and `handshake` authenticates it by `auth` and passes it to its shard as a
 //!   `new_session`. `shard/commands.rs` answers the client's requests;
 //! * `metrics` declares the metrics, `stats` adds up what shards count, and `record` counts what the log reports
-//!   of a session.
+//!   of a session;
+//! * `registry` knows every session, for those who ask about them.
 //!
 //! Code that decides is pure and public, so that benches can measure it, and tests of routers have an edge
 //! ([`decisions`]). The clock is passed in.
@@ -44,6 +45,8 @@ mod new_session;
 mod metrics;
 mod stats;
 
+mod registry;
+
 mod record;
 
 pub mod decisions;
@@ -73,6 +76,7 @@ use crate::handshake::Handshake;
 use crate::handshake::capacity::{Capacity, RequiredCapacity};
 use crate::http::HttpState;
 use crate::messages::{ToEdge, ToShard};
+use crate::registry::SessionRegistry;
 use crate::shard::{Clocks, Shard, ShardConfig};
 
 /// Runs a gateway until a shutdown is requested and the drain is over.
@@ -91,7 +95,8 @@ pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, StartE
     tickwire_node::metrics::describe(metrics::ALL);
 
     let authenticator = Arc::new(Authenticator::new(&config.auth));
-    let (shards, requests) = start_shards(config, shutdown, &node, &authenticator)?;
+    let registry = Arc::new(SessionRegistry::new(shard_count(config)));
+    let (shards, requests) = start_shards(config, shutdown, &node, &authenticator, &registry)?;
     start_edge(config, shutdown, &node, shards.clone(), requests).await?;
     let handshake = Handshake { authenticator, shards, auth_timeout: config.gateway.auth_timeout };
     start_http(config, shutdown, &node, listener, handshake)?;
@@ -107,6 +112,7 @@ fn start_shards(
     shutdown: &Shutdown,
     node: &Node,
     authenticator: &Arc<Authenticator>,
+    registry: &Arc<SessionRegistry>,
 ) -> Result<(Vec<ByteSender<ToShard>>, ByteReceiver<ToEdge>), StartError> {
     let (to_edge, requests) = crate::byte_queue::channel();
     let settings = ShardConfig {
@@ -115,6 +121,7 @@ fn start_shards(
         kinds: Arc::new(config.events.taken()),
         partitions: partitions(node),
         authenticator: Arc::clone(authenticator),
+        registry: Arc::clone(registry),
         clocks: Clocks { wall: wall_clock, monotonic },
         seed: rand::random(),
     };

@@ -17,6 +17,7 @@ use tickwire_core::protocol::codes::NoticeCode;
 use crate::byte_queue::Weigh;
 use crate::delivery::Delivery;
 use crate::new_session::NewSession;
+use crate::shard::inquiry::ShardQuestion;
 
 /// Identifies a session within its gateway: its shard, and its number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -92,6 +93,8 @@ pub enum ToShard {
     Arrive(Box<NewSession>),
     /// A message from the edge.
     Edge(FromEdge),
+    /// Somebody asks about a user.
+    Question(ShardQuestion),
 }
 
 /// A message from the edge to a shard.
@@ -150,6 +153,7 @@ impl Weigh for ToShard {
         let held = match self {
             Self::Arrive(_) => ARRIVAL_BYTES,
             Self::Edge(message) => message.held(),
+            Self::Question(_) => 0,
         };
         size_of_val(self) + held
     }

@@ -10,7 +10,8 @@
 //! * `turns` decides which socket is read next, `commands` answers what clients request, and [`malformed_frames`]
 //!   counts frames that are no valid requests;
 //! * `outage` notifies of outages, `reset` begins a new epoch, and `maintenance` cleans up once a second;
-//! * `log` writes the log lines of a session;
+//! * `log` writes the log lines of a session, `registration` keeps the registry up to date, and `inquiry` answers
+//!   questions about users;
 //! * [`sessions`], [`accounts`] and [`timers`] are the tables of the shard, and `clocks` are the clocks that it reads.
 
 pub(crate) mod accounts;
@@ -27,12 +28,14 @@ mod flush;
 mod gaps;
 #[cfg(test)]
 mod handling_tests;
+pub(crate) mod inquiry;
 mod lifecycle;
 pub(crate) mod liveness;
 mod log;
 mod maintenance;
 pub(crate) mod malformed_frames;
 mod outage;
+mod registration;
 mod reset;
 pub(crate) mod session;
 pub(crate) mod sessions;
@@ -67,6 +70,7 @@ use crate::limits::budget::Rate;
 use crate::messages::{FromEdge, SessionId, SkippedRange, ToEdge};
 use crate::metrics;
 use crate::outbox::{Frame, OutboxLimits, OutboxLoad};
+use crate::registry::SessionRegistry;
 use crate::shard::accounts::Accounts;
 use crate::shard::cohorts::{Cohort, CohortItem};
 use crate::shard::gaps::gap;
@@ -96,6 +100,7 @@ pub(crate) struct ShardConfig {
     pub(crate) kinds: Arc<Kinds>,
     pub(crate) partitions: u16,
     pub(crate) authenticator: Arc<Authenticator>,
+    pub(crate) registry: Arc<SessionRegistry>,
     pub(crate) clocks: Clocks,
     /// The seed of what is random, such as the pauses of clients that are sent away.
     pub(crate) seed: u64,

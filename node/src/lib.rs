@@ -14,6 +14,7 @@
 //! * `rule_bucket` reads and writes the rules of operators;
 //! * `view` turns beats into views, `membership` sends beats and distributes views, and `duplicate_names` detects
 //!   another node of the same name;
+//! * `auth` checks tokens;
 //! * `http` serves requests, and `admin` serves liveness, readiness and metrics with it;
 //! * `descriptors` raises the limit of file descriptors, and `ports` writes the addresses that a node listens on;
 //! * `start` does all of this in order, for a node of any role.
@@ -57,6 +58,8 @@ pub mod view;
 pub mod membership;
 
 pub mod duplicate_names;
+
+pub mod auth;
 
 pub mod http;
 

@@ -109,6 +109,7 @@ codes! {
         Unresponsive = 4010, "the client does not answer pings";
         Moved = 4012, "another gateway has room for this session";
         Unavailable = 4013, "the gateway has lost its cluster";
+        ClosedByOperator = 4014, "an operator has closed the sessions of this user";
     }
 }
 
@@ -192,7 +193,11 @@ impl CloseCode {
     #[must_use]
     pub fn reconnect(self) -> Reconnect {
         match self {
-            Self::ProtocolError | Self::NotUtf8 | Self::AuthFailed | Self::TooManyBadFrames => Reconnect::No,
+            Self::ProtocolError
+            | Self::NotUtf8
+            | Self::AuthFailed
+            | Self::TooManyBadFrames
+            | Self::ClosedByOperator => Reconnect::No,
             Self::SlowConsumer | Self::Unresponsive => Reconnect::Yes,
             Self::TokenExpired => Reconnect::NewToken,
             // A browser tab that was frozen can authenticate when it wakes, a token becomes valid, and a client whose

@@ -9,6 +9,7 @@ use base64::alphabet::STANDARD;
 use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
 use hyper::body::Body as _;
 use tickwire_core::protocol::Encoding;
+use tickwire_node::auth::bearer;
 use tungstenite::handshake::derive_accept_key;
 
 use super::{HttpRefusal, OfferedCredentials};
@@ -127,12 +128,6 @@ pub(crate) fn offered_credentials(
         }
         _ => Err(HttpRefusal::unreadable_credentials("Authorization must be `Bearer <token>`, and sent once")),
     }
-}
-
-/// The token of `Bearer <token>`. The scheme may have any case, and spaces follow it (RFC 9110, 11.1 and 11.4).
-fn bearer(value: &HeaderValue) -> Option<&str> {
-    let (scheme, token) = value.to_str().ok()?.trim().split_once([' ', '\t'])?;
-    scheme.eq_ignore_ascii_case("Bearer").then(|| token.trim())
 }
 
 /// The first `most` characters of a text from a client.

@@ -49,6 +49,11 @@ impl IndexedSessions {
         self.sessions.get(&session)?.user.as_ref()
     }
 
+    /// The sessions of `user`.
+    pub(super) fn of_user(&self, user: &UserId) -> &[u64] {
+        self.users.get(user).map_or(&[], Vec::as_slice)
+    }
+
     /// Removes a session, and returns it with its subscriptions.
     pub(super) fn take(&mut self, session: u64) -> Option<IndexedSession> {
         let entry = self.sessions.swap_remove(&session)?;

@@ -51,6 +51,11 @@ impl Account {
         }
     }
 
+    /// How many events were sent to the user in the last second; `None` without a limit, since nothing is counted then.
+    pub fn current_rate(&mut self, now: Millis) -> Option<u32> {
+        (self.rate > 0).then(|| self.sent.count(now))
+    }
+
     /// When more may be sent, after [`Self::allowance`] was 0.
     #[must_use]
     pub fn next_allowance(&self, now: Millis) -> Millis {

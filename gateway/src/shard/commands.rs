@@ -234,6 +234,7 @@ impl<S: Socket> Shard<S> {
             }
             Some(Request::Unsubscribe { .. } | Request::List { .. }) | None => return,
         };
+        self.update_registration(number);
         match gaps {
             None => self.answer(now, number, id, ServerFrame::Subscribed),
             Some(gaps) => {
@@ -294,6 +295,7 @@ impl<S: Socket> Shard<S> {
             self.index.remove(number, held.number, &held.subscription.filter);
             self.ask(ToEdge::Remove(held.subscription.filter));
         }
+        self.update_registration(number);
         self.answer(now, number, id, ServerFrame::Subscribed);
     }
 

@@ -109,6 +109,7 @@ fn take_messages(shard: &mut Shard<TcpSocket>, clock: Clock, messages: &mut Vec<
         let now = clock.now();
         match message {
             ToShard::Edge(message) => shard.take(now, message),
+            ToShard::Question(question) => shard.answer_question(now, question),
             ToShard::Arrive(new_session) => {
                 let NewSession { socket, identity, peer, place } = *new_session;
                 // A socket that cannot be attached is closed by its drop.

@@ -27,6 +27,7 @@ use crate::byte_queue;
 use crate::byte_queue::ByteReceiver;
 use crate::delivery::Delivery;
 use crate::messages::{FromEdge, SharedCoverageEvents, ToEdge};
+use crate::registry::SessionRegistry;
 use crate::shard::session::SessionStage;
 use crate::socket::{MessageReader, ReadRate, Ready, TcpSocket, frame};
 
@@ -67,6 +68,7 @@ impl ShardFixture {
             kinds: Arc::new(Kinds::default()),
             partitions: PARTITIONS,
             authenticator: Arc::new(Authenticator::new(&config.auth)),
+            registry: Arc::new(SessionRegistry::new(1)),
             clocks: Clocks { wall: wall_clock, monotonic },
             seed: 0,
         };

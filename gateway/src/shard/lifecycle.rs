@@ -96,6 +96,7 @@ impl<S: Socket> Shard<S> {
         let first = if self.outage.is_some() { OUTAGE_NOTICE_MS } else { JOIN_LOOK_MS };
         self.set_timer(number, now.plus(first));
         self.index.register(&user, number);
+        self.register(number);
         self.ask(ToEdge::Join(self.id(number), user));
         if self.draining {
             self.close(now, number, CloseCode::Draining);
@@ -327,6 +328,7 @@ impl<S: Socket> Shard<S> {
         if let Some(session) = self.sessions.get(number) {
             self.log_closed(now, number, session, Some(code), waiting + u64::from(session.partially_sent));
         }
+        self.unregister(number);
         let Some(session) = self.sessions.get_mut(number) else { return };
         session.stage = SessionStage::Closing;
         let closing = session.socket.close(code);
@@ -339,6 +341,7 @@ impl<S: Socket> Shard<S> {
     }
 
     pub(super) fn remove(&mut self, now: Millis, number: u64) {
+        self.unregister(number);
         let Some(mut session) = self.sessions.remove(number) else { return };
         if let Some(backfill) = &mut session.backfill {
             self.accounts[session.account].backfill_budget.spend(now, self.backfill_rate.units(backfill.unpaid()));

@@ -30,6 +30,7 @@ use crate::byte_queue::{ByteReceiver, ByteSender};
 use crate::edge::{Edge, EdgeSetup, NatsConnection, Outgoing, TURN_REQUESTS};
 use crate::messages::{SessionId, ToEdge, ToShard};
 use crate::new_session::shard_of;
+use crate::registry::SessionRegistry;
 use crate::shard::{Clocks, Shard, ShardConfig};
 use turns::EdgeInputs;
 
@@ -111,6 +112,7 @@ impl SimGateway {
             kinds: Arc::new(Kinds::default()),
             partitions: PARTITIONS,
             authenticator: Arc::new(Authenticator::new(&config.auth)),
+            registry: Arc::new(SessionRegistry::new(SHARDS)),
             clocks: Clocks { wall: clocks::wall, monotonic: clocks::work },
             seed: number as u64,
         };

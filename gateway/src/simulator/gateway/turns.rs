@@ -261,6 +261,7 @@ impl SimShard {
             match message {
                 ToShard::Edge(message) => self.shard.take(now, message),
                 ToShard::Arrive(_) => panic!("clients do not arrive through the inbox in the simulator"),
+                ToShard::Question(_) => panic!("nobody asks about users in the simulator"),
             }
         }
         self.take_new_clients(now);

@@ -1,8 +1,8 @@
 use super::*;
 
+use crate::config::{Config, LoadOptions, Secret};
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::json;
-use tickwire_node::config::{Config, LoadOptions, Secret};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
@@ -155,4 +155,21 @@ fn errors_name_what_is_wrong_with_a_token_and_never_the_secret() {
     assert_eq!(codes.map(|error| error.close_code().code()), [4001, 4009, 4007]);
     // White space around a copied token is ignored.
     authenticator.check(Duration::from_secs(NOW), &Credentials::Token(format!(" {good}\n"))).unwrap();
+}
+
+#[test]
+fn role_is_read_and_an_unknown_role_is_none() {
+    let authenticator = authenticator(&[]);
+    let role = |more: Value| {
+        let mut claims = json!({ "sub": "ann", "exp": NOW + 60 });
+        let Value::Object(more) = more else { panic!("{more}") };
+        claims.as_object_mut().unwrap().extend(more);
+        authenticator.check_role(Duration::from_secs(NOW), &signed(&claims, SECRET))
+    };
+    assert_eq!(role(json!({ "role": "operator" })), Ok(Some(AdminRole::Operator)));
+    assert_eq!(role(json!({ "role": "producer" })), Ok(Some(AdminRole::Producer)));
+    for other in [json!({}), json!({ "role": "admin" }), json!({ "role": 7 }), json!({ "role": ["operator"] })] {
+        assert_eq!(role(other), Ok(None));
+    }
+    assert!(role(json!({ "role": "operator", "exp": NOW - 60 })).is_err());
 }

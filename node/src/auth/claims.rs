@@ -1,16 +1,13 @@
 //! Checks the claims of a token against the configuration and the time.
 
-use std::time::Duration;
-
+use super::{AdminRole, AuthError, Identity, USUAL_WEIGHT, shown};
+use crate::config::AuthConfig;
 use serde_json::{Map, Value};
+use std::time::Duration;
 use tickwire_core::ids::UserId;
-use tickwire_node::config::AuthConfig;
-
-use super::{AuthError, Identity, shown};
-use crate::auth::USUAL_WEIGHT;
 
 /// Reads the claims of a token whose signature was verified.
-pub(crate) fn read(now: Duration, claims: &Map<String, Value>, config: &AuthConfig) -> Result<Identity, AuthError> {
+pub(super) fn read(now: Duration, claims: &Map<String, Value>, config: &AuthConfig) -> Result<Identity, AuthError> {
     let AuthConfig { leeway, audience, issuer, .. } = config;
     let claim = |name: &'static str| (name, claims.get(name).filter(|value| !value.is_null()));
     let expires = date(claim("exp"))?.ok_or_else(|| wrong("exp", "is missing: a token must have an expiry"))?;
@@ -28,6 +25,15 @@ pub(crate) fn read(now: Duration, claims: &Map<String, Value>, config: &AuthConf
     let user = UserId::new(user).map_err(|error| wrong("sub", format!("is not a valid user name: {error}")))?;
     let plan = text(claim("plan"))?.map(str::to_owned);
     Ok(Identity { user, plan, weight: weight(claim("weight"))?, expires: Some(expires) })
+}
+
+/// The role of the claim `role`. Tokens of clients may have roles of another application, so an unknown role is none.
+pub(super) fn role(claims: &Map<String, Value>) -> Option<AdminRole> {
+    match claims.get("role")?.as_str()? {
+        "operator" => Some(AdminRole::Operator),
+        "producer" => Some(AdminRole::Producer),
+        _ => None,
+    }
 }
 
 type Claim<'a> = (&'static str, Option<&'a Value>);
