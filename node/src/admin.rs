@@ -1,25 +1,33 @@
 //! The admin server: liveness, readiness with what is missing, and metrics. It has a port of its own, on loopback by
 //! default, and still answers while the node drains. It also has a thread of its own: however many requests arrive
 //! there, the rest of the node does not wait for them.
+//!
+//! It answers from the start of the node on. The [status](crate::status) needs parts that start later, so its endpoints
+//! are added when these have started. The thread also takes the [readings](Readings) of the metrics that the status needs.
 
 mod readiness;
+mod readings;
 mod scrapes;
 
-pub use readiness::{Check, Readiness, ReadinessReport};
+pub use readiness::{Check, CheckReport, Readiness, ReadinessReport};
+pub use readings::{Reading, Readings};
 
+use crate::api::{Access, ApiRefusal, Endpoint, Field, JSON, Listener};
 use crate::config::AdminConfig;
 use crate::http::{Deadlines, HttpLimits, HttpServer};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
-use axum::routing::get;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get};
 use axum::{Json, Router};
+use hyper::service::Service;
+use hyper_util::service::TowerToHyperService;
 use scrapes::Scrapes;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use std::{io, thread};
 use thiserror::Error;
@@ -38,6 +46,51 @@ const STOP_GRACE: Duration = Duration::from_secs(2);
 const DEADLINES: Deadlines =
     Deadlines { head: Duration::from_secs(5), idle: Duration::from_secs(75), write: Duration::from_secs(10) };
 
+/// Whether the process runs.
+static LIVEZ: Endpoint = Endpoint {
+    method: "GET",
+    path: "/livez",
+    listener: Listener::Admin,
+    access: Access::Anyone,
+    summary: "Whether the process runs",
+    status: 200,
+    media: "text/plain",
+    fields: &[],
+    others: &[],
+};
+
+/// Whether the node can work.
+static READYZ: Endpoint = Endpoint {
+    method: "GET",
+    path: "/readyz",
+    listener: Listener::Admin,
+    access: Access::Anyone,
+    summary: "Whether the node can work, and what is missing",
+    status: 200,
+    media: JSON,
+    fields: &[
+        Field { name: "ready", kind: "boolean", meaning: "Whether nothing is missing" },
+        Field { name: "checks", kind: "array", meaning: "Every check, with what is missing" },
+    ],
+    others: &[(503, "Something is missing; the answer has the same fields")],
+};
+
+/// The metrics.
+static METRICS: Endpoint = Endpoint {
+    method: "GET",
+    path: "/metrics",
+    listener: Listener::Admin,
+    access: Access::Anyone,
+    summary: "The metrics, in the text format of Prometheus",
+    status: 200,
+    media: "text/plain",
+    fields: &[],
+    others: &[],
+};
+
+/// The endpoints that every admin server has from its start on.
+pub static FIRST: [&Endpoint; 3] = [&LIVEZ, &READYZ, &METRICS];
+
 /// The server cannot listen on the address.
 #[derive(Debug, Error)]
 #[error("admin.listen = {listen}: cannot listen there: {source}; is another node using it?")]
@@ -52,6 +105,9 @@ pub struct Admin {
     address: SocketAddr,
     stop: CancellationToken,
     server: JoinHandle<()>,
+    /// The routes under `/v1`, once the node has started.
+    status: Arc<OnceLock<Router>>,
+    readings: Arc<Readings>,
 }
 
 impl Admin {
@@ -70,13 +126,15 @@ impl Admin {
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let stop = CancellationToken::new();
-        let routes = routes(readiness, metrics, shutdown.drain().clone());
+        let (status, readings) = (Arc::default(), Arc::new(Readings::new(metrics.clone())));
+        let routes = routes(readiness, metrics, shutdown.drain().clone(), Arc::clone(&status));
         let limits = HttpLimits { connections: config.max_connections, deadlines: DEADLINES, proxies: Arc::default() };
         let listener = listener.into_std().map_err(failed)?;
         let (stopped, (result_sender, result)) = (stop.clone(), oneshot::channel());
+        let taken = Arc::clone(&readings);
         let work = move || {
             let served =
-                || info_span!("thread", thread = "admin").in_scope(|| serve(listener, routes, limits, stopped));
+                || info_span!("thread", thread = "admin").in_scope(|| serve(listener, routes, limits, stopped, &taken));
             // If the receiver is gone, the node itself is gone.
             result_sender.send(catch_unwind(AssertUnwindSafe(served))).ok();
         };
@@ -90,7 +148,17 @@ impl Admin {
         };
         let server = shutdown.spawn_beside("admin", stop.clone(), watched);
         info!(%address, "admin server listening");
-        Ok(Self { address, stop, server })
+        Ok(Self { address, stop, server, status, readings })
+    }
+
+    /// Adds the routes under `/v1`. Only the first call counts.
+    pub(crate) fn open(&self, routes: Router) {
+        self.status.set(routes).ok();
+    }
+
+    /// The readings of the metrics.
+    pub(crate) fn readings(&self) -> Arc<Readings> {
+        Arc::clone(&self.readings)
     }
 
     /// The address that it listens on; if port 0 was configured, with the real port.
@@ -115,16 +183,29 @@ fn serve(
     routes: Router,
     limits: HttpLimits,
     stop: CancellationToken,
+    readings: &Readings,
 ) -> io::Result<()> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let listener = TcpListener::from_std(listener)?;
-        HttpServer::new("admin", listener, routes, limits).run(stop).await;
+        let server = HttpServer::new("admin", listener, routes, limits).run(stop);
+        tokio::select! {
+            () = server => {}
+            () = readings.run() => {}
+        }
         Ok(())
     })
 }
 
-fn routes(readiness: Readiness, metrics: Metrics, drain: CancellationToken) -> Router {
+/// Answers a request under `/v1`.
+async fn under_v1(State(status): State<Arc<OnceLock<Router>>>, request: Request) -> Response {
+    let Some(routes) = status.get() else {
+        return ApiRefusal::later("not_started", "the node is starting; see /readyz").into_response();
+    };
+    TowerToHyperService::new(routes.clone()).call(request).await.unwrap_or_else(|never| match never {})
+}
+
+fn routes(readiness: Readiness, metrics: Metrics, drain: CancellationToken, status: Arc<OnceLock<Router>>) -> Router {
     let live = get(|| async { "ok\n" });
     let ready = get(|State((readiness, drain)): State<(Readiness, CancellationToken)>| async move {
         let report = readiness.report(drain.is_cancelled());
@@ -137,7 +218,8 @@ fn routes(readiness: Readiness, metrics: Metrics, drain: CancellationToken) -> R
         ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
     });
     Router::new()
-        .route("/livez", live)
-        .route("/readyz", ready.with_state((readiness, drain)))
-        .route("/metrics", measured)
+        .route(LIVEZ.path, live)
+        .route(READYZ.path, ready.with_state((readiness, drain)))
+        .route(METRICS.path, measured)
+        .route("/v1/{*rest}", any(under_v1).with_state(status))
 }

@@ -15,8 +15,8 @@ mod values;
 pub use error::{ConfigError, Origin};
 pub use origins::WebOrigin;
 pub use sections::{
-    AdminConfig, AuthConfig, AuthMode, Config, EventsConfig, GatewayConfig, LogConfig, LogFormat, MembershipConfig,
-    NatsConfig, NodeConfig, RouterConfig, Storage, StreamConfig,
+    AdminConfig, AuthConfig, AuthMode, Config, EventsConfig, GatewayConfig, HealthConfig, LogConfig, LogFormat,
+    MembershipConfig, NatsConfig, NodeConfig, RouterConfig, Storage, StreamConfig, TokenRequirement,
 };
 pub use values::Secret;
 

@@ -15,7 +15,8 @@
 //! * `view` turns beats into views, `membership` sends beats and distributes views, and `duplicate_names` detects
 //!   another node of the same name;
 //! * `auth` checks tokens;
-//! * `http` serves requests, and `admin` serves liveness, readiness and metrics with it;
+//! * `http` serves requests, and `admin` serves liveness, readiness and metrics with it. `api` registers, guards and
+//!   describes further endpoints, and `status` has those of every node;
 //! * `descriptors` raises the limit of file descriptors, and `ports` writes the addresses that a node listens on;
 //! * `start` does all of this in order, for a node of any role.
 
@@ -65,8 +66,12 @@ pub mod http;
 
 pub mod admin;
 
+pub mod api;
+
 pub mod descriptors;
 
 pub mod ports;
 
 pub mod start;
+
+pub mod status;

@@ -27,6 +27,11 @@ impl Named {
         Self { name, help, key: Key::from_static_name(name) }
     }
 
+    /// The name.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// The key of the series with this value of a label.
     fn key(&self, label: &'static str, value: impl Into<SharedString>) -> Key {
         Key::from_parts(self.name, vec![Label::new(label, value)])

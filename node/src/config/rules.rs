@@ -55,7 +55,7 @@ impl Config {
 
     /// Checks the rules between keys.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
-        let Self { events, membership, stream, nats, gateway, .. } = self;
+        let Self { events, membership, stream, nats, gateway, health, .. } = self;
         let logins = [!nats.user.is_empty(), !nats.token.is_empty(), nats.credentials.is_some()]
             .iter()
             .filter(|set| **set)
@@ -88,6 +88,13 @@ impl Config {
                 "gateway.max_frame_bytes, gateway.max_filter_bytes, gateway.max_subscriptions",
                 "the largest session must fit into one resume: max_frame_bytes must be at least max_filter_bytes, and 256 \
                  bytes for each of max_subscriptions, and 32 for each of stream.partitions",
+            ),
+            (
+                health.sessions_warning <= health.sessions_error
+                    && health.drops_warning <= health.drops_error
+                    && health.lag_warning <= health.lag_error,
+                "health",
+                "the threshold of a warning must not be above that of the error",
             ),
             (logins <= 1, "nats.user, nats.token, nats.credentials", "only one way to log in can be used"),
             (

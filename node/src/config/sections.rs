@@ -31,6 +31,8 @@ pub struct Config {
     pub events: EventsConfig,
     /// The admin server.
     pub admin: AdminConfig,
+    /// When `/v1/health` has warnings and errors.
+    pub health: HealthConfig,
     /// How nodes find each other.
     pub membership: MembershipConfig,
     /// The router's engine.
@@ -176,6 +178,55 @@ pub struct AdminConfig {
     /// Connections to it.
     #[serde(deserialize_with = "values::within::<4, 10_000, _, _>")]
     pub max_connections: usize,
+    /// Whether requests for the status need a token.
+    pub require_token: TokenRequirement,
+}
+
+/// When an admin server requires a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TokenRequirement {
+    /// Unless it listens on loopback.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+impl AdminConfig {
+    /// Whether requests for the status need a token.
+    pub fn requires_token(&self) -> bool {
+        match self.require_token {
+            TokenRequirement::Auto => !self.listen.ip().is_loopback(),
+            TokenRequirement::Always => true,
+            TokenRequirement::Never => false,
+        }
+    }
+}
+
+/// `[health]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HealthConfig {
+    /// From which part of its sessions on a gateway has a warning, in percent.
+    #[serde(deserialize_with = "values::within::<1, 100, _, _>")]
+    pub sessions_warning: u8,
+    /// From which part of its sessions on a gateway has an error, in percent.
+    #[serde(deserialize_with = "values::within::<1, 100, _, _>")]
+    pub sessions_error: u8,
+    /// From how many dropped events a minute on a gateway has a warning.
+    #[serde(deserialize_with = "values::within::<1, 1_000_000_000, _, _>")]
+    pub drops_warning: u32,
+    /// From how many dropped events a minute on a gateway has an error.
+    #[serde(deserialize_with = "values::within::<1, 1_000_000_000, _, _>")]
+    pub drops_error: u32,
+    /// How old the last message that a router has read of a partition may be, before it has a warning.
+    #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<100, 86_400_000, _>")]
+    pub lag_warning: Duration,
+    /// How old the last message that a router has read of a partition may be, before it has an error.
+    #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<100, 86_400_000, _>")]
+    pub lag_error: Duration,
 }
 
 /// `[membership]`

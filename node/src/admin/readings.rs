@@ -1,0 +1,162 @@
+//! Readings of all metrics at regular times, for rates and for what the status shows. One rendering serves any number of
+//! requests, so no request makes the node count.
+
+use crate::telemetry::Metrics;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+/// The time between two readings.
+const INTERVAL: Duration = Duration::from_secs(5);
+
+/// How many readings are kept: a minute of them.
+const KEPT: usize = 13;
+
+/// All metrics at one moment.
+#[derive(Debug)]
+pub struct Reading {
+    at: Instant,
+    /// Values by series, such as `name{label="value"}`.
+    series: BTreeMap<String, f64>,
+}
+
+/// The last readings.
+#[derive(Debug)]
+pub struct Readings {
+    metrics: Metrics,
+    // Held to add or to copy a pointer.
+    last: Mutex<VecDeque<Arc<Reading>>>,
+}
+
+impl Readings {
+    /// Readings of these metrics, the first of them now.
+    pub(super) fn new(metrics: Metrics) -> Self {
+        let readings = Self { metrics, last: Mutex::default() };
+        readings.take();
+        readings
+    }
+
+    /// Takes a reading at regular times. Does not end.
+    pub(super) async fn run(&self) {
+        let mut times = interval_at(Instant::now() + INTERVAL, INTERVAL);
+        times.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            times.tick().await;
+            self.take();
+        }
+    }
+
+    fn take(&self) {
+        let reading = Arc::new(Reading::parse(Instant::now(), &self.metrics.render()));
+        let mut last = self.lock();
+        last.push_back(reading);
+        if last.len() > KEPT {
+            last.pop_front();
+        }
+    }
+
+    /// The newest reading, and the oldest that is kept, which is about a minute older.
+    pub fn span(&self) -> Option<(Arc<Reading>, Arc<Reading>)> {
+        let last = self.lock();
+        Some((Arc::clone(last.back()?), Arc::clone(last.front()?)))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<Reading>>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Reading {
+    /// Reads the text format of Prometheus, as this process writes it.
+    fn parse(at: Instant, text: &str) -> Self {
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        let series = lines.filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            Some((series.to_owned(), value.parse().ok()?))
+        });
+        Self { at, series: series.collect() }
+    }
+
+    /// The time since an earlier reading.
+    pub fn since(&self, earlier: &Self) -> Duration {
+        self.at.saturating_duration_since(earlier.at)
+    }
+
+    /// How old it is.
+    pub fn age(&self) -> Duration {
+        self.at.elapsed()
+    }
+
+    /// The sum of all series of this name.
+    pub fn total(&self, name: &str) -> f64 {
+        self.series_of(name).map(|(_, value)| value).sum()
+    }
+
+    /// The values by the value of the label.
+    pub fn by_label(&self, name: &str) -> BTreeMap<&str, f64> {
+        self.series_of(name).filter_map(|(labels, value)| Some((label_value(labels)?, value))).collect()
+    }
+
+    /// The upper bound of the bucket that has the `part` quantile of a histogram, if anything was recorded. `None` in
+    /// the bound means that it lies beyond all buckets.
+    pub fn quantile(&self, name: &str, part: f64) -> Option<Option<f64>> {
+        let buckets = self.by_label(&format!("{name}_bucket"));
+        let count = buckets.get("+Inf").copied().filter(|count| *count > 0.0)?;
+        let bounds = buckets.iter().filter_map(|(bound, below)| Some((bound.parse::<f64>().ok()?, *below)));
+        let reached = bounds.filter(|(bound, below)| bound.is_finite() && *below >= count * part);
+        Some(reached.map(|(bound, _)| bound).min_by(f64::total_cmp))
+    }
+
+    /// The labels and values of the series of this name.
+    fn series_of<'a, 'n>(&'a self, name: &'n str) -> impl Iterator<Item = (&'a str, f64)> + use<'a, 'n> {
+        let from = self.series.range(name.to_owned()..);
+        let of_name = from.map_while(move |(series, value)| Some((series.strip_prefix(name)?, *value)));
+        of_name.filter(|(labels, _)| labels.is_empty() || labels.starts_with('{'))
+    }
+}
+
+/// The value of the last label of `{name="value"}`.
+fn label_value(labels: &str) -> Option<&str> {
+    let (_, value) = labels.strip_suffix("\"}")?.rsplit_once("=\"")?;
+    Some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "\
+# HELP events_total Events
+# TYPE events_total counter
+events_total 7
+events_total_of_others 100
+
+dropped_total{reason=\"quota\"} 2
+dropped_total{reason=\"slow_consumer\"} 3
+lag_seconds_bucket{le=\"0.1\"} 50
+lag_seconds_bucket{le=\"2.5\"} 98
+lag_seconds_bucket{le=\"10\"} 98
+lag_seconds_bucket{le=\"+Inf\"} 100
+lag_seconds_sum 12.5
+lag_seconds_count 100
+";
+
+    #[test]
+    fn series_are_found_by_name_and_label() {
+        let reading = Reading::parse(Instant::now(), TEXT);
+        assert_eq!((reading.total("events_total"), reading.total("dropped_total")), (7.0, 5.0));
+        assert_eq!((reading.total("events"), reading.total("nothing_total")), (0.0, 0.0));
+        assert_eq!(reading.by_label("dropped_total"), BTreeMap::from([("quota", 2.0), ("slow_consumer", 3.0)]));
+        assert_eq!(reading.total("lag_seconds_sum"), 12.5);
+    }
+
+    #[test]
+    fn quantile_is_the_bound_of_its_bucket() {
+        let reading = Reading::parse(Instant::now(), TEXT);
+        assert_eq!(reading.quantile("lag_seconds", 0.5), Some(Some(0.1)));
+        assert_eq!(reading.quantile("lag_seconds", 0.9), Some(Some(2.5)));
+        assert_eq!(reading.quantile("lag_seconds", 0.99), Some(None));
+        assert_eq!(reading.quantile("events_total", 0.5), None);
+    }
+}

@@ -1,0 +1,148 @@
+//! Who may use the endpoints of an admin server: the holder of a token with a role, or everybody who reaches the server,
+//! if the configuration says so. That is the default only for a server on loopback.
+
+use super::{Access, ApiRefusal};
+use crate::auth::{AdminRole, AuthError, Authenticator, bearer};
+use crate::clock::wall_clock;
+use crate::config::Config;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Checks tokens for an admin server.
+#[derive(Debug)]
+pub struct AdminGate {
+    authenticator: Authenticator,
+    /// Whether a request needs no token. A token that is sent is checked anyway.
+    is_open: bool,
+}
+
+impl AdminGate {
+    /// The gate that this configuration asks for.
+    pub fn new(config: &Config) -> Self {
+        Self { authenticator: Authenticator::new(&config.auth), is_open: !config.admin.requires_token() }
+    }
+
+    /// Whether a request with these headers may use an endpoint at `now`, since 1970.
+    fn admit(&self, now: Duration, headers: &HeaderMap, access: Access) -> Result<(), ApiRefusal> {
+        let mut values = headers.get_all(header::AUTHORIZATION).iter();
+        let token = match (values.next(), values.next()) {
+            (None, _) if self.is_open => return Ok(()),
+            (None, _) => {
+                let message = "send a token with the claim `role`: Authorization: Bearer <token> (admin.require_token)";
+                return Err(ApiRefusal::unauthenticated("no_token", message));
+            }
+            (Some(value), None) => bearer(value),
+            (Some(_), Some(_)) => None,
+        };
+        let Some(token) = token else {
+            let message = "Authorization must be `Bearer <token>`, and sent once";
+            return Err(ApiRefusal::unauthenticated("bad_token", message));
+        };
+        let role = self.authenticator.check_role(now, token).map_err(|error| match error {
+            AuthError::NoSecret => {
+                let message = "this node has no auth.jwt_secret, so it cannot check tokens: set it on every node";
+                ApiRefusal::unauthenticated("no_secret", message)
+            }
+            error => ApiRefusal::unauthenticated("bad_token", error.to_string()),
+        })?;
+        match (access, role) {
+            (Access::Anyone | Access::User, _)
+            | (Access::Reader, Some(AdminRole::Operator | AdminRole::Producer))
+            | (Access::Operator, Some(AdminRole::Operator)) => Ok(()),
+            (Access::Reader, None) => Err(wrong_role("`operator` or `producer`")),
+            (Access::Operator, Some(AdminRole::Producer) | None) => Err(wrong_role("`operator`")),
+        }
+    }
+}
+
+fn wrong_role(needed: &str) -> ApiRefusal {
+    let message = format!("the token must have the claim `role` with the value {needed}");
+    ApiRefusal::new(StatusCode::FORBIDDEN, "wrong_role", message)
+}
+
+/// Refuses a request that the gate does not admit.
+pub(super) async fn guard(
+    State((gate, access)): State<(Arc<AdminGate>, Access)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match gate.admit(wall_clock(), request.headers(), access) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{LoadOptions, TokenRequirement};
+    use jsonwebtoken::{EncodingKey, Header};
+    use serde_json::{Value, json};
+
+    const SECRET: &str = "0123456789abcdef0123456789abcdef";
+    const NOW: u64 = 1_800_000_000;
+
+    fn gate(require: TokenRequirement, listen: &str, secret: &str) -> AdminGate {
+        let mut config = Config::load(&LoadOptions::default()).unwrap();
+        config.admin.require_token = require;
+        config.admin.listen = listen.parse().unwrap();
+        config.auth.jwt_secret = crate::config::Secret::new(secret);
+        AdminGate::new(&config)
+    }
+
+    fn token(more: Value) -> String {
+        let mut claims = json!({ "sub": "ann", "exp": NOW + 60 });
+        let Value::Object(more) = more else { panic!("{more}") };
+        claims.as_object_mut().unwrap().extend(more);
+        jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET.as_bytes())).unwrap()
+    }
+
+    fn admit(gate: &AdminGate, token: Option<&str>, access: Access) -> Result<(), &'static str> {
+        let mut headers = HeaderMap::new();
+        if let Some(token) = token {
+            headers.insert(header::AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
+        }
+        gate.admit(Duration::from_secs(NOW), &headers, access).map_err(|refusal| refusal.code())
+    }
+
+    #[test]
+    fn role_decides_what_a_token_admits() {
+        let gate = gate(TokenRequirement::Auto, "0.0.0.0:9090", SECRET);
+        let (operator, producer) = (token(json!({ "role": "operator" })), token(json!({ "role": "producer" })));
+        let (user, old) = (token(json!({})), token(json!({ "role": "operator", "exp": NOW - 60 })));
+        for (sent, reader, operator) in [
+            (Some(operator.as_str()), Ok(()), Ok(())),
+            (Some(producer.as_str()), Ok(()), Err("wrong_role")),
+            (Some(user.as_str()), Err("wrong_role"), Err("wrong_role")),
+            (Some(old.as_str()), Err("bad_token"), Err("bad_token")),
+            (Some("x"), Err("bad_token"), Err("bad_token")),
+            (None, Err("no_token"), Err("no_token")),
+        ] {
+            assert_eq!(admit(&gate, sent, Access::Reader), reader, "{sent:?}");
+            assert_eq!(admit(&gate, sent, Access::Operator), operator, "{sent:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_server_on_loopback_is_open_by_default() {
+        for (require, listen, expected) in [
+            (TokenRequirement::Auto, "127.0.0.1:9090", Ok(())),
+            (TokenRequirement::Auto, "[::1]:9090", Ok(())),
+            (TokenRequirement::Auto, "0.0.0.0:9090", Err("no_token")),
+            (TokenRequirement::Auto, "10.0.0.1:9090", Err("no_token")),
+            (TokenRequirement::Always, "127.0.0.1:9090", Err("no_token")),
+            (TokenRequirement::Never, "0.0.0.0:9090", Ok(())),
+        ] {
+            assert_eq!(admit(&gate(require, listen, SECRET), None, Access::Operator), expected, "{require:?} {listen}");
+        }
+        // A token that is sent counts, even where none is needed.
+        let open = gate(TokenRequirement::Never, "127.0.0.1:9090", SECRET);
+        assert_eq!(admit(&open, Some(&token(json!({}))), Access::Reader), Err("wrong_role"));
+        let without = gate(TokenRequirement::Always, "127.0.0.1:9090", "");
+        assert_eq!(admit(&without, Some("a.b.c"), Access::Reader), Err("no_secret"));
+    }
+}

@@ -1,0 +1,109 @@
+//! The OpenAPI document of endpoints, made from their table.
+
+use super::{Access, Endpoint, Field, JSON, Listener};
+use serde_json::{Map, Value, json};
+
+/// The document of these endpoints (OpenAPI 3.1).
+pub fn document(endpoints: &[&'static Endpoint]) -> Value {
+    let mut paths = Map::new();
+    for endpoint in endpoints {
+        let path = paths.entry(endpoint.path).or_insert_with(|| json!({}));
+        path[endpoint.method.to_lowercase()] = operation(endpoint);
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "tickwire",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Tag `public`: the server for clients (gateway.listen). Tag `admin`: the server for operators \
+                            (admin.listen).",
+        },
+        "paths": paths,
+        "components": {
+            "securitySchemes": { "token": { "type": "http", "scheme": "bearer", "bearerFormat": "JWT" } },
+            "schemas": {
+                "Refusal": {
+                    "type": "object",
+                    "required": ["code", "message"],
+                    "properties": {
+                        "code": { "type": "string", "description": "Stable, for programs" },
+                        "message": { "type": "string", "description": "What is wrong, and what to do" },
+                    },
+                },
+            },
+        },
+    })
+}
+
+fn operation(endpoint: &Endpoint) -> Value {
+    let tag = match endpoint.listener {
+        Listener::Public => "public",
+        Listener::Admin => "admin",
+    };
+    let words = endpoint.path.split(['/', '{', '}', '.']).filter(|word| !word.is_empty());
+    let id: Vec<String> = std::iter::once(endpoint.method.to_lowercase()).chain(words.map(str::to_owned)).collect();
+    let mut operation = json!({
+        "operationId": id.join("_"),
+        "summary": endpoint.summary,
+        "description": description(endpoint.access),
+        "tags": [tag],
+        "responses": responses(endpoint),
+    });
+    if endpoint.access != Access::Anyone {
+        operation["security"] = json!([{ "token": [] }]);
+    }
+    let parameters: Vec<Value> = endpoint.path.split('/').filter_map(parameter).collect();
+    if !parameters.is_empty() {
+        operation["parameters"] = Value::Array(parameters);
+    }
+    operation
+}
+
+fn description(access: Access) -> &'static str {
+    match access {
+        Access::Anyone => "Needs no token.",
+        Access::User => "Needs the token of a user.",
+        Access::Reader => "Needs a token with the role `operator` or `producer`, if admin.require_token says so.",
+        Access::Operator => "Needs a token with the role `operator`, if admin.require_token says so.",
+    }
+}
+
+/// The parameter that a part of a path is, if it is one.
+fn parameter(part: &str) -> Option<Value> {
+    let name = part.strip_prefix('{')?.strip_suffix('}')?;
+    Some(json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
+}
+
+fn responses(endpoint: &Endpoint) -> Value {
+    let mut responses = Map::new();
+    let mut content = json!({});
+    content[endpoint.media] = json!({ "schema": schema(endpoint.fields) });
+    responses.insert(endpoint.status.to_string(), json!({ "description": endpoint.summary, "content": content }));
+    let refusal = json!({ "application/json": { "schema": { "$ref": "#/components/schemas/Refusal" } } });
+    let guarded: &[(u16, &str)] = match endpoint.access {
+        Access::Anyone => &[],
+        Access::User => &[(401, "The token is missing or not valid")],
+        Access::Reader | Access::Operator => {
+            &[(401, "The token is missing or not valid"), (403, "The token has another role")]
+        }
+    };
+    for (status, description) in guarded.iter().chain(endpoint.others) {
+        let mut response = json!({ "description": description });
+        // The server for clients refuses with plain text.
+        if endpoint.listener == Listener::Admin && endpoint.media == JSON {
+            response["content"] = refusal.clone();
+        }
+        responses.insert(status.to_string(), response);
+    }
+    Value::Object(responses)
+}
+
+fn schema(fields: &[Field]) -> Value {
+    if fields.is_empty() {
+        return json!({});
+    }
+    let property = |field: &Field| (field.name.to_owned(), json!({ "type": field.kind, "description": field.meaning }));
+    let properties: Map<String, Value> = fields.iter().map(property).collect();
+    let required: Vec<&str> = fields.iter().map(|field| field.name).collect();
+    json!({ "type": "object", "properties": properties, "required": required })
+}

@@ -1,0 +1,68 @@
+//! The refusal of a request to an admin server: a stable code for programs, and a text for people that says what to do.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+/// When to ask again after a refusal that passes, in seconds.
+const RETRY_SECONDS: u32 = 1;
+
+/// A refused request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ApiRefusal {
+    #[serde(skip)]
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+}
+
+impl ApiRefusal {
+    /// A refusal with this status, and a code that does not change.
+    pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into() }
+    }
+
+    /// A parameter or a field of the request is wrong.
+    pub fn bad_request(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, message)
+    }
+
+    /// It is not possible at the moment.
+    pub fn later(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message)
+    }
+
+    pub(super) fn unauthenticated(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, code, message)
+    }
+
+    pub(super) fn no_such_endpoint() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "no_such_endpoint", "no endpoint has this path; /v1/openapi.json lists all")
+    }
+
+    /// Its code.
+    pub fn code(&self) -> &'static str {
+        self.code
+    }
+}
+
+impl IntoResponse for ApiRefusal {
+    fn into_response(self) -> Response {
+        let (status, code) = (self.status, self.code);
+        let mut response = (status, Json(self)).into_response();
+        let headers = response.headers_mut();
+        if status == StatusCode::UNAUTHORIZED {
+            // RFC 6750, 3.1: a challenge without credentials in the request has no error code.
+            let challenge = match code {
+                "no_token" => HeaderValue::from_static("Bearer realm=\"tickwire\""),
+                _ => HeaderValue::from_static("Bearer realm=\"tickwire\", error=\"invalid_token\""),
+            };
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, RETRY_SECONDS.into());
+        }
+        response
+    }
+}
