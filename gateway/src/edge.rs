@@ -11,6 +11,7 @@
 //! * `replay` asks routers for gaps, and reports what was repaired or lost;
 //! * `backfill` does the same for the cohorts of `backfill::cohorts`, and for their searches of a time;
 //! * `rebalance` sends sessions to gateways that have joined;
+//! * `status` is what `/v1/cluster` shows of it;
 //! * `upstream` decides when clients are notified that NATS or the routers fail.
 
 mod backfill;
@@ -21,6 +22,7 @@ mod rebalance;
 pub(crate) mod replay;
 mod sections;
 mod shard_queue;
+mod status;
 mod upstream;
 
 use std::borrow::Cow;
@@ -58,6 +60,7 @@ pub(crate) use crate::edge::driver::Driver;
 pub(crate) use crate::edge::inputs::Inputs;
 #[cfg(test)]
 pub(crate) use crate::edge::inputs::{FloodTurns, FloodableQueue, TURN_REQUESTS};
+pub(crate) use crate::edge::status::EdgeStatus;
 #[cfg(test)]
 pub(crate) use crate::edge::upstream::AWAY_MS;
 

@@ -2,7 +2,8 @@
 //! `/v1/stream`.
 //!
 //! * `upgrade` checks that a request is a valid WebSocket upgrade, and answers it;
-//! * [`home`] names the home gateway of a user, and [`cors`] lets pages of other origins ask for it;
+//! * [`home`] names the home gateway of a user, and `me` answers with the sessions of a user. `identify` checks who
+//!   asks, and [`cors`] lets pages of other origins ask;
 //! * `refusal` is the answer to a refused request.
 //!
 //! An upgraded socket is taken from the HTTP server at once: this frees the server's buffers, and only the gateway
@@ -10,6 +11,8 @@
 
 pub(crate) mod cors;
 pub(crate) mod home;
+mod identify;
+mod me;
 mod refusal;
 mod upgrade;
 
@@ -17,17 +20,18 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Extension, Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Json, Router};
 use hyper::upgrade::OnUpgrade;
 use rand::Rng;
 use serde::Deserialize;
 use tickwire_core::placement::View;
 use tickwire_core::protocol::Encoding;
+use tickwire_node::api::document;
 use tickwire_node::clock::wall_clock;
 use tickwire_node::config::{GatewayConfig, WebOrigin};
 use tickwire_node::http::{
@@ -48,6 +52,8 @@ use crate::handshake::capacity::Capacity;
 use crate::handshake::{Handshake, MAX_UNNAMED_BYTES};
 use crate::metrics;
 use crate::socket::{MessageReader, ReadRate, TcpSocket};
+use crate::status::endpoints::{CONNECT, ME, PUBLIC, PUBLIC_OPENAPI, STREAM};
+use crate::status::users::Users;
 
 pub(crate) use crate::http::refusal::HttpRefusal;
 pub(crate) use crate::http::upgrade::offered_credentials;
@@ -72,6 +78,7 @@ const SHOWN_ORIGIN: usize = 80;
 #[derive(Debug)]
 pub(crate) struct HttpState {
     pub(crate) handshake: Arc<Handshake>,
+    pub(crate) users: Arc<Users>,
     pub(crate) view: watch::Receiver<Arc<View>>,
     pub(crate) connect_url: String,
     pub(crate) allowed_origins: Vec<WebOrigin>,
@@ -91,6 +98,7 @@ pub(crate) struct HttpState {
 impl HttpState {
     pub(crate) fn new(
         handshake: Handshake,
+        users: Arc<Users>,
         config: &GatewayConfig,
         capacity: &Capacity,
         view: watch::Receiver<Arc<View>>,
@@ -100,6 +108,7 @@ impl HttpState {
         let deadlines = Deadlines { head: config.head_timeout, idle: config.idle_timeout, write: config.write_timeout };
         Self {
             handshake: Arc::new(handshake),
+            users,
             view,
             connect_url: config.connect_url.clone(),
             allowed_origins: config.allowed_origins.clone(),
@@ -142,10 +151,18 @@ fn routes(state: HttpState) -> Router {
         .route("/", page("text/html; charset=utf-8", include_str!("../../web/index.html")))
         .route("/app.js", page("text/javascript; charset=utf-8", include_str!("../../web/app.js")))
         .route("/style.css", page("text/css; charset=utf-8", include_str!("../../web/style.css")))
-        .route("/v1/connect", get(home::connect).options(cors::preflight).fallback(cors::wrong_method))
-        .route("/v1/stream", get(stream).head(only_get).fallback(only_get))
+        .route(CONNECT.path, get(home::connect).options(cors::preflight).fallback(cors::wrong_method))
+        .route(ME.path, get(me::me).options(cors::preflight).fallback(cors::wrong_method))
+        .route(STREAM.path, get(stream).head(only_get).fallback(only_get))
+        .route(PUBLIC_OPENAPI.path, get(|| std::future::ready(Json(public_document()))))
         .fallback(not_found)
         .with_state(Arc::new(state))
+}
+
+/// The document of the endpoints for clients.
+fn public_document() -> serde_json::Value {
+    let endpoints: Vec<_> = PUBLIC.into_iter().chain([&PUBLIC_OPENAPI]).collect();
+    document(&endpoints)
 }
 
 /// Answers a request that no route takes. `OPTIONS *` asks about the server itself (RFC 9110, 9.3.7).

@@ -11,7 +11,7 @@
 //!   `new_session`. `shard/commands.rs` answers the client's requests;
 //! * `metrics` declares the metrics, `stats` adds up what shards count, and `record` counts what the log reports
 //!   of a session;
-//! * `registry` knows every session, for those who ask about them.
+//! * `registry` knows every session, and `status` answers those who ask about them.
 //!
 //! Code that decides is pure and public, so that benches can measure it, and tests of routers have an edge
 //! ([`decisions`]). The clock is passed in.
@@ -47,6 +47,8 @@ mod stats;
 
 mod registry;
 
+mod status;
+
 mod record;
 
 pub mod decisions;
@@ -66,18 +68,21 @@ use tickwire_node::shutdown::{Outcome, Shutdown};
 use tickwire_node::start::{Node, StartError};
 use tokio::net::TcpListener;
 use tokio::runtime;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::auth::Authenticator;
 use crate::byte_queue::{ByteReceiver, ByteSender};
-use crate::edge::{Driver, Edge, EdgeSetup, Inputs, NatsConnection};
+use crate::edge::{Driver, Edge, EdgeSetup, EdgeStatus, Inputs, NatsConnection};
 use crate::handshake::Handshake;
 use crate::handshake::capacity::{Capacity, RequiredCapacity};
 use crate::http::HttpState;
 use crate::messages::{ToEdge, ToShard};
 use crate::registry::SessionRegistry;
 use crate::shard::{Clocks, Shard, ShardConfig};
+use crate::status::users::Users;
+use crate::status::{GatewayStatus, add_routes};
 
 /// Runs a gateway until a shutdown is requested and the drain is over.
 ///
@@ -97,9 +102,15 @@ pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, StartE
     let authenticator = Arc::new(Authenticator::new(&config.auth));
     let registry = Arc::new(SessionRegistry::new(shard_count(config)));
     let (shards, requests) = start_shards(config, shutdown, &node, &authenticator, &registry)?;
-    start_edge(config, shutdown, &node, shards.clone(), requests).await?;
+    let edge = start_edge(config, shutdown, &node, shards.clone(), requests).await?;
+    let users = Arc::new(Users::new(node.me.id.clone(), Arc::clone(&registry), shards.clone()));
+    let capacity = capacity(config, node.descriptors)?;
+    let status = GatewayStatus { registry, edge, most_sessions: capacity.sessions };
+    tickwire_node::status::open(&node, config, shutdown, Arc::new(status), |routes| add_routes(routes, &users));
     let handshake = Handshake { authenticator, shards, auth_timeout: config.gateway.auth_timeout };
-    start_http(config, shutdown, &node, listener, handshake)?;
+    let view = node.membership.view();
+    let front = HttpState::new(handshake, users, &config.gateway, &capacity, view, shutdown.drain().clone());
+    start_http(shutdown, listener, front)?;
     node.write_ports(&[("gateway", address)])?;
     info!(%address, node = %node.me, "gateway listens");
     node.run(shutdown).await.map_err(|error| failed("signals", &error))
@@ -140,14 +151,14 @@ fn start_shards(
     Ok((shards, requests))
 }
 
-/// Starts the edge, which takes what routers send from now on.
+/// Starts the edge, which takes what routers send from now on. Returns its status.
 async fn start_edge(
     config: &Config,
     shutdown: &Shutdown,
     node: &Node,
     shards: Vec<ByteSender<ToShard>>,
     requests: ByteReceiver<ToEdge>,
-) -> Result<(), StartError> {
+) -> Result<watch::Receiver<EdgeStatus>, StartError> {
     let inputs =
         Inputs::open(&node.nats, &node.me, requests, node.membership.view()).map_err(|error| failed("edge", &error))?;
     node.nats.check().await?;
@@ -163,20 +174,13 @@ async fn start_edge(
         ready,
     });
     let driver = Driver::new(edge, node.nats.clone(), config.stream.name.clone(), node.stopped.clone());
+    let status = driver.status();
     shutdown.spawn("edge", driver.run(inputs, shutdown.force().clone()));
-    Ok(())
+    Ok(status)
 }
 
 /// Starts to accept clients.
-fn start_http(
-    config: &Config,
-    shutdown: &Shutdown,
-    node: &Node,
-    listener: TcpListener,
-    handshake: Handshake,
-) -> Result<(), StartError> {
-    let capacity = capacity(config, node.descriptors)?;
-    let front = HttpState::new(handshake, &config.gateway, &capacity, node.membership.view(), shutdown.drain().clone());
+fn start_http(shutdown: &Shutdown, listener: TcpListener, front: HttpState) -> Result<(), StartError> {
     let (listener, force) = (listener.into_std(), shutdown.force().clone());
     let listener = listener.map_err(|error| failed("gateway.listen", &error))?;
     shutdown.spawn_thread("http", move || serve_http(listener, front, &force)).map_err(|error| failed("http", &error))

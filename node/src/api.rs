@@ -64,7 +64,7 @@ pub struct Endpoint {
     pub summary: &'static str,
     /// The status of an answer that is no refusal.
     pub status: u16,
-    /// The media type of that answer.
+    /// The media type of that answer; empty if it has no body.
     pub media: &'static str,
     /// The fields of that answer, if it is a JSON object.
     pub fields: &'static [Field],

@@ -17,7 +17,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::inputs::{FloodableInput, Inputs};
-use super::{Edge, NatsConnection, Outgoing};
+use super::status::STATUS_MS;
+use super::{Edge, EdgeStatus, NatsConnection, Outgoing};
 use crate::backfill::bisection::{Finder, find};
 use crate::metrics;
 
@@ -37,12 +38,21 @@ pub(crate) struct Driver {
     stopped: watch::Receiver<Stopped>,
     clock: Clock,
     finder: Finder,
+    status: watch::Sender<EdgeStatus>,
+    /// When the status is published next.
+    status_at: Millis,
 }
 
 impl Driver {
     /// A task for this edge, which searches for times in this stream. `stopped` is why NATS does not store events.
     pub(crate) fn new(edge: Edge, nats: Nats, stream: String, stopped: watch::Receiver<Stopped>) -> Self {
-        Self { edge, nats, stream, stopped, clock: Clock::start(), finder: Finder::default() }
+        let (clock, finder, status) = (Clock::start(), Finder::default(), watch::Sender::default());
+        Self { edge, nats, stream, stopped, clock, finder, status, status_at: Millis(0) }
+    }
+
+    /// The status of the edge.
+    pub(crate) fn status(&self) -> watch::Receiver<EdgeStatus> {
+        self.status.subscribe()
     }
 
     /// Runs until `stop` is cancelled, or until all shards or a subscription to NATS have ended.
@@ -72,6 +82,7 @@ impl Driver {
                     let begun = self.now();
                     self.update_standing();
                     self.edge.turn(begun);
+                    self.publish_status(begun);
                     turns.took(begun);
                 }
                 Some((time, seq)) = self.finder.next() => self.edge.take_found(self.now(), time, seq),
@@ -106,6 +117,14 @@ impl Driver {
     /// Passes the state of NATS to the edge.
     fn update_standing(&mut self) {
         self.edge.set_nats_state(NatsConnection::of(&self.nats), self.stopped.borrow().clone());
+    }
+
+    /// Publishes the status, if it is time. The beats make sure that there is a turn.
+    fn publish_status(&mut self, now: Millis) {
+        if self.status_at <= now {
+            self.status_at = now.plus(STATUS_MS);
+            self.status.send_replace(self.edge.status(now));
+        }
     }
 
     fn check_upstream(&mut self) {

@@ -1,4 +1,4 @@
-//! The headers that let pages of other origins ask for a user's home gateway (CORS; Fetch, 3.2).
+//! The headers that let pages of other origins ask for a user's home gateway and status (CORS; Fetch, 3.2).
 //!
 //! The answer depends on the origin, so every answer has `Vary: origin` for caches. A page whose origin may not connect
 //! gets no CORS headers.
@@ -17,7 +17,7 @@ const MAX_AGE: &str = "7200";
 /// The headers of an answer that a page may read besides those that it may always read.
 const EXPOSED: &str = "retry-after, www-authenticate";
 
-/// The methods of `/v1/connect`.
+/// The methods of `/v1/connect` and `/v1/me`.
 const METHODS: &str = "GET, HEAD, OPTIONS";
 
 /// Answers the preflight that precedes a request with a header such as `Authorization`.
@@ -38,7 +38,7 @@ pub(super) async fn preflight(State(state): State<Arc<HttpState>>, headers: Head
     response
 }
 
-/// Answers a method that `/v1/connect` does not have.
+/// Answers a method that these do not have.
 pub(super) async fn wrong_method(State(state): State<Arc<HttpState>>, headers: HeaderMap) -> Response {
     let mut response = (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, METHODS)]).into_response();
     add_headers(&state, &headers, &mut response);

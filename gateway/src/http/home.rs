@@ -9,10 +9,9 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tickwire_core::ids::NodeId;
-use tickwire_node::clock::wall_clock;
 
-use crate::auth::{AuthError, Credentials};
-use crate::http::{CredentialsQuery, HttpRefusal, HttpState, check_origin, cors, offered_credentials, read_query};
+use crate::http::identify::identify;
+use crate::http::{CredentialsQuery, HttpRefusal, HttpState, check_origin, cors};
 use crate::metrics;
 
 /// When to ask again if no gateway is known, in seconds.
@@ -48,14 +47,7 @@ fn find(state: &HttpState, query: CredentialsQuery, headers: &HeaderMap) -> Resu
         let message = "this cluster has no gateway.connect_url, so it names no home; connect to /v1/stream here";
         return Err(HttpRefusal::new(StatusCode::NOT_FOUND, message));
     }
-    let Some(credentials) = offered_credentials(headers, read_query(query)?)? else {
-        return Err(HttpRefusal::unnamed("credentials are missing: send Authorization: Bearer <token>, or ?token="));
-    };
-    let unauthenticated = |error: AuthError| match &credentials {
-        Credentials::Token(_) => HttpRefusal::unauthenticated(error.to_string()),
-        Credentials::Name(_) => HttpRefusal::unnamed(error.to_string()),
-    };
-    let identity = state.handshake.authenticator.check(wall_clock(), &credentials).map_err(unauthenticated)?;
+    let identity = identify(state, query, headers)?;
     let view = state.view.borrow();
     let Some(home) = view.home(&identity.user) else {
         return Err(HttpRefusal::later("no gateway is known at the moment; try again", RETRY_SECONDS));

@@ -76,9 +76,11 @@ fn parameter(part: &str) -> Option<Value> {
 
 fn responses(endpoint: &Endpoint) -> Value {
     let mut responses = Map::new();
-    let mut content = json!({});
-    content[endpoint.media] = json!({ "schema": schema(endpoint.fields) });
-    responses.insert(endpoint.status.to_string(), json!({ "description": endpoint.summary, "content": content }));
+    let mut answer = json!({ "description": endpoint.summary });
+    if !endpoint.media.is_empty() {
+        answer["content"] = json!({ (endpoint.media): { "schema": schema(endpoint.fields) } });
+    }
+    responses.insert(endpoint.status.to_string(), answer);
     let refusal = json!({ "application/json": { "schema": { "$ref": "#/components/schemas/Refusal" } } });
     let guarded: &[(u16, &str)] = match endpoint.access {
         Access::Anyone => &[],

@@ -1,0 +1,130 @@
+//! The table of a gateway's endpoints: those for clients, and those for operators beside the ones of every node.
+
+use tickwire_node::api::{Access, Endpoint, Field, JSON, Listener};
+
+const fn field(name: &'static str, kind: &'static str, meaning: &'static str) -> Field {
+    Field { name, kind, meaning }
+}
+
+const fn of_user() -> [Field; 4] {
+    [
+        field("user", "string", "The user"),
+        field("gateway", "string", "The gateway that answers; other gateways may have further sessions"),
+        field("rate", "object", "Events a second: current, maximal, utilisation; null without a limit or sessions"),
+        field("sessions", "array", "The sessions of the user here, with their subscriptions and counts"),
+    ]
+}
+
+/// The home gateway of a user.
+pub(crate) static CONNECT: Endpoint = Endpoint {
+    method: "GET",
+    path: "/v1/connect",
+    listener: Listener::Public,
+    access: Access::User,
+    summary: "The home gateway of the user",
+    status: 200,
+    media: JSON,
+    fields: &[field("gateway", "string", "The name of the gateway"), field("url", "string", "Where to connect")],
+    others: &[
+        (400, "The credentials cannot be read"),
+        (403, "Pages of this origin may not connect"),
+        (404, "The cluster has no gateway.connect_url"),
+        (503, "No gateway is known at the moment"),
+    ],
+};
+
+/// The sessions of clients.
+pub(crate) static STREAM: Endpoint = Endpoint {
+    method: "GET",
+    path: "/v1/stream",
+    listener: Listener::Public,
+    access: Access::User,
+    summary: "An upgrade to a WebSocket; docs/protocol.md describes its frames",
+    status: 101,
+    media: "",
+    fields: &[],
+    others: &[
+        (400, "The upgrade or the credentials cannot be read"),
+        (403, "Pages of this origin may not connect"),
+        (426, "It is no upgrade to a WebSocket"),
+        (503, "The gateway is full, shuts down, or too many clients connect"),
+    ],
+};
+
+/// What a user may know of itself.
+pub(crate) static ME: Endpoint = Endpoint {
+    method: "GET",
+    path: "/v1/me",
+    listener: Listener::Public,
+    access: Access::User,
+    summary: "The user's own sessions on this gateway, with their subscriptions and counts",
+    status: 200,
+    media: JSON,
+    fields: &of_user(),
+    others: &[(400, "The credentials cannot be read"), (403, "Pages of this origin may not connect")],
+};
+
+/// The document, for clients.
+pub(crate) static PUBLIC_OPENAPI: Endpoint = Endpoint {
+    method: "GET",
+    path: "/v1/openapi.json",
+    listener: Listener::Public,
+    access: Access::Anyone,
+    summary: "This document",
+    status: 200,
+    media: JSON,
+    fields: &[],
+    others: &[],
+};
+
+/// The endpoints of the server for clients, without the document itself.
+pub(crate) static PUBLIC: [&Endpoint; 3] = [&CONNECT, &STREAM, &ME];
+
+/// The status of a user.
+pub(crate) static USER: Endpoint = Endpoint {
+    method: "GET",
+    path: "/v1/users/{user}",
+    listener: Listener::Admin,
+    access: Access::Operator,
+    summary: "The sessions of a user on this gateway, with their subscriptions and counts",
+    status: 200,
+    media: JSON,
+    fields: &of_user(),
+    others: &[(400, "The user is not valid")],
+};
+
+/// Closes the sessions of a user.
+pub(crate) static CLOSE_SESSIONS: Endpoint = Endpoint {
+    method: "DELETE",
+    path: "/v1/users/{user}/sessions",
+    listener: Listener::Admin,
+    access: Access::Operator,
+    summary: "Closes the sessions of a user on this gateway with the code 4014",
+    status: 200,
+    media: JSON,
+    fields: &[
+        field("user", "string", "The user"),
+        field("gateway", "string", "The gateway that answers"),
+        field("closed", "integer", "How many sessions were closed"),
+    ],
+    others: &[(400, "The user is not valid"), (503, "The shard of the user did not answer in time; repeat it")],
+};
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+    use tickwire_node::api::{OPENAPI, document};
+    use tickwire_node::status;
+
+    use super::*;
+
+    #[test]
+    fn checked_in_document_has_all_endpoints() {
+        let endpoints: Vec<_> =
+            status::endpoints().chain([&USER, &CLOSE_SESSIONS]).chain(PUBLIC).chain([&OPENAPI]).collect();
+        let document = document(&endpoints);
+        let checked_in: Value = serde_json::from_str(include_str!("../../../docs/openapi.json")).unwrap();
+        let text = serde_json::to_string_pretty(&document).unwrap();
+        assert_eq!(checked_in, document, "docs/openapi.json must be:\n{text}");
+    }
+}
