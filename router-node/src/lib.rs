@@ -24,7 +24,7 @@
 //! heartbeats    a small message per partition now and then, which takes the same way
 //! ```
 //!
-//! `metrics` declares what all of them count, and `decisions` is all of this without I/O, for the simulator. The load
+//! `metrics` declares what all of them count, `status` answers those who ask about the router, and `decisions` is all of this without I/O, for the simulator. The load
 //! generator drives an engine without a stream, so what sends and asks for an engine is public. What NATS does not
 //! store is watched by `tickwire_node::storage::watch`, which is started here.
 
@@ -55,12 +55,15 @@ mod heartbeats;
 
 mod metrics;
 
+mod status;
+
 pub mod decisions;
 
 pub use dispatch::Dispatcher;
 pub use engine::LONGEST_WINDOW;
 pub use interest::{InterestSubscription, request_snapshot};
 
+use crate::checkpoint::SourceProgress;
 use crate::decode::Decoder;
 use crate::engine::Engine;
 use crate::engine::driver::ChannelsToEngine;
@@ -70,6 +73,8 @@ use crate::ownership::status::RouterStatus;
 use crate::ownership::{Ownership, PlacementTiming};
 use crate::replay::ReplayService;
 use crate::rules::driver::RulesDriver;
+use crate::source::Tenure;
+use crate::status::RouterView;
 use crate::walk::Walker;
 use std::io;
 use std::sync::Arc;
@@ -166,8 +171,10 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
     shutdown.spawn_infallible("storage watch", storage);
     shutdown.spawn_infallible("rules", rules_driver.run(shutdown.drain().clone()));
     shutdown.spawn_infallible("engine", engine.run());
+    let report = to_engine.report.clone();
     let parts = OwnershipParts { partitions, leases, clock, engine: to_engine };
-    start_ownership(config, shutdown, &node, parts);
+    let sources = start_ownership(config, shutdown, &node, parts);
+    tickwire_node::status::open(&node, config, shutdown, Arc::new(RouterView { sources, report }), |routes| routes);
     shutdown.spawn_infallible("replays", replays.run(shutdown.drain().clone(), shutdown.force().clone()));
     node.write_ports(&[])?;
     Ok(node)
@@ -205,12 +212,17 @@ struct OwnershipParts {
     engine: ChannelsToEngine,
 }
 
-/// Starts the ownership, and the heartbeats of the partitions that it owns.
-fn start_ownership(config: &Config, shutdown: &Shutdown, node: &Node, parts: OwnershipParts) {
+/// The owned sources, and how far each was published.
+type OwnedSources = watch::Receiver<Vec<(Tenure, SourceProgress)>>;
+
+/// Starts the ownership, and the heartbeats of the partitions that it owns. Returns what it owns.
+fn start_ownership(config: &Config, shutdown: &Shutdown, node: &Node, parts: OwnershipParts) -> OwnedSources {
     let OwnershipParts { partitions, leases, clock, engine } = parts;
     let (owned_sender, owned) = watch::channel(Arc::default());
     let pace = PlacementTiming::new(config.membership.lease_ttl, config.router.checkpoint_interval);
     let ownership = Ownership::new(node.me.clone(), partitions, pace, node.provisioned.epoch);
+    let status = RouterStatus::new(node.me.clone(), &node.readiness, owned_sender, node.stopped.clone());
+    let sources = status.sources();
     let ownership = ownership::driver::OwnershipDriver::new(
         ownership,
         ownership::driver::OwnershipSetup {
@@ -220,11 +232,12 @@ fn start_ownership(config: &Config, shutdown: &Shutdown, node: &Node, parts: Own
             clock,
             view: node.membership.view(),
             engine,
-            status: RouterStatus::new(node.me.clone(), &node.readiness, owned_sender, node.stopped.clone()),
+            status,
         },
     );
     let heartbeats =
         crate::heartbeats::run(node.nats.clone(), config.stream.name.clone(), config.membership.tick_interval, owned);
     shutdown.spawn_infallible("ownership", ownership.run(shutdown.drain().clone(), shutdown.force().clone()));
     shutdown.spawn_infallible("heartbeats", heartbeats);
+    sources
 }

@@ -180,6 +180,11 @@ impl Ownership {
         self.placement.held().map(|(tenure, _)| tenure.source)
     }
 
+    /// The held sources, and how far each was published.
+    pub(crate) fn progress(&self) -> impl Iterator<Item = (Tenure, SourceProgress)> {
+        self.placement.held()
+    }
+
     /// The sources that the ring gives to this node.
     pub fn wanted(&self) -> impl Iterator<Item = Source> {
         self.placement.wanted()

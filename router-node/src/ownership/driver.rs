@@ -191,6 +191,6 @@ impl OwnershipDriver {
     fn update_status(&self) {
         let (view, report) = (self.setup.view.borrow().clone(), self.setup.engine.report.borrow().clone());
         let wanted: BTreeSet<Source> = self.ownership.wanted().collect();
-        self.setup.status.publish(&view, &report, &wanted, self.ownership.held());
+        self.setup.status.publish(&view, &report, &wanted, self.ownership.progress());
     }
 }

@@ -1,8 +1,10 @@
-//! The status of the router, for the rest of the node and for `/readyz`: what it owns, and what is missing.
+//! The status of the router, for the rest of the node, for `/readyz` and for `/v1/cluster`: what it owns, how far that was
+//! published, and what is missing.
 
+use crate::checkpoint::SourceProgress;
 use crate::engine::EngineReport;
 use crate::metrics;
-use crate::source::Source;
+use crate::source::{Source, Tenure};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tickwire_core::ids::{NodeRef, Partition};
@@ -16,6 +18,7 @@ use tokio::sync::watch;
 pub(crate) struct RouterStatus {
     me: NodeRef,
     owned: watch::Sender<Arc<BTreeSet<Partition>>>,
+    sources: watch::Sender<Vec<(Tenure, SourceProgress)>>,
     partitions: Check,
     interest: Check,
     /// Why NATS does not store events, while that lasts.
@@ -31,7 +34,12 @@ impl RouterStatus {
         stopped: watch::Receiver<Stopped>,
     ) -> Self {
         let (partitions, interest) = (readiness.register("partitions"), readiness.register("interest"));
-        Self { me, owned, partitions, interest, stopped }
+        Self { me, owned, sources: watch::Sender::default(), partitions, interest, stopped }
+    }
+
+    /// The owned sources, and how far each was published.
+    pub(crate) fn sources(&self) -> watch::Receiver<Vec<(Tenure, SourceProgress)>> {
+        self.sources.subscribe()
     }
 
     /// Publishes what is `held`, and what is missing.
@@ -40,14 +48,23 @@ impl RouterStatus {
         view: &View,
         report: &EngineReport,
         wanted: &BTreeSet<Source>,
-        held: impl Iterator<Item = Source>,
+        held: impl Iterator<Item = (Tenure, SourceProgress)>,
     ) {
-        let held: BTreeSet<Partition> = held
-            .filter_map(|source| match source {
+        let sources: Vec<_> = held.collect();
+        let held: BTreeSet<Partition> = sources
+            .iter()
+            .filter_map(|(tenure, _)| match tenure.source {
                 Source::Partition(partition) => Some(partition),
                 Source::CatchAll => None,
             })
             .collect();
+        self.sources.send_if_modified(|known| {
+            let changed = *known != sources;
+            if changed {
+                *known = sources;
+            }
+            changed
+        });
         metrics::PARTITIONS.set(held.len() as f64);
         // While nothing is stored nothing can be read; the `storage` check has the cause.
         let is_stopped = self.stopped.borrow().is_some();
