@@ -19,6 +19,7 @@ const LONGEST: Duration = Duration::from_secs(3650 * 24 * 3600);
 #[command(after_help = "\
 Examples:
   tickwire token --user ann --ttl 15m --config gateway.toml
+  tickwire token --user ops --role operator --config gateway.toml
   TICKWIRE_AUTH__JWT_SECRET=… tickwire token --user ann
   tickwire watch --token \"$(tickwire token --user ann --config gateway.toml)\"")]
 pub(crate) struct TokenArgs {
@@ -31,6 +32,9 @@ pub(crate) struct TokenArgs {
     /// The weight of the user's sessions: those of more weight are served first [default: 1]
     #[arg(long, value_name = "N")]
     weight: Option<u8>,
+    /// What its holder may do on admin servers: `operator` or `producer` [default: nothing]
+    #[arg(long, value_name = "ROLE", value_parser = ["operator", "producer"])]
+    role: Option<String>,
     /// How long it is valid, such as 15m, 1h or 30d
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = valid_for, allow_hyphen_values = true)]
     ttl: Duration,
@@ -49,6 +53,8 @@ struct TokenClaims<'a> {
     plan: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     weight: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    role: Option<&'a str>,
     /// One of the audiences that the gateways require.
     #[serde(skip_serializing_if = "Option::is_none")]
     aud: Option<&'a str>,
@@ -83,6 +89,7 @@ impl TokenArgs {
             sub: self.user.as_str(),
             plan: self.plan.as_deref(),
             weight: self.weight,
+            role: self.role.as_deref(),
             aud: auth.audience.first().map(String::as_str),
             iss: auth.issuer.first().map(String::as_str),
             iat,
@@ -140,6 +147,18 @@ mod tests {
         let key = DecodingKey::from_secret(SECRET.as_bytes());
         let claims = jsonwebtoken::decode::<Value>(&token, &key, &validation).unwrap().claims;
         assert_eq!((&claims["aud"], &claims["iss"]), (&"tickwire".into(), &"https://id.example".into()));
+    }
+
+    #[test]
+    fn token_has_the_role_that_was_asked_for() {
+        for (args, role) in [(&["--role", "operator"][..], "operator".into()), (&[], serde_json::Value::Null)] {
+            let token = parse(&[&["--user", "ops", "--secret", SECRET][..], args].concat()).unwrap().run().unwrap();
+            let key = DecodingKey::from_secret(SECRET.as_bytes());
+            let claims =
+                jsonwebtoken::decode::<Value>(&token, &key, &Validation::new(Algorithm::HS256)).unwrap().claims;
+            assert_eq!(claims["role"], role);
+        }
+        assert!(parse(&["--user", "ops", "--role", "admin"]).is_err());
     }
 
     #[test]

@@ -74,7 +74,7 @@ use crate::ownership::{Ownership, PlacementTiming};
 use crate::replay::ReplayService;
 use crate::rules::driver::RulesDriver;
 use crate::source::Tenure;
-use crate::status::RouterView;
+use crate::status::SourcesStatus;
 use crate::walk::Walker;
 use std::io;
 use std::sync::Arc;
@@ -174,7 +174,7 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
     let report = to_engine.report.clone();
     let parts = OwnershipParts { partitions, leases, clock, engine: to_engine };
     let sources = start_ownership(config, shutdown, &node, parts);
-    tickwire_node::status::open(&node, config, shutdown, Arc::new(RouterView { sources, report }), |routes| routes);
+    tickwire_node::status::open(&node, config, shutdown, Arc::new(SourcesStatus { sources, report }), |routes| routes);
     shutdown.spawn_infallible("replays", replays.run(shutdown.drain().clone(), shutdown.force().clone()));
     node.write_ports(&[])?;
     Ok(node)

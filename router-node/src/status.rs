@@ -35,12 +35,12 @@ static STAGES: [NamedCount; 2] = [("route", &metrics::LAG_SECONDS), ("replay", &
 
 /// What a router knows.
 #[derive(Debug)]
-pub(crate) struct RouterView {
+pub(crate) struct SourcesStatus {
     pub(crate) sources: OwnedSources,
     pub(crate) report: watch::Receiver<Arc<EngineReport>>,
 }
 
-impl RoleStatus for RouterView {
+impl RoleStatus for SourcesStatus {
     fn cluster(&self) -> Value {
         let (wall, report) = (wall(), self.report.borrow().clone());
         let sources: Vec<Value> = self.sources.borrow().iter().map(|source| described(source, wall)).collect();

@@ -53,6 +53,7 @@ mod shutdown;
 mod since;
 mod slow_links;
 mod starting;
+mod status;
 mod strange_messages;
 mod tokens;
 mod turns;
