@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn token_has_the_role_that_was_asked_for() {
-        for (args, role) in [(&["--role", "operator"][..], "operator".into()), (&[], serde_json::Value::Null)] {
+        for (args, role) in [(&["--role", "operator"][..], "operator".into()), (&[][..], Value::Null)] {
             let token = parse(&[&["--user", "ops", "--secret", SECRET][..], args].concat()).unwrap().run().unwrap();
             let key = DecodingKey::from_secret(SECRET.as_bytes());
             let claims =

@@ -1,6 +1,7 @@
 //! The metrics of a gateway. The comments name the files that measure them.
 
 use tickwire_core::coverage::GapReason;
+use tickwire_core::event::Priority;
 
 tickwire_node::metrics! {
     ALL:
@@ -162,6 +163,12 @@ tickwire_node::metrics! {
     counter SHARD_UNMATCHED_EVENTS =
         "tickwire_gateway_shard_unmatched_events_total",
         "Events that matched no session of a shard";
+    counter PRIORITY_EVENTS by "priority" of priorities =
+        "tickwire_gateway_priority_events_total",
+        "Events passed to a shard, by priority, counted once per shard";
+    histogram DELIVERY_SECONDS =
+        "tickwire_gateway_delivery_seconds",
+        "Time from when the stream stored an event until it was written to a socket, of one frame in 64";
     counter DELIVERIES =
         "tickwire_gateway_deliveries_total",
         "Events completely written to sockets";
@@ -224,6 +231,11 @@ tickwire_node::metrics! {
 /// Why ranges cannot be given.
 fn gap_reasons() -> Vec<&'static str> {
     GapReason::ALL.map(GapReason::as_str).to_vec()
+}
+
+/// How urgent events are.
+fn priorities() -> Vec<&'static str> {
+    Priority::ALL.iter().map(|priority| priority.as_str()).collect()
 }
 
 /// The statuses that refuse a request for a WebSocket.

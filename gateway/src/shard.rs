@@ -329,7 +329,7 @@ impl<S: Socket> Shard<S> {
 
     /// Puts an event into the outboxes of the sessions that it is for.
     fn deliver(&mut self, now: Millis, delivery: &Arc<Delivery>) {
-        self.stats.events += 1;
+        self.stats.received(delivery.event.priority);
         let Self { index, sessions, touched, heavy, limits, .. } = self;
         let mut matched = false;
         index.matching(&delivery.event, |subscriber| {

@@ -1,10 +1,17 @@
 //! The counts of a shard. They are plain numbers while it delivers, and are added to the metrics once a turn.
 
-use ::metrics::Counter;
+use ::metrics::{Counter, Histogram};
+use tickwire_core::event::Priority;
 use tickwire_core::protocol::codes::NoticeCode;
 
 use crate::metrics;
 use crate::outbox::EventOutcome;
+
+/// How many priorities there are.
+const PRIORITIES: usize = Priority::ALL.len();
+
+/// Of so many frames with events, the age of the first event of one is measured.
+const MEASURED_FRAME: u32 = 64;
 
 /// Counts since the last [`Stats::publish`].
 #[derive(Debug, Default)]
@@ -25,6 +32,10 @@ pub(crate) struct Stats {
     pub(crate) promoted: u64,
     /// Events that still waited to be sent when their client left.
     pub(crate) unsent: u64,
+    /// Events that this shard received, by priority.
+    by_priority: [u64; PRIORITIES],
+    /// How many frames with events are not measured before the next that is.
+    unmeasured: u32,
     published: DeliveryMetrics,
 }
 
@@ -38,12 +49,36 @@ struct DeliveryMetrics {
     early: Counter,
     promoted: Counter,
     unsent: Counter,
+    by_priority: [Counter; PRIORITIES],
+    age: Histogram,
 }
 
 impl Stats {
+    /// Counts an event that this shard received.
+    pub(crate) fn received(&mut self, priority: Priority) {
+        self.events += 1;
+        self.by_priority[priority as usize] += 1;
+    }
+
+    /// A frame with events was written. `age` measures the age of its first event, in seconds.
+    pub(crate) fn wrote_events(&mut self, age: impl FnOnce() -> f64) {
+        if self.unmeasured == 0 {
+            self.unmeasured = MEASURED_FRAME;
+            self.published.age.record(age());
+        }
+        self.unmeasured -= 1;
+    }
+
     /// Adds the counts to the metrics, and resets them.
     pub(crate) fn publish(&mut self) {
-        let Self { events, unmatched, deliveries, frames, bytes, early, promoted, unsent, published } = self;
+        let Self {
+            events, unmatched, deliveries, frames, bytes, early, promoted, unsent, by_priority, published, ..
+        } = self;
+        for (count, counter) in by_priority.iter_mut().zip(&published.by_priority) {
+            if *count > 0 {
+                counter.increment(std::mem::take(count));
+            }
+        }
         for (count, counter) in [
             (events, &published.events),
             (unmatched, &published.unmatched),
@@ -72,6 +107,8 @@ impl Default for DeliveryMetrics {
             early: metrics::EARLY_FRAMES.series(),
             promoted: metrics::PROMOTED_EVENTS.series(),
             unsent: metrics::UNSENT_EVENTS.series(),
+            by_priority: std::array::from_fn(|at| metrics::PRIORITY_EVENTS.with(Priority::ALL[at].as_str())),
+            age: metrics::DELIVERY_SECONDS.series(),
         }
     }
 }

@@ -28,9 +28,10 @@ use crate::status::endpoints::{CLOSE_SESSIONS, PUBLIC, USER};
 use crate::status::users::{UserStatus, Users};
 
 /// The counts of `/v1/stats`.
-static COUNTS: [NamedCount; 13] = [
+static COUNTS: [NamedCount; 14] = [
     ("received", &metrics::RECEIVED_EVENTS),
     ("passed_to_shards", &metrics::SHARD_EVENTS),
+    ("priorities", &metrics::PRIORITY_EVENTS),
     ("unmatched", &metrics::SHARD_UNMATCHED_EVENTS),
     ("delivered", &metrics::DELIVERIES),
     ("frames", &metrics::FRAMES),
@@ -52,7 +53,8 @@ static RATIOS: [NamedRatio; 3] = [
 ];
 
 /// The latencies of `/v1/stats`.
-static STAGES: [NamedCount; 3] = [
+static STAGES: [NamedCount; 4] = [
+    ("total", &metrics::DELIVERY_SECONDS),
     ("confirm", &metrics::CONFIRM_SECONDS),
     ("repair", &metrics::REPAIR_SECONDS),
     ("backfill", &metrics::BACKFILL_SECONDS),

@@ -20,7 +20,7 @@ use crate::telemetry::Metrics;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get};
+use axum::routing::get;
 use axum::{Json, Router};
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
@@ -151,7 +151,7 @@ impl Admin {
         Ok(Self { address, stop, server, status, readings })
     }
 
-    /// Adds the routes under `/v1`. Only the first call counts.
+    /// Adds further routes, those under `/v1`. Only the first call counts.
     pub(crate) fn open(&self, routes: Router) {
         self.status.set(routes).ok();
     }
@@ -197,10 +197,14 @@ fn serve(
     })
 }
 
-/// Answers a request under `/v1`.
-async fn under_v1(State(status): State<Arc<OnceLock<Router>>>, request: Request) -> Response {
+/// Answers a request for anything else. It is no route with a parameter, because the parameters of the inner routes would
+/// be added to it.
+async fn anything_else(State(status): State<Arc<OnceLock<Router>>>, request: Request) -> Response {
     let Some(routes) = status.get() else {
-        return ApiRefusal::later("not_started", "the node is starting; see /readyz").into_response();
+        return match request.uri().path().starts_with("/v1/") {
+            true => ApiRefusal::later("not_started", "the node is starting; see /readyz").into_response(),
+            false => ApiRefusal::no_such_endpoint().into_response(),
+        };
     };
     TowerToHyperService::new(routes.clone()).call(request).await.unwrap_or_else(|never| match never {})
 }
@@ -221,5 +225,6 @@ fn routes(readiness: Readiness, metrics: Metrics, drain: CancellationToken, stat
         .route(LIVEZ.path, live)
         .route(READYZ.path, ready.with_state((readiness, drain)))
         .route(METRICS.path, measured)
-        .route("/v1/{*rest}", any(under_v1).with_state(status))
+        .fallback(anything_else)
+        .with_state(status)
 }

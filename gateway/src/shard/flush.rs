@@ -1,7 +1,9 @@
 //! Sends what waits in outboxes: frames are composed of encoded events, and written with one call each.
 
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use tickwire_core::event::Timestamp;
 use tickwire_core::ids::Millis;
 use tickwire_core::protocol::codes::{CloseCode, NoticeCode};
 use tickwire_core::protocol::{ArrayWriter, Encoding, Notice, ServerFrame, encode};
@@ -61,6 +63,10 @@ impl<S: Socket> Shard<S> {
             write_frame(frame, content, subscriptions, account, encoding);
             ended = session.socket.send(frame);
             count_frame(stats, session, content, frame.len() as u64, ended.is_ok());
+            // Events of a backfill are old by nature.
+            if let (Some(first), None) = (content.events.first(), &session.backfill) {
+                stats.wrote_events(|| seconds_since(first.delivery.event.stored, settings.clocks.wall));
+            }
         }
         // Events are shared by all sessions, so none is kept in memory here longer than needed.
         content.events.clear();
@@ -253,6 +259,11 @@ fn count_frame<S: Socket>(stats: &mut Stats, session: &mut Session<S>, content: 
         stats.deliveries += u64::from(events);
         session.sent.events += u64::from(events);
     }
+}
+
+/// The time since an event was stored, by the clock of this host.
+fn seconds_since(stored: Timestamp, wall: fn() -> Duration) -> f64 {
+    (wall().as_secs_f64() - stored.0 as f64 / 1000.0).max(0.0)
 }
 
 /// Writes a frame, after the space for its header.

@@ -37,7 +37,7 @@ impl ApiRefusal {
         Self::new(StatusCode::UNAUTHORIZED, code, message)
     }
 
-    pub(super) fn no_such_endpoint() -> Self {
+    pub(crate) fn no_such_endpoint() -> Self {
         Self::new(StatusCode::NOT_FOUND, "no_such_endpoint", "no endpoint has this path; /v1/openapi.json lists all")
     }
 
