@@ -30,6 +30,12 @@ impl AdminGate {
     fn admit(&self, now: Duration, headers: &HeaderMap, access: Access) -> Result<(), ApiRefusal> {
         let mut values = headers.get_all(header::AUTHORIZATION).iter();
         let token = match (values.next(), values.next()) {
+            // A page of the web may reach this address by the browser of an operator. Browsers name the page in every
+            // request that changes something.
+            (None, _) if self.is_open && headers.contains_key(header::ORIGIN) => {
+                let message = "a request of a web page needs a token: Authorization: Bearer <token>";
+                return Err(ApiRefusal::new(StatusCode::FORBIDDEN, "from_page", message));
+            }
             (None, _) if self.is_open => return Ok(()),
             (None, _) => {
                 let message = "send a token with the claim `role`: Authorization: Bearer <token> (admin.require_token)";
@@ -142,6 +148,10 @@ mod tests {
         // A token that is sent counts, even where none is needed.
         let open = gate(TokenRequirement::Never, "127.0.0.1:9090", SECRET);
         assert_eq!(admit(&open, Some(&token(json!({}))), Access::Reader), Err("wrong_role"));
+        let mut of_page = HeaderMap::new();
+        of_page.insert(header::ORIGIN, "https://evil.example".parse().unwrap());
+        let refused = open.admit(Duration::from_secs(NOW), &of_page, Access::Operator).unwrap_err();
+        assert_eq!(refused.code(), "from_page");
         let without = gate(TokenRequirement::Always, "127.0.0.1:9090", "");
         assert_eq!(admit(&without, Some("a.b.c"), Access::Reader), Err("no_secret"));
     }

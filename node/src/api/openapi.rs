@@ -1,6 +1,6 @@
 //! The OpenAPI document of endpoints, made from their table.
 
-use super::{Access, Endpoint, Field, JSON, Listener};
+use super::{Access, Endpoint, Field, Listener};
 use serde_json::{Map, Value, json};
 
 /// The document of these endpoints (OpenAPI 3.1).
@@ -91,8 +91,8 @@ fn responses(endpoint: &Endpoint) -> Value {
     };
     for (status, description) in guarded.iter().chain(endpoint.others) {
         let mut response = json!({ "description": description });
-        // The server for clients refuses with plain text.
-        if endpoint.listener == Listener::Admin && endpoint.media == JSON {
+        // The server for clients refuses with plain text, and an endpoint without a guard refuses nobody.
+        if endpoint.listener == Listener::Admin && endpoint.access != Access::Anyone {
             response["content"] = refusal.clone();
         }
         responses.insert(status.to_string(), response);
