@@ -1,5 +1,5 @@
-//! The tokens of a gateway's clients. `tickwire_node::auth` checks them, for every listener of every node; `term` tracks
-//! when the token of a session expires.
+//! The tokens of a gateway's clients. `tickwire_node::auth` checks them, for every listener of every node, and `term`
+//! tracks when the token of a session expires.
 
 mod term;
 

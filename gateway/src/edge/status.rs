@@ -1,5 +1,5 @@
-//! What the edge knows, for `/v1/cluster`. The driver publishes it about once a second, so that nobody who asks makes the
-//! edge work.
+//! What the edge knows, for `/v1/cluster`. The driver publishes it about once a second, so that a question costs the edge
+//! nothing.
 
 use serde_json::{Value, json};
 use tickwire_core::coverage::reached::GatewayCoverage;
