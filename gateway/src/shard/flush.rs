@@ -1,7 +1,6 @@
 //! Sends what waits in outboxes: frames are composed of encoded events, and written with one call each.
 
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use tickwire_core::event::Timestamp;
 use tickwire_core::ids::Millis;
@@ -65,7 +64,7 @@ impl<S: Socket> Shard<S> {
             count_frame(stats, session, content, frame.len() as u64, ended.is_ok());
             // Events of a backfill are old by nature.
             if let (Some(first), None) = (content.events.first(), &session.backfill) {
-                stats.wrote_events(|| seconds_since(first.delivery.event.stored, settings.clocks.wall));
+                stats.wrote_events(|| seconds_between(first.delivery.event.stored, clocks.time_of_day()));
             }
         }
         // Events are shared by all sessions, so none is kept in memory here longer than needed.
@@ -261,9 +260,9 @@ fn count_frame<S: Socket>(stats: &mut Stats, session: &mut Session<S>, content: 
     }
 }
 
-/// The time since an event was stored, by the clock of this host.
-fn seconds_since(stored: Timestamp, wall: fn() -> Duration) -> f64 {
-    (wall().as_secs_f64() - stored.0 as f64 / 1000.0).max(0.0)
+/// The time between two times of day, in seconds. The clocks of NATS and of this host may differ.
+fn seconds_between(stored: Timestamp, now: Timestamp) -> f64 {
+    now.0.saturating_sub(stored.0).max(0) as f64 / 1000.0
 }
 
 /// Writes a frame, after the space for its header.

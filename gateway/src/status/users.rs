@@ -156,8 +156,12 @@ fn rate(counts: &UserCounts) -> Option<UserRate> {
 impl CountsStatus {
     fn of(counts: &SessionCounts) -> Self {
         let SessionCounts { is_open, is_resumed, sent, waiting, missed, notices } = *counts;
-        let dropped =
-            [("slow_consumer", missed.slow_consumer), ("throttled", missed.throttled), ("quota", missed.quota)];
+        let dropped = [
+            ("slow_consumer", missed.slow_consumer),
+            ("throttled", missed.throttled),
+            ("quota", missed.quota),
+            ("expired", missed.expired),
+        ];
         Self {
             welcomed: is_open,
             resumed: is_resumed,
@@ -234,7 +238,7 @@ mod tests {
                 "subscriptions": {},
                 "counts": {
                     "welcomed": true, "resumed": false, "events": 5, "bytes": 900, "waiting": 2, "notices": 1,
-                    "dropped": { "slow_consumer": 0, "throttled": 3, "quota": 0 },
+                    "dropped": { "slow_consumer": 0, "throttled": 3, "quota": 0, "expired": 0 },
                     "conflated": 0, "delayed": 0, "gaps": 0,
                 },
             }],
