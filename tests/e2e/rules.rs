@@ -37,7 +37,7 @@ async fn applied(cluster: &mut Cluster, revision: u64) {
 
 /// The event with this number: every second one is a Doji.
 fn event(number: usize) -> ProducerMessage {
-    let pattern = if number % 2 == 0 { "Doji" } else { "Hammer" };
+    let pattern = if number.is_multiple_of(2) { "Doji" } else { "Hammer" };
     let event = json!({ "id": number.to_string(), "pattern": pattern, "confidence": 0.5 });
     ProducerMessage::json("pattern", &format!("S{}", number % 16), &event)
 }

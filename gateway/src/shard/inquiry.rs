@@ -37,7 +37,7 @@ pub struct UserCounts {
 
 /// The counts of a session.
 #[derive(Clone, Copy, Debug)]
-pub struct SessionCounts {
+pub(crate) struct SessionCounts {
     /// Whether it was welcomed.
     pub(crate) is_open: bool,
     /// Whether it has resumed an earlier one.
