@@ -152,6 +152,8 @@ mod tests {
 
         assert_eq!((fixture.close(), fixture.close()), (3, 0));
         assert!(fixture.registered().is_empty() && fixture.counts().sessions.is_empty());
+        // The socket of the newest session may not have been writable yet.
+        fixture.settle().await;
         for number in numbers {
             fixture.read_until(number, CloseCode::ClosedByOperator.text());
         }
