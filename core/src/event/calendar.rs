@@ -5,6 +5,9 @@
 
 mod holidays;
 
+#[cfg(test)]
+mod known_days_tests;
+
 use jiff::civil::Weekday;
 use jiff::tz::TimeZone;
 
