@@ -1,10 +1,12 @@
 //! A decoded event: the one shape that routers match, gateways deliver and clients see.
 
 pub mod calendar;
+pub mod context;
 pub mod decode;
 pub mod handling;
 pub mod key;
 pub mod object;
+pub mod summary;
 pub(crate) mod time;
 
 use std::fmt;
@@ -17,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::hint::clipped;
 use crate::ids::{Confidence, Pattern, Room, Symbol, UserId};
 
+pub use crate::event::context::EventContext;
 pub use crate::event::handling::{Handling, Strategy};
 pub use crate::event::time::{TimeError, TimeProblem};
 
@@ -109,6 +112,18 @@ enumeration!(
         Neutral = "neutral",
         /// Moving within a range.
         Consolidation = "consolidation",
+    }
+);
+
+enumeration!(
+    /// How much the market moves.
+    Volatility, "low, normal, high", {
+        /// Less than usual.
+        Low = "low",
+        /// As usual.
+        Normal = "normal",
+        /// More than usual.
+        High = "high",
     }
 );
 
@@ -334,6 +349,9 @@ pub struct Event {
     /// nothing. Clients do not see it.
     #[serde(default)]
     pub handling: Option<Box<Handling>>,
+    /// What the router knew about its surroundings; `None` if that is nothing.
+    #[serde(default)]
+    pub context: Option<Box<EventContext>>,
 }
 
 impl Event {
@@ -371,5 +389,6 @@ pub(crate) fn blank_event() -> Event {
         data: serde_json::Map::new(),
         rooms: Vec::new(),
         handling: None,
+        context: None,
     }
 }

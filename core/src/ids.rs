@@ -85,7 +85,20 @@ macro_rules! display_inner {
         }
     )+};
 }
-display_inner!(Partition, Seq, Revision, EpochId, NodeId, UserId, Symbol, Pattern, Room);
+display_inner!(
+    Partition,
+    Seq,
+    Revision,
+    EpochId,
+    NodeId,
+    UserId,
+    Symbol,
+    Pattern,
+    Room,
+    Sector,
+    MarketKey,
+    SecurityName
+);
 
 impl fmt::Display for Nonce {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -181,6 +194,18 @@ bounded_name!(
 bounded_name!(
     /// A room that events are sent to, compared as written.
     Room, "room", 128
+);
+bounded_name!(
+    /// A part of the economy, as the reference data and `market` events name it: `Technology`.
+    Sector, "sector", 64
+);
+bounded_name!(
+    /// The key of the `market` events of one market: `US`.
+    MarketKey, "market", 64
+);
+bounded_name!(
+    /// The name of a security for people: `Apple Inc.`.
+    SecurityName, "name", 128
 );
 
 /// A node's name. It is one token of NATS subjects, hence its small alphabet.

@@ -3,12 +3,14 @@
 //! A client sends one object with an `action`. The server sends an array of objects, each with a type `T`; a batch is a
 //! longer array. An object is encoded once, and arrays are built from encoded objects.
 //!
-//! `client` and `server` are the frames of each side, `event` is the object of an event, and `array` writes arrays. `received` is the server's frames as a
-//! client reads them. `codes`, `position` and `since` are values in frames.
+//! `client` and `server` are the frames of each side, `event` is the object of an event with its `context`, and `array`
+//! writes arrays. `received` is the server's frames as a client reads them. `codes`, `position` and `since` are values
+//! in frames.
 
 mod array;
 mod client;
 pub mod codes;
+mod context;
 mod event;
 pub mod position;
 mod received;

@@ -5,9 +5,11 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use tickwire_core::event::decode::{MAX_EVENT, MAX_PAYLOAD, RawMessage, Reason, decode};
 use tickwire_core::event::key;
-use tickwire_core::event::{Audience, Event, Kind, Kinds, Priority, Regime, Tier, Timestamp, TradingSession};
+use tickwire_core::event::{
+    Audience, Event, EventContext, Kind, Kinds, Priority, Regime, Tier, Timestamp, TradingSession, Volatility,
+};
 use tickwire_core::filter::Filter;
-use tickwire_core::ids::{Confidence, Partition, Pattern, Room, Seq, Symbol};
+use tickwire_core::ids::{Confidence, Partition, Pattern, Room, Sector, Seq, Symbol};
 use tickwire_core::protocol::{ClientFrame, Encoding, ReceivedEvent, ServerMessage, encode_event, write_array};
 use tickwire_core::wire;
 
@@ -68,6 +70,25 @@ fn object_of(inner: impl Strategy<Value = Value>) -> impl Strategy<Value = serde
         .prop_map(|fields| fields.into_iter().collect())
 }
 
+fn context() -> impl Strategy<Value = EventContext> {
+    let number = || prop::option::of(-1e6..1e6);
+    (
+        prop::option::of(prop::sample::select(TradingSession::ALL)),
+        prop::option::of(prop::sample::select(Regime::ALL)),
+        prop::option::of(prop::sample::select(Volatility::ALL)),
+        prop::option::of("\\PC{1,8}".prop_filter_map("not a sector", |text| Sector::new(&text).ok())),
+        (number(), number()),
+    )
+        .prop_map(|(session, regime, volatility, sector, (relative_volume, sector_strength))| EventContext {
+            session,
+            regime,
+            volatility,
+            relative_volume,
+            sector,
+            sector_strength,
+        })
+}
+
 fn event() -> impl Strategy<Value = Event> {
     let who = (
         prop::sample::select(vec!["pattern", "market", "health", "alert", "news"]),
@@ -86,9 +107,13 @@ fn event() -> impl Strategy<Value = Event> {
         btree_set("\\PC{1,8}", 0..3),
         btree_set("\\PC{1,8}".prop_filter_map("not a room", |text| Room::new(&text).ok()), 0..3),
         object_of(value()),
+        prop::option::of(context()),
     );
     (who, what).prop_map(
-        |((kind, key, symbol, pattern, id, ts), (tier, confidence, priority, regime, session, tags, rooms, data))| {
+        |(
+            (kind, key, symbol, pattern, id, ts),
+            (tier, confidence, priority, regime, session, tags, rooms, data, context),
+        )| {
             Event {
                 kind: Kind::from(kind),
                 key: key.into(),
@@ -107,6 +132,7 @@ fn event() -> impl Strategy<Value = Event> {
                 data,
                 rooms: rooms.into_iter().collect(),
                 handling: None,
+                context: context.map(Box::new),
             }
         },
     )
@@ -284,6 +310,11 @@ proptest! {
     }
 
     #[test]
+    fn event_between_nodes_is_unchanged(event in event()) {
+        prop_assert_eq!(wire::decode::<Event>(&wire::encode(&event).unwrap()).unwrap(), event);
+    }
+
+    #[test]
     fn encoded_event_is_received_unchanged(event in event(), p in any::<u16>(), seq in any::<u64>()) {
         let expected = ServerMessage::Event(Box::new(ReceivedEvent {
             kind: event.kind.clone(),
@@ -302,6 +333,7 @@ proptest! {
             rooms: event.rooms.clone(),
             session: event.session,
             data: event.data.clone(),
+            context: event.context.clone().filter(|context| !context.is_empty()),
             conflated: 0,
         }));
         for encoding in Encoding::ALL {

@@ -22,5 +22,6 @@ pub fn blank_event() -> Event {
         data: serde_json::Map::new(),
         rooms: Vec::new(),
         handling: None,
+        context: None,
     }
 }

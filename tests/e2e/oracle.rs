@@ -171,6 +171,7 @@ pub(crate) fn as_received(entry: &OracleEntry) -> ReceivedEvent {
         rooms: event.rooms,
         session: event.session,
         data: event.data,
+        context: event.context,
         conflated: 0,
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::coverage::section::Section;
-use crate::event::Event;
+use crate::event::{Event, EventContext};
 use crate::ids::{Room, Seq};
 
 /// The size of an event in memory.
@@ -31,13 +31,19 @@ impl Weight for Event {
         let labels: usize = self.tags.iter().map(|tag| size_of_val(tag) + tag.len()).sum();
         let handling =
             self.handling.as_ref().map_or(0, |handling| size_of_val(&**handling) + of_rooms(&handling.rooms));
+        let context = self.context.as_deref().map_or(0, of_context);
         let data: usize = self.data.iter().map(|(name, value)| entry(name, value)).sum();
-        size_of::<Self>() + self.key.len() + self.id.len() + labels + of_rooms(&self.rooms) + handling + data
+        let extras = handling + context + data;
+        size_of::<Self>() + self.key.len() + self.id.len() + labels + of_rooms(&self.rooms) + extras
     }
 }
 
 fn of_rooms(rooms: &[Room]) -> usize {
     rooms.iter().map(|room| size_of_val(room) + room.as_str().len()).sum()
+}
+
+fn of_context(context: &EventContext) -> usize {
+    size_of_val(context) + context.sector.as_ref().map_or(0, |sector| sector.as_str().len())
 }
 
 fn entry(name: &str, value: &Value) -> usize {

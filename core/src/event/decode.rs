@@ -117,7 +117,7 @@ pub fn decode(raw: &RawMessage<'_>, kinds: &Kinds) -> Result<Event, Undecodable>
     }
     derive_tags(&mut tags, confidence, tier);
 
-    let event = Event {
+    let mut event = Event {
         kind,
         key,
         audience,
@@ -135,7 +135,9 @@ pub fn decode(raw: &RawMessage<'_>, kinds: &Kinds) -> Result<Event, Undecodable>
         data: own.rest,
         rooms,
         handling: None,
+        context: None,
     };
+    market::add_summary(&mut event);
     check_size(&event, raw.payload.len())?;
     Ok(event)
 }

@@ -5,8 +5,9 @@ use compact_str::CompactString;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::Encoding;
+use super::context::write_known;
 use crate::event::object;
-use crate::event::{Event, Kind, Priority, Regime, Tier, Timestamp, TradingSession};
+use crate::event::{Event, EventContext, Kind, Priority, Regime, Tier, Timestamp, TradingSession};
 use crate::ids::{Confidence, Partition, Pattern, Room, Seq, Symbol};
 
 /// Declares both types from one list of fields: `name: type of a client | type of the server`.
@@ -75,6 +76,9 @@ event_object! {
     /// Everything else that the producer sent.
     #[serde(default, deserialize_with = "object::deserialize", skip_serializing_if = "serde_json::Map::is_empty")]
     data: serde_json::Map<String, serde_json::Value> | &'a serde_json::Map<String, serde_json::Value>,
+    /// What the router knew about its surroundings.
+    #[serde(default, serialize_with = "write_known", skip_serializing_if = "Option::is_none")]
+    context: Option<Box<EventContext>> | Option<&'a EventContext>,
 }
 
 /// Encodes the object of one event for an array of [`write_array`](super::write_array). Absent fields are left out, and
@@ -99,6 +103,7 @@ pub fn encode_event(event: &Event, partition: Partition, seq: Seq, encoding: Enc
         rooms: &event.rooms,
         session: event.session,
         data: &event.data,
+        context: event.context.as_deref().filter(|context| !context.is_empty()),
     })
 }
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tickwire_core::event::Event;
+use tickwire_core::event::{Event, EventContext, Regime, TradingSession, Volatility};
 use tickwire_core::filter::Filter;
 use tickwire_core::filter::presets::{Preset, PresetRequest};
-use tickwire_core::ids::{NodeId, Partition, Seq, UserId};
+use tickwire_core::ids::{NodeId, Partition, Sector, Seq, UserId};
 use tickwire_core::protocol::codes::NoticeCode;
 use tickwire_core::protocol::{
     Authenticated, CaughtUp, Encoding, Gap, Goaway, Heartbeat, Id, Notice, Pong, SeqRange, ServerError, ServerFrame,
@@ -106,6 +106,17 @@ fn messages() -> Vec<(&'static str, Parts)> {
     let market = event(&published("market", "US", market), 0, 7);
     let rooms = json!({ "pattern": "Doji", "rooms": ["vip", "desk 1"] });
     let in_rooms = event(&published("pattern", "AAPL", rooms), 3, 10453);
+    let voluminous = published("pattern", "AAPL", json!({ "pattern": "Doji", "volume": 2500 }));
+    let within = |context| event(&Event { context: Some(Box::new(context)), ..voluminous.clone() }, 3, 10454);
+    let session = EventContext { session: Some(TradingSession::Regular), ..EventContext::default() };
+    let all = EventContext {
+        regime: Some(Regime::Bull),
+        volatility: Some(Volatility::Low),
+        relative_volume: Some(2.5),
+        sector: Sector::new("Technology").ok(),
+        sector_strength: Some(0.9),
+        ..session
+    };
     let notice = |code: &str, msg: Option<&str>, dropped| {
         let none = Notice::new(NoticeCode::SlowConsumer);
         frame(ServerFrame::Notice(Notice { code: code.into(), msg: msg.map(str::to_owned), dropped, ..none }))
@@ -172,6 +183,8 @@ fn messages() -> Vec<(&'static str, Parts)> {
         ("event with the least", least.clone()),
         ("event of the market", market),
         ("event sent to rooms", in_rooms),
+        ("event with context", within(all)),
+        ("event with what a replay knows", within(session)),
         ("batch", join(old, least)),
         ("caught up", frame(ServerFrame::CaughtUp(CaughtUp { id: id(8), resumed: true, position: position.into() }))),
         ("heartbeat", frame(ServerFrame::Heartbeat(Heartbeat { position: Some(position.into()) }))),
