@@ -1,13 +1,14 @@
 //! The shared language of tickwire: pure types and decisions, without I/O, threads or clocks.
 //!
-//! `event` defines an event and decodes it, and `rules` change it and say how it is spread. `filter` and `interest`
-//! decide which gateways want it, and `placement` which node owns what. `coverage` proves that nothing is missing, and
-//! `replay` asks for what is. `protocol` defines the frames of clients, and `wire` the messages between nodes. `ids`
-//! holds the newtypes, `storage` the reports about streams, `backoff` the pauses between attempts, and `hint` the texts
-//! of errors.
+//! `event` defines an event and decodes it, `context` says what surrounds it, and `rules` change it and say how it is
+//! spread. `filter` and `interest` decide which gateways want it, and `placement` which node owns what. `coverage`
+//! proves that nothing is missing, and `replay` asks for what is. `protocol` defines the frames of clients, and `wire`
+//! the messages between nodes. `ids` holds the newtypes, `storage` the reports about streams, `backoff` the pauses
+//! between attempts, and `hint` the texts of errors.
 
 pub mod event;
 
+pub mod context;
 pub mod rules;
 
 pub mod filter;

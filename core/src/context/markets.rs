@@ -1,0 +1,269 @@
+//! What `market` events have stated, market by market. A market is the key of its events.
+//!
+//! The owner of the partition of a market records it with [`MarketRecord::observe`] and publishes the record. Other
+//! routers take records with [`Markets::adopt`]. A record says up to where it is complete, so that a router notices when
+//! it gets no more of them.
+
+use std::collections::{BTreeMap, HashMap};
+
+use compact_str::CompactString;
+use serde::{Deserialize, Serialize};
+
+use super::timeline::Timeline;
+use super::{Point, Reading};
+use crate::event::{Event, Kind, Regime, Timestamp, Volatility};
+use crate::ids::{EpochId, MarketKey, Sector, Seq};
+use crate::wire::{self, WireError};
+
+/// The most markets. Further ones are not taken.
+pub const MAX_MARKETS: usize = 64;
+
+/// The most changes of the regime, and of the volatility, of one market.
+const MAX_CHANGES: usize = 64;
+
+/// The most sectors of one market. The strength of further ones is not known.
+const MAX_SECTORS: usize = 64;
+
+/// The most changes of the strength of one sector. It changes more often than a regime, and there are many sectors.
+const MAX_STRENGTHS: usize = 16;
+
+/// What the events of one market have stated.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MarketRecord {
+    /// The epoch of the sequences.
+    epoch_id: EpochId,
+    /// The sequence up to which every event of the market is in the record.
+    through: Seq,
+    /// When the message at `through` was stored.
+    stored: Timestamp,
+    regime: Timeline<Regime>,
+    volatility: Timeline<Volatility>,
+    /// By name in lower case.
+    sector_strength: BTreeMap<CompactString, Timeline<f64>>,
+}
+
+impl MarketRecord {
+    /// An empty record.
+    #[must_use]
+    pub fn new(epoch_id: EpochId) -> Self {
+        Self {
+            epoch_id,
+            through: Seq(0),
+            stored: Timestamp(i64::MIN),
+            regime: Timeline::default(),
+            volatility: Timeline::default(),
+            sector_strength: BTreeMap::new(),
+        }
+    }
+
+    /// The epoch of the sequences. A record of another epoch says nothing about this one.
+    #[must_use]
+    pub fn epoch_id(&self) -> EpochId {
+        self.epoch_id
+    }
+
+    /// Takes an event of the market. Events come in order; one that the record has already is ignored. Returns whether
+    /// the record has changed, so that it must be published.
+    pub fn observe(&mut self, seq: Seq, event: &Event) -> bool {
+        if event.kind != Kind::Market || seq <= self.through {
+            return false;
+        }
+        self.read_through(seq, event.stored);
+        let point = Point { seq, stored: event.stored };
+        let mut is_changed = event.regime.is_some_and(|regime| self.regime.state(point, regime, MAX_CHANGES));
+        let volatility: Option<Volatility> =
+            event.data.get("volatility_regime").and_then(|level| level.as_str()?.parse().ok());
+        is_changed |= volatility.is_some_and(|level| self.volatility.state(point, level, MAX_CHANGES));
+        let strengths = event.data.get("sector_strength").and_then(|strengths| strengths.as_object());
+        for (name, strength) in strengths.into_iter().flatten() {
+            if let (Some(strength), Ok(sector)) = (strength.as_f64(), Sector::new(name)) {
+                is_changed |= self.state_strength(point, &sector, strength);
+            }
+        }
+        is_changed
+    }
+
+    fn state_strength(&mut self, point: Point, sector: &Sector, strength: f64) -> bool {
+        let name = strength_key(sector);
+        if self.sector_strength.len() >= MAX_SECTORS && !self.sector_strength.contains_key(&name) {
+            return false;
+        }
+        self.sector_strength.entry(name).or_default().state(point, strength, MAX_STRENGTHS)
+    }
+
+    /// Notes that the owner has read the partition up to a message, which was stored at `stored`: no event of the market
+    /// up to it is missing.
+    pub fn read_through(&mut self, seq: Seq, stored: Timestamp) {
+        if seq > self.through {
+            (self.through, self.stored) = (seq, stored);
+        }
+    }
+
+    /// Whether the record has what a reading at `point` may depend on.
+    pub(super) fn is_complete(&self, point: Point, reading: Reading) -> bool {
+        match reading {
+            Reading::Live => self.stored >= point.settled(),
+            Reading::Replay => self.through >= point.seq,
+        }
+    }
+
+    pub(super) fn regime(&self, point: Point, reading: Reading) -> Option<Regime> {
+        self.regime.value(point, reading)
+    }
+
+    pub(super) fn volatility(&self, point: Point, reading: Reading) -> Option<Volatility> {
+        self.volatility.value(point, reading)
+    }
+
+    pub(super) fn sector_strength(&self, sector: &Sector, point: Point, reading: Reading) -> Option<f64> {
+        self.sector_strength.get(&strength_key(sector))?.value(point, reading)
+    }
+
+    /// The record as the value of a KV entry: a version byte and MessagePack.
+    ///
+    /// # Errors
+    /// As [`wire::encode`].
+    pub fn to_bytes(&self) -> Result<Vec<u8>, WireError> {
+        wire::encode(self)
+    }
+
+    /// Reads the value of a KV entry.
+    ///
+    /// # Errors
+    /// As [`wire::decode`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, WireError> {
+        wire::decode(bytes)
+    }
+}
+
+/// Sectors are compared without case, like other names in the data of producers.
+fn strength_key(sector: &Sector) -> CompactString {
+    CompactString::from(sector.as_str().to_ascii_lowercase())
+}
+
+/// The records of all markets, as far as a router has them. They are of one epoch.
+#[derive(Clone, Debug, Default)]
+pub struct Markets {
+    records: HashMap<MarketKey, MarketRecord>,
+}
+
+impl Markets {
+    /// Takes a record if it is newer than the one that is here. Returns whether it was taken.
+    pub fn adopt(&mut self, market: MarketKey, record: MarketRecord) -> bool {
+        let is_taken = match self.records.get(&market) {
+            Some(here) => (record.epoch_id, record.through) > (here.epoch_id, here.through),
+            None => self.records.len() < MAX_MARKETS,
+        };
+        if is_taken {
+            self.records.insert(market, record);
+        }
+        is_taken
+    }
+
+    /// Forgets the records of earlier epochs: their sequences mean other messages.
+    pub fn begin_epoch(&mut self, epoch_id: EpochId) {
+        self.records.retain(|_, record| record.epoch_id >= epoch_id);
+    }
+
+    /// The record of the named market, or, without a name, of the only one. With several markets it is not known which
+    /// one an event belongs to.
+    pub(super) fn of(&self, market: Option<&MarketKey>) -> Option<&MarketRecord> {
+        match market {
+            Some(market) => self.records.get(market),
+            None if self.records.len() == 1 => self.records.values().next(),
+            None => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::blank_event;
+    use serde_json::{Value, json};
+
+    fn stating(stored: i64, regime: Option<Regime>, data: &Value) -> Event {
+        let data = data.as_object().unwrap().clone();
+        Event { kind: Kind::Market, key: "US".into(), stored: Timestamp(stored), regime, data, ..blank_event() }
+    }
+
+    fn at(seq: u64, stored: i64) -> Point {
+        Point { seq: Seq(seq), stored: Timestamp(stored) }
+    }
+
+    #[test]
+    fn field_that_an_event_does_not_state_keeps_its_value() {
+        let mut record = MarketRecord::new(EpochId(1));
+        let data = json!({ "volatility_regime": "high", "sector_strength": { "Tech": 0.5, "Energy": -1 } });
+        assert!(record.observe(Seq(5), &stating(0, Some(Regime::Bull), &data)));
+        assert!(!record.observe(Seq(6), &stating(0, Some(Regime::Bull), &json!({}))));
+        assert!(record.observe(Seq(7), &stating(0, None, &json!({ "sector_strength": { "TECH": 0.75 } }))));
+        let now = at(8, 0);
+        assert_eq!(record.regime(now, Reading::Live), Some(Regime::Bull));
+        assert_eq!(record.volatility(now, Reading::Live), Some(Volatility::High));
+        let strength = |name| record.sector_strength(&Sector::new(name).unwrap(), now, Reading::Live);
+        assert_eq!([strength("tech"), strength("Energy"), strength("Health")], [Some(0.75), Some(-1.0), None]);
+    }
+
+    #[test]
+    fn event_that_the_record_has_is_ignored() {
+        let mut record = MarketRecord::new(EpochId(1));
+        assert!(record.observe(Seq(5), &stating(0, Some(Regime::Bull), &json!({}))));
+        record.read_through(Seq(9), Timestamp(3));
+        for seq in [5, 7, 9] {
+            assert!(!record.observe(Seq(seq), &stating(0, Some(Regime::Bear), &json!({}))), "{seq}");
+        }
+        assert!(record.observe(Seq(10), &stating(0, Some(Regime::Bear), &json!({}))));
+    }
+
+    #[test]
+    fn record_survives_its_encoding_and_stays_small() {
+        let mut record = MarketRecord::new(EpochId(7));
+        for seq in 1..=2_000 {
+            let sectors = (0..100).map(|number| (format!("{number:064}"), json!(seq + number)));
+            let regime = Regime::ALL[seq as usize % Regime::ALL.len()];
+            let level = Volatility::ALL[seq as usize % Volatility::ALL.len()];
+            let data = json!({ "volatility_regime": level, "sector_strength": Value::Object(sectors.collect()) });
+            assert!(record.observe(Seq(seq), &stating(seq as i64, Some(regime), &data)));
+        }
+        let bytes = record.to_bytes().unwrap();
+        assert!(bytes.len() < 40_000, "{}", bytes.len());
+        assert_eq!(MarketRecord::from_bytes(&bytes).unwrap(), record);
+        let Err(other) = MarketRecord::from_bytes(&[&[wire::VERSION + 1][..], &bytes[1..]].concat()) else {
+            panic!("another version was read")
+        };
+        assert!(other.is_other_version());
+    }
+
+    #[test]
+    fn only_newer_records_are_adopted() {
+        let (us, eu) = (MarketKey::new("US").unwrap(), MarketKey::new("EU").unwrap());
+        let record = |epoch_id, through| {
+            let mut record = MarketRecord::new(EpochId(epoch_id));
+            record.read_through(Seq(through), Timestamp(0));
+            record
+        };
+        let mut markets = Markets::default();
+        assert!(markets.adopt(us.clone(), record(1, 5)));
+        assert!(!markets.adopt(us.clone(), record(1, 5)));
+        assert!(!markets.adopt(us.clone(), record(1, 4)));
+        assert!(markets.adopt(us.clone(), record(1, 6)));
+        assert!(markets.adopt(us.clone(), record(2, 1)));
+        assert!(!markets.adopt(us.clone(), record(1, 9)));
+        assert_eq!(markets.of(None), Some(&record(2, 1)));
+        assert_eq!(markets.of(Some(&eu)), None);
+
+        assert!(markets.adopt(eu.clone(), record(1, 9)));
+        assert_eq!(markets.of(None), None);
+        markets.begin_epoch(EpochId(2));
+        assert_eq!([markets.of(Some(&eu)), markets.of(Some(&us))], [None, Some(&record(2, 1))]);
+    }
+
+    #[test]
+    fn number_of_markets_is_bounded() {
+        let mut markets = Markets::default();
+        let adopted = (0..=MAX_MARKETS)
+            .map(|number| markets.adopt(MarketKey::new(&format!("M{number}")).unwrap(), MarketRecord::new(EpochId(1))));
+        assert_eq!(adopted.filter(|is_taken| *is_taken).count(), MAX_MARKETS);
+    }
+}
