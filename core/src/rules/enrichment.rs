@@ -11,9 +11,9 @@ use crate::hint::clipped;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Enrichment {
-    /// The latest known state of the market.
+    /// All of the context except the part of the trading day.
     Market,
-    /// The part of the trading day, and the time until it ends.
+    /// The part of the trading day.
     Session,
 }
 
