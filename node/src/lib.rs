@@ -11,7 +11,7 @@
 //! * `epoch` names the epoch of the stream of events, and `writes` records whether NATS stores what is published;
 //! * `provision` sets up streams and buckets, and `storage` watches and restores them;
 //! * `lease` lets nodes agree which of them does something;
-//! * `rule_bucket` reads and writes the rules of operators;
+//! * `bucket` reads and writes what a bucket holds, and `rule_bucket` the rules of operators in theirs;
 //! * `view` turns beats into views, `membership` sends beats and distributes views, and `duplicate_names` detects
 //!   another node of the same name;
 //! * `auth` checks tokens;
@@ -51,6 +51,8 @@ pub mod provision;
 pub mod storage;
 
 pub mod lease;
+
+pub mod bucket;
 
 pub mod rule_bucket;
 

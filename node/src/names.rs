@@ -59,6 +59,15 @@ pub const CATCH_ALL_KEY: &str = "catchall";
 /// The bucket that holds the rules. The key of a rule is its id.
 pub const RULES_BUCKET: &str = "TICKWIRE_RULES";
 
+/// The bucket that holds what owners of partitions know of the surroundings of events.
+pub const CONTEXT_BUCKET: &str = "TICKWIRE_CONTEXT";
+
+/// The keys, in [`CONTEXT_BUCKET`], of all market records.
+pub const ALL_MARKETS: &str = "market.>";
+
+/// The bucket that holds the reference data. The key of an entry is its symbol, encoded as in subjects.
+pub const REFERENCE_BUCKET: &str = "TICKWIRE_REFERENCE";
+
 /// The announcement of a new view.
 pub const VIEW: &str = "tw.view";
 
@@ -162,6 +171,34 @@ pub fn lease_key(partition: u32) -> String {
 /// The partition of a lease key.
 pub fn parse_lease_key(key: &str) -> Option<u32> {
     parse_number(key.strip_prefix("p.")?)
+}
+
+/// The key, in [`CONTEXT_BUCKET`], of the record of a market, whose events are in this partition. The market must be
+/// encoded as one token already.
+pub fn market_key(partition: u32, market: &str) -> String {
+    format!("market.{partition}.{market}")
+}
+
+/// The keys, in [`CONTEXT_BUCKET`], of the records of all markets of a partition.
+pub fn markets_of(partition: u32) -> String {
+    format!("market.{partition}.>")
+}
+
+/// The market of such a key, still encoded.
+pub fn parse_market_key(key: &str) -> Option<&str> {
+    let (partition, market) = key.strip_prefix("market.")?.split_once('.')?;
+    parse_number(partition)?;
+    (!market.is_empty() && !market.contains('.')).then_some(market)
+}
+
+/// The key, in [`CONTEXT_BUCKET`], of the running averages of a partition.
+pub fn volumes_key(partition: u32) -> String {
+    format!("volumes.{partition}")
+}
+
+/// The events of one kind in a partition, as the stream stores them.
+pub fn stored_kind(partition: u32, kind: &str) -> String {
+    format!("ev.{partition}.{kind}.>")
 }
 
 /// The beats of a role's nodes.
@@ -269,6 +306,10 @@ mod tests {
         }
         for odd in ["gw.gw-1", "gw.a.b.c", "gw..b", "tw.x.y", "gw.a.*"] {
             assert_eq!(parse_gateway(odd), None, "{odd}");
+        }
+        assert_eq!(parse_market_key(&market_key(7, "BRK=2EB")), Some("BRK=2EB"));
+        for odd in ["market.7", "market.7.", "market.x.US", "market.7.US.x", "volumes.7"] {
+            assert_eq!(parse_market_key(odd), None, "{odd}");
         }
         assert_eq!(parse_dead_letter(&dead_letter("bad_tier")), Some("bad_tier"));
         assert_eq!(parse_dead_letter("dead.a.b"), None);

@@ -1,5 +1,5 @@
 //! Sets up what tickwire keeps in JetStream: the stream of events with its partition transform, the stream of dead
-//! letters, the buckets of the view, of the leases and of the rules.
+//! letters, the buckets of the view, of the leases, of the rules, of the context and of the reference data.
 //!
 //! Every node does this at every start, so it is idempotent, and nodes that race each other all succeed. Limits follow
 //! the configuration. Settings that cannot change in a running cluster (first of all the partition count, because
@@ -52,6 +52,8 @@ pub async fn provision(nats: &Nats, config: &StreamConfig) -> Result<Provisioned
         layout::bucket(names::VIEW_BUCKET, config),
         layout::bucket(names::LEASES_BUCKET, config),
         layout::bucket(names::RULES_BUCKET, config),
+        layout::bucket(names::CONTEXT_BUCKET, config),
+        layout::bucket(names::REFERENCE_BUCKET, config),
     ] {
         ensure(context, wanted, |running| layout::check_storage(running, config)).await?;
     }

@@ -3,6 +3,7 @@
 //! They arrive as JSON, so headers of a producer cannot break the parser. They are read from the leader, so they are
 //! current at the time of the request, unlike the answer of a replica to a direct get.
 
+use crate::names;
 use async_nats::jetstream::response::Response;
 use async_nats::jetstream::{Context, ErrorCode};
 use base64::Engine;
@@ -26,23 +27,20 @@ pub enum MessageSelector<'s> {
     From {
         /// The sequence.
         seq: u64,
-        /// The subjects: all.
-        next_by_subj: AllSubjects,
+        /// The subjects, as a pattern.
+        next_by_subj: &'s str,
     },
 }
 
-/// Every subject.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub enum AllSubjects {
-    /// As NATS spells it.
-    #[serde(rename = ">")]
-    Subjects,
-}
-
-impl MessageSelector<'_> {
+impl<'s> MessageSelector<'s> {
     /// The first message from `seq` on.
     pub fn from(seq: Seq) -> Self {
-        Self::From { seq: seq.0, next_by_subj: AllSubjects::Subjects }
+        Self::next_of(seq, names::ALL)
+    }
+
+    /// The first message of these subjects from `seq` on.
+    pub fn next_of(seq: Seq, subjects: &'s str) -> Self {
+        Self::From { seq: seq.0, next_by_subj: subjects }
     }
 }
 
@@ -112,6 +110,8 @@ mod tests {
         assert_eq!(json(MessageSelector::At(7)), r#"{"seq":7}"#);
         assert_eq!(json(MessageSelector::LastOf("$KV.B.k")), r#"{"last_by_subj":"$KV.B.k"}"#);
         assert_eq!(json(MessageSelector::from(Seq(7))), r#"{"seq":7,"next_by_subj":">"}"#);
+        let next = MessageSelector::next_of(Seq(7), "$KV.B.a.>");
+        assert_eq!(json(next), r#"{"seq":7,"next_by_subj":"$KV.B.a.>"}"#);
     }
 
     #[test]

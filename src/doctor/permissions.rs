@@ -51,13 +51,16 @@ fn needs(role: Role, stream: &str) -> RoleNeeds {
                 format!("$KV.{}.{}", names::VIEW_BUCKET, NOBODY),
                 format!("$KV.{}.{}", names::LEASES_BUCKET, NOBODY),
                 format!("$JS.API.STREAM.MSG.GET.KV_{}", names::LEASES_BUCKET),
-                format!("$JS.API.STREAM.INFO.KV_{}", names::RULES_BUCKET),
-                format!("$JS.API.STREAM.MSG.GET.KV_{}", names::RULES_BUCKET),
+                format!("$KV.{}.{}", names::CONTEXT_BUCKET, NOBODY),
                 format!("$JS.API.STREAM.MSG.GET.{stream}"),
                 format!("$JS.API.CONSUMER.CREATE.{stream}.{NOBODY}"),
                 format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{NOBODY}"),
                 format!("$JS.API.CONSUMER.DELETE.{stream}.{NOBODY}"),
             ]);
+            for bucket in [names::RULES_BUCKET, names::CONTEXT_BUCKET, names::REFERENCE_BUCKET] {
+                needs.publishes.push(format!("$JS.API.STREAM.INFO.KV_{bucket}"));
+                needs.publishes.push(format!("$JS.API.STREAM.MSG.GET.KV_{bucket}"));
+            }
         }
         Role::Gateway => {
             needs.subscribes.extend([batches, snapshots, names::replayed_all(NOBODY, "0")]);

@@ -31,13 +31,15 @@ async fn healthy_server_passes_and_is_not_changed() {
     let nats = Nats::connect(&config.nats, "router", "r1").await.unwrap();
     provision(&nats, &config.stream).await.unwrap();
     let settled = verdicts(config).await;
-    let buckets = ["bucket TICKWIRE_VIEW", "bucket TICKWIRE_LEASES", "bucket TICKWIRE_RULES"];
-    for what in ["stream EVENTS", "stream DEADLETTERS", "clock"].into_iter().chain(buckets) {
-        assert_eq!(of(&settled, what).0, Verdict::Ok, "{settled:?}");
+    let buckets = ["VIEW", "LEASES", "RULES", "CONTEXT", "REFERENCE"].map(|name| format!("TICKWIRE_{name}"));
+    let what = ["stream EVENTS", "stream DEADLETTERS", "clock"].map(str::to_owned);
+    for what in what.into_iter().chain(buckets.iter().map(|bucket| format!("bucket {bucket}"))) {
+        assert_eq!(of(&settled, &what).0, Verdict::Ok, "{settled:?}");
     }
     assert!(of(&settled, "stream EVENTS").1.starts_with("32 partitions, 1 replica, 0 messages"), "{settled:?}");
-    for stream in ["EVENTS", "DEADLETTERS", "KV_TICKWIRE_VIEW", "KV_TICKWIRE_LEASES", "KV_TICKWIRE_RULES"] {
-        let info = nats.jetstream.get_stream(stream).await.unwrap().get_info().await.unwrap();
+    let streams = ["EVENTS", "DEADLETTERS"].map(str::to_owned);
+    for stream in streams.into_iter().chain(buckets.iter().map(|bucket| format!("KV_{bucket}"))) {
+        let info = nats.jetstream.get_stream(&stream).await.unwrap().get_info().await.unwrap();
         assert_eq!((info.state.messages, info.state.consumer_count), (0, 0), "{stream}");
     }
 }

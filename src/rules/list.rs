@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use tickwire_core::rules::{RuleRevision, RuleSet, SkippedRule};
-use tickwire_node::rule_bucket::{self, RuleEntry, StoredRule};
+use tickwire_node::bucket::BucketEntry;
+use tickwire_node::rule_bucket::{self, StoredRule};
 
 use super::connection::Connection;
 use super::{RulesError, source};
@@ -14,7 +15,7 @@ pub(super) struct ClusterRules {
     pub(super) set: RuleSet,
     pub(super) skipped: Vec<SkippedRule>,
     /// The last entry of each key that is not deleted.
-    entries: BTreeMap<String, RuleEntry>,
+    entries: BTreeMap<String, BucketEntry>,
 }
 
 impl ClusterRules {
@@ -102,13 +103,14 @@ pub(super) async fn get(id: &str, nats: &NatsArgs) -> Result<String, RulesError>
 mod tests {
     use super::*;
     use serde_json::json;
-    use tickwire_core::event::Kinds;
+    use tickwire_core::event::{Kinds, Timestamp};
 
     #[test]
     fn table_has_the_rules_in_order_and_the_skipped_ones() {
         let entry = |key: &str, revision: u64, rule: serde_json::Value| {
             let value = json!({ "rule": rule, "updated_by": "ann", "updated_at": "2026-11-27T12:00:00Z" });
-            (key.to_owned(), RuleEntry { key: key.to_owned(), revision, value: value.to_string().into_bytes() })
+            let (stored, value) = (Timestamp(0), value.to_string().into_bytes());
+            (key.to_owned(), BucketEntry { key: key.to_owned(), revision, stored, value })
         };
         let entries = BTreeMap::from([
             entry("late", 3, json!({ "id": "late", "order": 20, "name": "Later", "ttl_ms": 5 })),

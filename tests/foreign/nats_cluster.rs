@@ -128,7 +128,15 @@ async fn step_down(cluster: &Cluster) {
         let stream = jetstream.get_stream(name).await.ok()?;
         stream.cached_info().cluster.as_ref()?.leader.clone()
     };
-    let names = ["EVENTS", "DEADLETTERS", "KV_TICKWIRE_VIEW", "KV_TICKWIRE_LEASES", "KV_TICKWIRE_RULES"];
+    let names = [
+        "EVENTS",
+        "DEADLETTERS",
+        "KV_TICKWIRE_VIEW",
+        "KV_TICKWIRE_LEASES",
+        "KV_TICKWIRE_RULES",
+        "KV_TICKWIRE_CONTEXT",
+        "KV_TICKWIRE_REFERENCE",
+    ];
     for name in names {
         let before = eventually(&format!("{name} has a leader"), DEADLINE, async || leader(name).await).await;
         let subject = format!("$JS.API.STREAM.LEADER.STEPDOWN.{name}");

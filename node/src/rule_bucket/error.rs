@@ -1,5 +1,6 @@
 //! Why the rules were not read or written, and what to do about it.
 
+use crate::bucket::BucketError;
 use crate::names::RULES_BUCKET;
 use std::fmt::Display;
 use thiserror::Error;
@@ -27,5 +28,15 @@ pub enum RuleBucketError {
 impl RuleBucketError {
     pub(super) fn unavailable(reason: impl Display) -> Self {
         Self::Unavailable { reason: reason.to_string() }
+    }
+}
+
+impl From<BucketError> for RuleBucketError {
+    fn from(error: BucketError) -> Self {
+        match error {
+            BucketError::Missing { .. } => Self::Missing,
+            BucketError::OtherRevision { key, .. } => Self::OtherRevision { id: key },
+            BucketError::Unavailable { reason, .. } => Self::Unavailable { reason },
+        }
     }
 }

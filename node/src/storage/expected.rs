@@ -23,6 +23,10 @@ pub enum StreamUse {
     Leases,
     /// Rules.
     Rules,
+    /// Market records and running averages.
+    Context,
+    /// Reference data.
+    Reference,
 }
 
 impl StreamUse {
@@ -34,6 +38,8 @@ impl StreamUse {
             Self::View => "the member view",
             Self::Leases => "leases",
             Self::Rules => "rules",
+            Self::Context => "the context of events",
+            Self::Reference => "reference data",
         }
     }
 }
@@ -67,7 +73,7 @@ pub enum StreamSettings {
 }
 
 /// All streams that tickwire keeps.
-pub fn kept(config: &StreamConfig) -> [ExpectedStream; 5] {
+pub fn kept(config: &StreamConfig) -> [ExpectedStream; 7] {
     let bucket = |name| layout::bucket(name, config);
     [
         ExpectedStream { keeps: StreamUse::Events, wanted: layout::events(config) },
@@ -75,6 +81,8 @@ pub fn kept(config: &StreamConfig) -> [ExpectedStream; 5] {
         ExpectedStream { keeps: StreamUse::View, wanted: bucket(names::VIEW_BUCKET) },
         ExpectedStream { keeps: StreamUse::Leases, wanted: bucket(names::LEASES_BUCKET) },
         ExpectedStream { keeps: StreamUse::Rules, wanted: bucket(names::RULES_BUCKET) },
+        ExpectedStream { keeps: StreamUse::Context, wanted: bucket(names::CONTEXT_BUCKET) },
+        ExpectedStream { keeps: StreamUse::Reference, wanted: bucket(names::REFERENCE_BUCKET) },
     ]
 }
 
@@ -119,7 +127,7 @@ impl ExpectedStream {
 
     /// The running configuration with our settings restored, and what differed.
     fn restore_settings(&self, running: &Config) -> (Config, Vec<&'static str>) {
-        let is_bucket = matches!(self.keeps, StreamUse::View | StreamUse::Leases | StreamUse::Rules);
+        let is_bucket = !matches!(self.keeps, StreamUse::Events | StreamUse::DeadLetters);
         layout::restore_settings(running, &self.wanted, is_bucket)
     }
 
@@ -232,7 +240,7 @@ mod tests {
 
     #[test]
     fn own_settings_are_compared_but_the_limits_of_operators_are_not() {
-        let [events, _, _, leases, _] = kept(&config());
+        let [events, _, _, leases, ..] = kept(&config());
         let wanted = || events.wanted.clone();
         let limits = Config { max_messages: 10, max_bytes: 5, max_age: Duration::ZERO, ..wanted() };
         assert_eq!(edits(&events, &limits), [] as [&str; 0]);

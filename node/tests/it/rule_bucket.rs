@@ -2,9 +2,10 @@
 
 use crate::load;
 use serde_json::json;
+use tickwire_node::bucket::BucketEntry;
 use tickwire_node::nats::Nats;
 use tickwire_node::provision::provision;
-use tickwire_node::rule_bucket::{RuleBucket, RuleBucketError, RuleEntry, StoredRule};
+use tickwire_node::rule_bucket::{RuleBucket, RuleBucketError, StoredRule};
 use tickwire_testkit::NatsServer;
 
 fn rule(id: &str, ttl_ms: u64) -> StoredRule {
@@ -12,8 +13,8 @@ fn rule(id: &str, ttl_ms: u64) -> StoredRule {
 }
 
 /// The key, the revision, and whether it is deleted.
-fn shown(entries: Vec<RuleEntry>) -> Vec<(String, u64, bool)> {
-    entries.into_iter().map(|RuleEntry { key, revision, value }| (key, revision, value.is_empty())).collect()
+fn shown(entries: Vec<BucketEntry>) -> Vec<(String, u64, bool)> {
+    entries.into_iter().map(|BucketEntry { key, revision, value, .. }| (key, revision, value.is_empty())).collect()
 }
 
 #[tokio::test]

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tickwire_core::event::Kinds;
 use tickwire_core::rules::{RuleRevision, RuleSet, SkippedRule};
-use tickwire_node::rule_bucket::{BucketState, RuleEntry, compile};
+use tickwire_node::bucket::{BucketCursor, BucketEntry, BucketState};
+use tickwire_node::rule_bucket::compile;
 
 /// After how many looks at an unchanged bucket it is read again from its beginning. Messages that were removed without
 /// a mark show only then.
@@ -16,10 +17,7 @@ pub(crate) struct RuleBook {
     kinds: Kinds,
     /// The values by key, without deleted ones.
     values: BTreeMap<String, Vec<u8>>,
-    /// The state that was read; `None` before the first.
-    known: Option<BucketState>,
-    /// The looks since then that have found nothing new.
-    unchanged: u32,
+    cursor: BucketCursor,
 }
 
 /// Another state of the rules.
@@ -34,41 +32,29 @@ pub(crate) struct RuleNews {
 impl RuleBook {
     /// Nothing is known yet. `kinds` are those of this cluster.
     pub(crate) fn new(kinds: Kinds) -> Self {
-        Self { kinds, values: BTreeMap::new(), known: None, unchanged: 0 }
+        Self { kinds, values: BTreeMap::new(), cursor: BucketCursor::new(REVIEW) }
     }
 
     /// Takes the state of the bucket. Returns the sequence after which its entries are to be read; `None` if nothing is
     /// new.
     pub(crate) fn look(&mut self, state: BucketState) -> Option<u64> {
-        let Some(known) = self.known else { return Some(0) };
-        // A bucket that was created again, or has lost its end, gives other messages the same sequences.
-        if state.created != known.created || state.last < known.last {
-            return Some(0);
-        }
-        if state.last > known.last {
-            return Some(known.last);
-        }
-        self.unchanged += 1;
-        (self.unchanged >= REVIEW).then_some(0)
+        self.cursor.look(state)
     }
 
     /// Takes all entries after a sequence that [`look`](Self::look) has named for this state. Returns the rules, if they
     /// are not the same as before.
-    pub(crate) fn take(&mut self, state: BucketState, after: u64, entries: Vec<RuleEntry>) -> Option<RuleNews> {
-        // Entries may have been written after the look.
-        let last = entries.iter().map(|entry| entry.revision).fold(state.last, u64::max);
+    pub(crate) fn take(&mut self, state: BucketState, after: u64, entries: Vec<BucketEntry>) -> Option<RuleNews> {
+        let (read, is_other) = self.cursor.note(state, &entries);
         let former = (after == 0).then(|| std::mem::take(&mut self.values));
-        for RuleEntry { key, value, .. } in entries {
+        for BucketEntry { key, value, .. } in entries {
             if value.is_empty() {
                 self.values.remove(&key);
             } else {
                 self.values.insert(key, value);
             }
         }
-        let known = Some(BucketState { last, ..state });
-        let is_same = self.known == known && former.is_none_or(|former| former == self.values);
-        (self.known, self.unchanged) = (known, 0);
-        (!is_same).then(|| self.compiled(RuleRevision(last)))
+        let is_new = is_other || former.is_some_and(|former| former != self.values);
+        is_new.then(|| self.compiled(RuleRevision(read.last)))
     }
 
     fn compiled(&self, revision: RuleRevision) -> RuleNews {
@@ -82,14 +68,19 @@ impl RuleBook {
 mod tests {
     use super::*;
     use serde_json::json;
+    use tickwire_core::event::Timestamp;
 
-    fn put(key: &str, revision: u64, ttl_ms: i64) -> RuleEntry {
-        let value = json!({ "rule": { "id": key, "ttl_ms": ttl_ms }, "updated_by": "ann" });
-        RuleEntry { key: key.to_owned(), revision, value: value.to_string().into_bytes() }
+    fn entry(key: &str, revision: u64, value: Vec<u8>) -> BucketEntry {
+        BucketEntry { key: key.to_owned(), revision, stored: Timestamp(0), value }
     }
 
-    fn deleted(key: &str, revision: u64) -> RuleEntry {
-        RuleEntry { key: key.to_owned(), revision, value: Vec::new() }
+    fn put(key: &str, revision: u64, ttl_ms: i64) -> BucketEntry {
+        let value = json!({ "rule": { "id": key, "ttl_ms": ttl_ms }, "updated_by": "ann" });
+        entry(key, revision, value.to_string().into_bytes())
+    }
+
+    fn deleted(key: &str, revision: u64) -> BucketEntry {
+        entry(key, revision, Vec::new())
     }
 
     fn state(created: i128, last: u64) -> BucketState {
@@ -135,7 +126,7 @@ mod tests {
     #[test]
     fn bad_rule_is_skipped_until_it_is_mended() {
         let mut book = book();
-        let junk = RuleEntry { key: "junk".to_owned(), revision: 2, value: b"{".to_vec() };
+        let junk = entry("junk", 2, b"{".to_vec());
         let entries = vec![put("good", 1, 5), junk, put("bad", 3, -5)];
         assert_eq!(shown(book.take(state(1, 3), 0, entries)), expected(3, &["good"], &["junk", "bad"]));
         let mended = vec![put("bad", 4, 5), deleted("junk", 5)];
