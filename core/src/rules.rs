@@ -8,7 +8,7 @@
 //! * **All matching rules count, in order** of `order`, then of their ids.
 //! * **Of what an event has once, the last matching rule that says it wins**: `strategy`, `set_priority`, `ttl_ms`. So
 //!   general rules stand first, exceptions after them.
-//! * **What an event can have several of adds up**: `add_tags`, `rooms`, `enrich`.
+//! * **What an event can have several of adds up**: `add_tags`, `rooms`.
 //! * **Transforms are made one after the other**, each on the result of the one before. Within a rule the order is
 //!   `rename`, `drop`, `set`, `round`, and in each of these alphabetical.
 //! * **`drop` ends it**: the event goes nowhere, and later rules are not asked. So does a `sample` that does not keep the
@@ -23,7 +23,7 @@
 //! pure function of the rules, the event and its sequence, so a replay with the same revision agrees with the live path.
 //!
 //! `parse` reads a rule, `rule` is one that is valid. `field`, `condition` and `type_pattern` are what it matches,
-//! `slots`, `transform` and `enrichment` what it does. `routed` is the result for one event; `explain` says why.
+//! `slots` and `transform` what it does. `routed` is the result for one event; `explain` says why.
 
 pub mod limits;
 
@@ -35,7 +35,6 @@ mod condition;
 mod field;
 mod type_pattern;
 
-mod enrichment;
 mod slots;
 mod transform;
 
@@ -53,7 +52,6 @@ use crate::ids::Seq;
 
 pub use compile::SkippedRule;
 pub use defaults::{DEFAULT_RULES, default_rules};
-pub use enrichment::{Enrichment, Enrichments};
 pub use explain::{Explanation, RuleOutcome};
 pub use fault::RuleFault;
 pub use routed::{Fate, Routed};

@@ -13,7 +13,7 @@ use crate::event::Kinds;
 use crate::event::object;
 use crate::hint::{found, quoted};
 
-const FIELDS: [&str; 15] = [
+const FIELDS: [&str; 14] = [
     "id",
     "name",
     "description",
@@ -24,7 +24,6 @@ const FIELDS: [&str; 15] = [
     "rooms",
     "set_priority",
     "add_tags",
-    "enrich",
     "transform",
     "ttl_ms",
     "sample",
@@ -32,7 +31,7 @@ const FIELDS: [&str; 15] = [
 ];
 
 /// The fields that say what is done with an event.
-const ACTIONS: &str = "strategy, rooms, set_priority, add_tags, enrich, transform, ttl_ms, sample, drop";
+const ACTIONS: &str = "strategy, rooms, set_priority, add_tags, transform, ttl_ms, sample, drop";
 
 impl Rule {
     /// Reads a rule from the text of a JSON object.

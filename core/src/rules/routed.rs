@@ -1,6 +1,5 @@
 //! The decision of all rules on one event.
 
-use super::enrichment::Enrichments;
 use super::rule::RuleActions;
 use super::{Rule, RuleIndex, RuleRevision, RuleSet};
 use crate::event::{Event, Handling, Priority, Strategy};
@@ -36,8 +35,6 @@ pub struct Routed<'r> {
     pub priority: Option<Priority>,
     /// How long after it was stored it is of use, in milliseconds.
     pub ttl_ms: Option<u64>,
-    /// The context that is to be added to it.
-    pub enrich: Enrichments,
 }
 
 impl<'r> Routed<'r> {
@@ -52,7 +49,6 @@ impl<'r> Routed<'r> {
             chosen_room: None,
             priority: None,
             ttl_ms: None,
-            enrich: Enrichments::default(),
         }
     }
 
@@ -74,7 +70,6 @@ impl<'r> Routed<'r> {
         }
         self.priority = actions.set_priority.or(self.priority);
         self.ttl_ms = actions.ttl_ms.or(self.ttl_ms);
-        self.enrich = self.enrich.union(actions.enrich);
     }
 
     /// Whether later rules are not asked.

@@ -7,7 +7,6 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use super::condition::RuleCondition;
-use super::enrichment::Enrichments;
 use super::slots::SlotTable;
 use super::transform::Transform;
 use super::type_pattern::{TypePattern, type_of_event};
@@ -54,7 +53,6 @@ pub(super) struct RuleActions {
     pub(super) slots: Option<SlotTable>,
     pub(super) set_priority: Option<Priority>,
     pub(super) add_tags: Vec<CompactString>,
-    pub(super) enrich: Enrichments,
     pub(super) transform: Transform,
     pub(super) ttl_ms: Option<u64>,
     pub(super) sample: Option<Sample>,

@@ -59,7 +59,6 @@ fn fault_has_the_path_and_a_hint() {
         (json!({ "id": "a", "strategy": "round_robin" }), "rule", "add \"rooms\": […]"),
         (json!({ "id": "a", "rooms": ["x", "x"] }), "rooms[1]", "remove one of them"),
         (json!({ "id": "a", "set_priority": "hihg" }), "set_priority", "did you mean \"high\"?"),
-        (json!({ "id": "a", "enrich": ["markt"] }), "enrich[0]", "did you mean \"market\"?"),
         (json!({ "id": "a", "ttl_ms": 0 }), "ttl_ms", "it must be a whole number from 1 to 604800000"),
         (json!({ "id": "a", "enabled": 1, "drop": true }), "enabled", "it must be true or false"),
         (json!({ "id": "a", "drop": true, "ttl_ms": 5 }), "rule", "remove one of them"),
@@ -201,7 +200,7 @@ fn last_matching_rule_wins_and_lists_add_up() {
     let set = set(json!([
         { "id": "late", "order": 9, "strategy": "priority_first", "ttl_ms": 9, "add_tags": ["z", "a"], "rooms": ["r2"] },
         { "id": "early", "order": 1, "strategy": "broadcast", "rooms": ["r1"], "set_priority": "critical", "ttl_ms": 1,
-          "add_tags": ["a"], "enrich": ["market"] },
+          "add_tags": ["a"] },
         { "id": "other", "order": 5, "when": { "kind": "market" }, "ttl_ms": 5 },
         { "id": "off", "order": 99, "enabled": false, "ttl_ms": 99 },
     ]));
@@ -211,7 +210,6 @@ fn last_matching_rule_wins_and_lists_add_up() {
     let handling = Handling { strategy: Strategy::PriorityFirst, rooms: Vec::new(), ttl_ms: Some(9) };
     assert_eq!(routed.handling(), Some(handling));
     assert_eq!(routed.priority, Some(Priority::Critical));
-    assert_eq!(routed.enrich, Enrichments { market: true, session: false });
     let changed = changed(&set, &event, 1);
     assert_eq!(changed.tags, ["a", "high_confidence", "z"]);
     assert_eq!(rooms(&changed), ["r2"], "the rooms of the broadcast do not count");

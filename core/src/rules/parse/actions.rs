@@ -3,7 +3,6 @@
 use compact_str::CompactString;
 use serde_json::Value;
 
-use super::super::enrichment::{Enrichment, Enrichments};
 use super::super::fault::{Located, RuleFault};
 use super::super::field::DATA;
 use super::super::limits::{MAX_PLACES, MAX_RULE_ROOMS, MAX_RULE_TAGS, MAX_TRANSFORMED, MAX_TTL_MS};
@@ -24,7 +23,6 @@ pub(super) fn read(actions: &mut RuleActions, field: &str, value: &Located<'_>) 
         "rooms" => actions.rooms = rooms(value)?,
         "set_priority" => actions.set_priority = Some(value.one_of()?),
         "add_tags" => actions.add_tags = tags(value)?,
-        "enrich" => actions.enrich = enrichments(value)?,
         "transform" => actions.transform = transform(value)?,
         "ttl_ms" => actions.ttl_ms = Some(value.whole_within(1, MAX_TTL_MS)?),
         "sample" => actions.sample = Some(sample(value)?),
@@ -35,8 +33,7 @@ pub(super) fn read(actions: &mut RuleActions, field: &str, value: &Located<'_>) 
 
 /// Checks the actions together, and completes them.
 pub(super) fn check(actions: &mut RuleActions, whole: &Located<'_>) -> Result<(), RuleFault> {
-    let RuleActions { strategy, rooms, slots, set_priority, add_tags, enrich, transform, ttl_ms, sample, drop } =
-        actions;
+    let RuleActions { strategy, rooms, slots, set_priority, add_tags, transform, ttl_ms, sample, drop } = actions;
     if let Some(strategy) = strategy.filter(|strategy| strategy.chooses_room() && rooms.is_empty()) {
         let reason = format!("the strategy {strategy} chooses one of the rule's rooms, and the rule has none");
         return Err(whole.fault(reason, "add \"rooms\": […]"));
@@ -48,7 +45,6 @@ pub(super) fn check(actions: &mut RuleActions, whole: &Located<'_>) -> Result<()
         || !rooms.is_empty()
         || set_priority.is_some()
         || !add_tags.is_empty()
-        || !enrich.is_empty()
         || !transform.is_empty()
         || ttl_ms.is_some();
     match (*drop, changes || sample.is_some()) {
@@ -83,14 +79,6 @@ fn tags(list: &Located<'_>) -> Result<Vec<CompactString>, RuleFault> {
             Ok(CompactString::from(text))
         })
         .collect()
-}
-
-fn enrichments(list: &Located<'_>) -> Result<Enrichments, RuleFault> {
-    let mut enrichments = Enrichments::default();
-    for entry in list.entries(MAX_RULE_TAGS)? {
-        enrichments.insert(entry.one_of::<Enrichment>()?);
-    }
-    Ok(enrichments)
 }
 
 fn sample(value: &Located<'_>) -> Result<Sample, RuleFault> {
