@@ -10,6 +10,7 @@ use crate::feed::FeedArgs;
 use crate::guard::GuardArgs;
 use crate::node_command::NodeArgs;
 use crate::publish::PublishArgs;
+use crate::reference::ReferenceCommand;
 use crate::rules::RulesCommand;
 use crate::token::TokenArgs;
 use crate::watch::WatchArgs;
@@ -66,6 +67,11 @@ Examples:
     Rules {
         #[command(subcommand)]
         command: RulesCommand,
+    },
+    /// Load what is known about symbols: their sectors and markets
+    Reference {
+        #[command(subcommand)]
+        command: ReferenceCommand,
     },
     /// Create a token for a user
     Token(TokenArgs),

@@ -1,6 +1,6 @@
 //! The `tickwire` command: one binary for every role. This file parses a command, runs it and returns its exit code.
 //! Each command is in the file of its name: `node_command` (`gateway` and `router`), `config_command`, `dev`, `feed`,
-//! `publish`, `watch`, `rules`, `token`, `doctor` and `guard`. `bench` is a crate of its own. `values` parses flags.
+//! `publish`, `watch`, `rules`, `reference`, `token`, `doctor` and `guard`. `bench` is a crate of its own. `values` parses flags.
 
 mod cli;
 mod config_command;
@@ -10,6 +10,7 @@ mod feed;
 mod guard;
 mod node_command;
 mod publish;
+mod reference;
 mod rules;
 mod token;
 mod values;
@@ -58,6 +59,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Feed(args) => args.run().await?,
         Command::Publish(args) => args.run().await?,
         Command::Rules { command } => command.run().await?,
+        Command::Reference { command } => command.run().await?,
         Command::Token(args) => args.run()? + "\n",
     };
     match std::io::stdout().write_all(text.as_bytes()) {
@@ -72,5 +74,8 @@ fn is_usage(error: &anyhow::Error) -> bool {
     let no_pattern = matches!(error.downcast_ref(), Some(publish::PublishCommandError::NoPattern));
     let wrong_preset = matches!(error.downcast_ref(), Some(watch::WatchError::Preset(_)));
     let wrong_rules = error.downcast_ref::<rules::RulesError>().is_some_and(rules::RulesError::is_usage);
-    no_pattern || wrong_preset || wrong_rules || error.chain().any(|cause| cause.is::<ConfigError>())
+    let wrong_reference = error
+        .downcast_ref::<reference::ReferenceCommandError>()
+        .is_some_and(reference::ReferenceCommandError::is_usage);
+    no_pattern || wrong_preset || wrong_rules || wrong_reference || error.chain().any(|cause| cause.is::<ConfigError>())
 }

@@ -1,15 +1,17 @@
 //! From a message of the stream to what the engine routes: an event with its wire form, a partition heartbeat, or a
-//! refusal. Rules change the event here, or drop it, in one place for live and replayed events.
+//! refusal. Its context is found here, and rules change the event or drop it, in one place for live and replayed events.
 //!
 //! The event's wire form is made here as well, once for all gateways: for live events in the intake's task, so that the
 //! work is spread over the cores; for replayed events only when a gateway wants them.
 
 use crate::dead_letters::DeadLetter;
+use crate::enrich::{PartitionContext, SharedSurroundings};
 use crate::reader::StreamMessage;
 use crate::rules::{ActiveRules, ReadPurpose};
 use bytes::Bytes;
 use serde_json::Map;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use tickwire_core::context::Surroundings;
 use tickwire_core::event::decode::{RawMessage, Reason, Undecodable, decode};
 use tickwire_core::event::{Event, Kinds};
 use tickwire_core::ids::Seq;
@@ -50,17 +52,24 @@ pub(crate) struct Decoder {
     pub(crate) kinds: Kinds,
     /// The rules.
     pub(crate) rules: ActiveRules,
+    /// What is known of the surroundings of events.
+    pub(crate) surroundings: SharedSurroundings,
 }
 
 impl Decoder {
-    /// Reads one message for the live path: an event, or a dead letter.
-    pub(crate) fn content(&self, message: StreamMessage) -> Content {
-        self.read_live(&message).map_err(|refusal| Box::new(DeadLetter { refusal, message }))
+    /// Reads one message for the live path: an event, or a dead letter. `partition` is what the owner keeps for the
+    /// partition of the message.
+    pub(crate) fn content(&self, message: StreamMessage, partition: &mut PartitionContext) -> Content {
+        self.read_live(&message, partition).map_err(|refusal| Box::new(DeadLetter { refusal, message }))
     }
 
     /// Reads one message, and encodes its event. A panic of the decoder makes it a dead letter as well.
-    pub(crate) fn read_live(&self, message: &StreamMessage) -> Result<Decoded<Bytes>, Undecodable> {
-        catch_panic(|| match self.decode_stored(message, ReadPurpose::Live)? {
+    pub(crate) fn read_live(
+        &self,
+        message: &StreamMessage,
+        partition: &mut PartitionContext,
+    ) -> Result<Decoded<Bytes>, Undecodable> {
+        catch_panic(|| match self.routed(message, Some(partition))? {
             Decoded::Heartbeat => Ok(Decoded::Heartbeat),
             Decoded::Dropped => Ok(Decoded::Dropped),
             Decoded::Event(mut event, ()) => {
@@ -74,23 +83,62 @@ impl Decoder {
 
     /// Reads one message again. A panic of the decoder makes it a dead letter as well.
     pub(crate) fn read(&self, message: &StreamMessage) -> Result<Decoded<()>, Undecodable> {
-        catch_panic(|| self.decode_stored(message, ReadPurpose::Replay))
+        catch_panic(|| self.routed(message, None))
     }
 
-    fn decode_stored(&self, message: &StreamMessage, purpose: ReadPurpose) -> Result<Decoded<()>, Undecodable> {
+    /// The event of a message as it was published, without context and rules; `None` for a partition heartbeat.
+    pub(crate) fn published(&self, message: &StreamMessage) -> Result<Option<Event>, Undecodable> {
+        catch_panic(|| self.with_raw(message, |raw| raw.map(|raw| decode(raw, &self.kinds)).transpose()))
+    }
+
+    /// Reads one message, finds the context of its event, and applies the rules. The context is that of the event as it
+    /// was published, and is no part of what the rules decide: a replay may know less of it. With `live` it is read by
+    /// the owner of its partition, in order; else again.
+    fn routed(&self, message: &StreamMessage, live: Option<&mut PartitionContext>) -> Result<Decoded<()>, Undecodable> {
+        let StreamMessage { seq, stored, payload, .. } = message;
+        self.with_raw(message, |raw| {
+            let Some(raw) = raw else {
+                if let Some(partition) = live {
+                    partition.read_heartbeat(*seq, *stored);
+                }
+                return Ok(Decoded::Heartbeat);
+            };
+            let decode = || decode(raw, &self.kinds);
+            let event = decode()?;
+            let (purpose, context) = match live {
+                Some(partition) => {
+                    let enrich = |surroundings: &Surroundings| partition.enrich(surroundings, *seq, &event);
+                    (ReadPurpose::Live, self.surroundings.read(enrich))
+                }
+                None => (ReadPurpose::Replay, self.surroundings.replayed(*seq, &event)),
+            };
+            let mut routed = self.rules.apply(event, *seq, payload.len(), purpose, decode)?;
+            if let Decoded::Event(event, ()) = &mut routed {
+                event.context = context;
+            }
+            Ok(routed)
+        })
+    }
+
+    /// Passes a message on in the form that it is decoded from; `None` for a partition heartbeat.
+    fn with_raw<T>(
+        &self,
+        message: &StreamMessage,
+        then: impl FnOnce(Option<&RawMessage<'_>>) -> Result<T, Undecodable>,
+    ) -> Result<T, Undecodable> {
         let StreamMessage { seq, stored, subject, headers, payload } = message;
         let headers = headers.block();
         let subject = std::str::from_utf8(subject).map_err(|_| not_text(subject))?;
         let (kind_token, key_token) = match parse_stored(subject) {
             StoredSubject::Heartbeat { .. } if payload.is_empty() && headers.is_none() => {
-                return Ok(Decoded::Heartbeat);
+                return then(None);
             }
             StoredSubject::Heartbeat { .. } => return Err(not_a_heartbeat()),
             StoredSubject::Event { kind, key, .. } => (kind, key),
             StoredSubject::Unrecognised => return Err(bad_subject(subject)),
         };
         let found = headers.read()?;
-        let raw = RawMessage {
+        then(Some(&RawMessage {
             kind_token,
             key_token,
             content_type: found.content_type,
@@ -99,9 +147,7 @@ impl Decoder {
             stream: &self.stream,
             seq: *seq,
             stored: *stored,
-        };
-        let decode = || decode(&raw, &self.kinds);
-        self.rules.apply(decode()?, *seq, payload.len(), purpose, decode)
+        }))
     }
 }
 
@@ -153,13 +199,24 @@ mod tests {
     use crate::reader::MessageHeaders;
     use serde_json::{Value, json};
     use tickwire_core::event::{Handling, Priority, Strategy, Timestamp};
+    use tickwire_core::ids::EpochId;
     use tickwire_core::rules::{RuleRevision, RuleSet};
 
     /// A decoder with these rules.
     fn decoder_with(rules: &Value) -> Decoder {
         let (set, skipped) = RuleSet::compile(RuleRevision(7), rules.as_array().unwrap(), &Kinds::default());
         assert_eq!(skipped, []);
-        Decoder { stream: "EVENTS".to_owned(), kinds: Kinds::default(), rules: ActiveRules::fixed(set) }
+        Decoder {
+            stream: "EVENTS".to_owned(),
+            kinds: Kinds::default(),
+            rules: ActiveRules::fixed(set),
+            surroundings: SharedSurroundings::default(),
+        }
+    }
+
+    /// Reads a message as the owner of its partition does that knows nothing yet.
+    fn live(decoder: &Decoder, message: &StreamMessage) -> Result<Decoded<Bytes>, Undecodable> {
+        decoder.read_live(message, &mut PartitionContext::new(EpochId(1)))
     }
 
     fn held(subject: &[u8], headers: &[u8]) -> StreamMessage {
@@ -188,7 +245,7 @@ mod tests {
         for (subject, headers, expected) in cases {
             let message = held(subject, headers);
             let reason = |refusal: Undecodable| refusal.reason;
-            assert_eq!(decoder.read_live(&message).err().map(reason), expected, "{}", headers.escape_ascii());
+            assert_eq!(live(&decoder, &message).err().map(reason), expected, "{}", headers.escape_ascii());
             assert_eq!(decoder.read(&message).err().map(reason), expected);
         }
     }
@@ -200,7 +257,7 @@ mod tests {
             payload: Bytes::from_static(br#"{"pattern":"Doji","lists":[[],[],[]]}"#),
             ..held(b"ev.3.pattern.A", b"")
         };
-        let Ok(Decoded::Event(event, wire)) = decoder.read_live(&message) else { panic!("it is an event") };
+        let Ok(Decoded::Event(event, wire)) = live(&decoder, &message) else { panic!("it is an event") };
         assert!(event.data.is_empty());
         let whole: Event = rmp_serde::from_slice(&wire).unwrap();
         assert_eq!(whole.data["lists"], serde_json::json!([[], [], []]));
@@ -212,14 +269,14 @@ mod tests {
         let decoder = decoder_with(&json!([]));
         let heartbeat =
             StreamMessage { headers: MessageHeaders::None, payload: Bytes::new(), ..held(b"ev.3.tick", b"") };
-        assert!(matches!(decoder.read_live(&heartbeat), Ok(Decoded::Heartbeat)));
+        assert!(matches!(live(&decoder, &heartbeat), Ok(Decoded::Heartbeat)));
         let named = StreamMessage {
             headers: MessageHeaders::Whole(Bytes::from_static(b"NATS/1.0\r\nA: b\r\n\r\n")),
             ..heartbeat.clone()
         };
         let filled = StreamMessage { payload: Bytes::from_static(b"{}"), ..heartbeat };
         for mistake in [named, filled] {
-            assert_eq!(decoder.read_live(&mistake).err().map(|refusal| refusal.reason), Some(Reason::BadSubject));
+            assert_eq!(live(&decoder, &mistake).err().map(|refusal| refusal.reason), Some(Reason::BadSubject));
         }
     }
 
@@ -231,7 +288,7 @@ mod tests {
         let status = [b"NATS/1.0 ", &vec![b'\xff'; 60_000][..], b"\r\n\r\n"].concat();
         let cases = [(long(b'x'), &b""[..]), (long(b'\xff'), b""), (b"ev.3.pattern.A".to_vec(), &header[..])];
         for (subject, headers) in cases.into_iter().chain([(b"ev.3.pattern.A".to_vec(), &status[..])]) {
-            let detail = decoder.read_live(&held(&subject, headers)).unwrap_err().detail;
+            let detail = live(&decoder, &held(&subject, headers)).unwrap_err().detail;
             assert!(detail.len() < 1_000, "{} bytes: {}", detail.len(), &detail[..80]);
         }
     }
@@ -247,7 +304,7 @@ mod tests {
             payload: Bytes::from_static(br#"{"pattern":"Doji","px":1.5,"rooms":["own"]}"#),
             ..held(b"ev.3.pattern.A", b"")
         };
-        let Ok(Decoded::Event(live, wire)) = decoder.read_live(&message) else { panic!("it is an event") };
+        let Ok(Decoded::Event(live, wire)) = live(&decoder, &message) else { panic!("it is an event") };
         let Ok(Decoded::Event(again, ())) = decoder.read(&message) else { panic!("it is an event") };
         assert_eq!(to_wire(&again).unwrap(), wire);
         assert_eq!((live.priority, again.priority), (Priority::Critical, Priority::Critical));
@@ -262,6 +319,28 @@ mod tests {
     }
 
     #[test]
+    fn context_is_that_of_the_event_as_it_was_published() {
+        let decoder = decoder_with(&json!([{ "id": "a", "transform": { "drop": ["data.volume"] } }]));
+        let mut partition = PartitionContext::new(EpochId(1));
+        let message = |seq, volume: u32| {
+            let payload = json!({ "pattern": "Doji", "volume": volume }).to_string();
+            StreamMessage { seq: Seq(seq), payload: payload.into(), ..held(b"ev.3.pattern.A", b"") }
+        };
+        let mut read = |message: &StreamMessage| {
+            let Ok(Decoded::Event(_, wire)) = decoder.read_live(message, &mut partition) else { panic!() };
+            let event: Event = rmp_serde::from_slice(&wire).unwrap();
+            assert!(event.data.is_empty());
+            event.context.and_then(|context| context.relative_volume)
+        };
+        assert_eq!([read(&message(7, 100)), read(&message(8, 250))], [None, Some(2.5)]);
+        let Ok(Decoded::Event(again, ())) = decoder.read(&message(8, 250)) else { panic!() };
+        let context = again.context.unwrap();
+        assert_eq!((context.relative_volume, context.session), (None, again.session));
+        let published = decoder.published(&message(8, 250)).unwrap().unwrap();
+        assert_eq!((&published.data["volume"], published.context), (&json!(250), None));
+    }
+
+    #[test]
     fn dropped_and_sampled_out_events_are_no_dead_letters() {
         let decoder = decoder_with(&json!([
             { "id": "drop", "when": { "type": "Doji" }, "drop": true },
@@ -270,7 +349,7 @@ mod tests {
         for (pattern, is_kept) in [("Doji", false), ("Hammer", false), ("Breakout", true)] {
             let payload = json!({ "pattern": pattern }).to_string();
             let message = StreamMessage { payload: payload.into(), ..held(b"ev.3.pattern.A", b"") };
-            let (live, again) = (decoder.read_live(&message), decoder.read(&message));
+            let (live, again) = (live(&decoder, &message), decoder.read(&message));
             assert_eq!(matches!(live, Ok(Decoded::Event(..))), is_kept, "{pattern}");
             assert_eq!(matches!(live, Ok(Decoded::Dropped)), !is_kept, "{pattern}");
             assert_eq!(matches!(again, Ok(Decoded::Dropped)), !is_kept, "{pattern}");
@@ -293,7 +372,7 @@ mod tests {
         };
         for (count, fields) in [(10, 1 + 28 * 32), (50_000, 1)] {
             let message = message(&floats[..count]);
-            let Ok(Decoded::Event(live, wire)) = decoder.read_live(&message) else { panic!("it is an event") };
+            let Ok(Decoded::Event(live, wire)) = live(&decoder, &message) else { panic!("it is an event") };
             let Ok(Decoded::Event(again, ())) = decoder.read(&message) else { panic!("it is an event") };
             assert_eq!((again.data.len(), live.priority), (fields, Priority::High));
             assert_eq!(to_wire(&again).unwrap(), wire);

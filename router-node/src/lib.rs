@@ -13,7 +13,7 @@
 //!   walk        looks for what the stream has lost
 //! decode        from a message to an event
 //!   rules       change the event, drop it, or say how it is spread
-//!   (enrich)    adds to it
+//!   enrich      its context, from the buckets of the context
 //! dead_letters  what cannot be read is stored with its reason
 //! interest      what gateways want
 //! engine        match, batch, checkpoint
@@ -40,6 +40,7 @@ mod intake;
 pub(crate) mod walk;
 
 mod decode;
+mod enrich;
 mod rules;
 
 mod dead_letters;
@@ -67,6 +68,10 @@ use crate::checkpoint::SourceProgress;
 use crate::decode::Decoder;
 use crate::engine::Engine;
 use crate::engine::driver::ChannelsToEngine;
+use crate::enrich::SharedSurroundings;
+use crate::enrich::driver::ContextDriver;
+use crate::enrich::tenure::ContextStore;
+use crate::enrich::writer::{self, ContextWriter};
 use crate::intake::driver::Context;
 use crate::interest::InterestInquiry;
 use crate::ownership::status::RouterStatus;
@@ -81,6 +86,7 @@ use std::sync::Arc;
 use thiserror::Error;
 use tickwire_core::interest::table::TableLimits;
 use tickwire_core::placement::Role;
+use tickwire_node::bucket::{Bucket, BucketError};
 use tickwire_node::clock::Clock;
 use tickwire_node::config::Config;
 use tickwire_node::lease::Leases;
@@ -134,7 +140,14 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
     let interest_messages = InterestSubscription::subscribe(&node.nats)?;
     let rules = RulesDriver::start(&node.nats, config.events.taken()).await;
     let (rules_driver, rules) = rules.map_err(|error| part("rules")(error.to_string()))?;
-    let decoder = Arc::new(Decoder { stream: config.stream.name.clone(), kinds: config.events.taken(), rules });
+    let context = open_context(&node.nats).await.map_err(|error| part("context")(error.to_string()))?;
+    let ContextParts { store, writer: context_writer, driver: context_driver } = context;
+    let decoder = Arc::new(Decoder {
+        stream: config.stream.name.clone(),
+        kinds: config.events.taken(),
+        rules,
+        surroundings: store.surroundings.clone(),
+    });
     let (replays, walker, inquiries) = subscribe_replays(config, &node, partitions, &decoder).await?;
     node.nats.check().await?;
 
@@ -147,6 +160,7 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
         clock,
         decoder,
         walker,
+        store,
         silence: intake::driver::silence(config.membership.tick_interval),
         engine: reports_sender,
     };
@@ -170,6 +184,8 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
     let storage = storage::watch(node.nats.clone(), node.me.clone(), config.stream.clone(), shutdown.drain().clone());
     shutdown.spawn_infallible("storage watch", storage);
     shutdown.spawn_infallible("rules", rules_driver.run(shutdown.drain().clone()));
+    shutdown.spawn_infallible("context", context_driver.run(shutdown.drain().clone()));
+    shutdown.spawn_infallible("context writer", context_writer.run(shutdown.force().clone()));
     shutdown.spawn_infallible("engine", engine.run());
     let report = to_engine.report.clone();
     let parts = OwnershipParts { partitions, leases, clock, engine: to_engine };
@@ -178,6 +194,24 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
     shutdown.spawn_infallible("replays", replays.run(shutdown.drain().clone(), shutdown.force().clone()));
     node.write_ports(&[])?;
     Ok(node)
+}
+
+/// The parts that give events their context.
+struct ContextParts {
+    store: ContextStore,
+    writer: ContextWriter,
+    driver: ContextDriver,
+}
+
+/// Opens the buckets of the context. Nothing is known yet.
+async fn open_context(nats: &Nats) -> Result<ContextParts, BucketError> {
+    let bucket = Bucket::open(nats, names::CONTEXT_BUCKET).await?;
+    let reference = Bucket::open(nats, names::REFERENCE_BUCKET).await?;
+    let surroundings = SharedSurroundings::default();
+    let driver = ContextDriver::new(bucket.clone(), reference, surroundings.clone());
+    let (writes, writer) = writer::open(bucket.clone());
+    let store = ContextStore { nats: nats.clone(), bucket, writes, surroundings };
+    Ok(ContextParts { store, writer, driver })
 }
 
 /// Takes requests for replays from now on. The walker shares the connection of the replays; the inquiries of replays

@@ -58,6 +58,24 @@ tickwire_node::metrics! {
         "tickwire_router_rules_skipped",
         "Rules that this router skips because they are not valid";
 
+    // enrich/driver.rs
+    gauge CONTEXT_AGE by "what" =
+        "tickwire_router_context_age_seconds",
+        "How far what this router knows for the context of events lags behind, by what it is";
+    gauge REFERENCE_ENTRIES =
+        "tickwire_router_reference_entries",
+        "The symbols that this router has reference data of";
+
+    // enrich/tenure.rs
+    counter CONTEXT_NOT_LOADED =
+        "tickwire_router_context_not_loaded_total",
+        "Partitions that this router has taken without the context of their last owner";
+
+    // enrich/writer.rs
+    counter CONTEXT_WRITES_LOST by "reason" of crate::enrich::writer::losses =
+        "tickwire_router_context_writes_lost_total",
+        "Market records and averages that were not written for other routers, by reason";
+
     // interest.rs
     counter INTEREST_REFUSED by "reason" =
         "tickwire_router_interest_refused_total",

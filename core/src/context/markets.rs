@@ -62,6 +62,12 @@ impl MarketRecord {
         self.epoch_id
     }
 
+    /// The sequence up to which the record is complete.
+    #[must_use]
+    pub fn through(&self) -> Seq {
+        self.through
+    }
+
     /// Takes an event of the market. Events come in order; one that the record has already is ignored. Returns whether
     /// the record has changed, so that it must be published.
     pub fn observe(&mut self, seq: Seq, event: &Event) -> bool {
@@ -144,14 +150,20 @@ fn strength_key(sector: &Sector) -> CompactString {
 /// The records of all markets, as far as a router has them. They are of one epoch.
 #[derive(Clone, Debug, Default)]
 pub struct Markets {
+    epoch_id: EpochId,
     records: HashMap<MarketKey, MarketRecord>,
 }
 
 impl Markets {
-    /// Takes a record if it is newer than the one that is here. Returns whether it was taken.
+    /// Takes a record if it is newer than the one that is here. The first one of a later epoch begins that epoch. Returns
+    /// whether it was taken.
     pub fn adopt(&mut self, market: MarketKey, record: MarketRecord) -> bool {
+        if record.epoch_id < self.epoch_id {
+            return false;
+        }
+        self.begin_epoch(record.epoch_id);
         let is_taken = match self.records.get(&market) {
-            Some(here) => (record.epoch_id, record.through) > (here.epoch_id, here.through),
+            Some(here) => record.through > here.through,
             None => self.records.len() < MAX_MARKETS,
         };
         if is_taken {
@@ -162,7 +174,16 @@ impl Markets {
 
     /// Forgets the records of earlier epochs: their sequences mean other messages.
     pub fn begin_epoch(&mut self, epoch_id: EpochId) {
-        self.records.retain(|_, record| record.epoch_id >= epoch_id);
+        if epoch_id > self.epoch_id {
+            self.epoch_id = epoch_id;
+            self.records.clear();
+        }
+    }
+
+    /// The time up to which all records are complete; `None` if there are none.
+    #[must_use]
+    pub fn oldest(&self) -> Option<Timestamp> {
+        self.records.values().map(|record| record.stored).min()
     }
 
     /// The record of the named market, or, without a name, of the only one. With several markets it is not known which
@@ -253,10 +274,13 @@ mod tests {
         assert_eq!(markets.of(None), Some(&record(2, 1)));
         assert_eq!(markets.of(Some(&eu)), None);
 
-        assert!(markets.adopt(eu.clone(), record(1, 9)));
+        assert!(!markets.adopt(eu.clone(), record(1, 9)));
+        assert!(markets.adopt(eu.clone(), record(2, 9)));
         assert_eq!(markets.of(None), None);
         markets.begin_epoch(EpochId(2));
-        assert_eq!([markets.of(Some(&eu)), markets.of(Some(&us))], [None, Some(&record(2, 1))]);
+        assert_eq!([markets.of(Some(&eu)), markets.of(Some(&us))], [Some(&record(2, 9)), Some(&record(2, 1))]);
+        markets.begin_epoch(EpochId(3));
+        assert_eq!([markets.of(Some(&eu)), markets.of(Some(&us))], [None, None]);
     }
 
     #[test]

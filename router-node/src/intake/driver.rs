@@ -1,13 +1,15 @@
 //! Performs the outputs of an intake over NATS, one after the other.
 
-use super::{Intake, IntakeOutput, IntakeReport, IntakeTrouble, Opened};
+use super::{Intake, IntakeEvent, IntakeOutput, IntakeReport, IntakeTrouble, Opened};
 use crate::dead_letters;
 use crate::decode::{Content, Decoder};
+use crate::enrich::tenure::{ContextStore, TenureContext};
 use crate::reader::pull::{Pull, PullPlan};
 use crate::reader::{StreamMessage, leader};
 use crate::source::Tenure;
 use crate::stream::{StreamLeader, StreamState};
 use crate::walk::{WalkError, WalkPace, Walker};
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 use tickwire_core::event::Timestamp;
@@ -42,6 +44,8 @@ pub(crate) struct Context {
     pub(crate) clock: Clock,
     pub(crate) decoder: Arc<Decoder>,
     pub(crate) walker: Arc<Walker>,
+    /// What owners of partitions keep for the context of events.
+    pub(crate) store: ContextStore,
     /// How long a source may be silent.
     pub(crate) silence: Duration,
     pub(crate) engine: mpsc::Sender<IntakeReport>,
@@ -54,6 +58,10 @@ pub(crate) struct Driver {
     context: Arc<Context>,
     tenure: Tenure,
     epoch_id: EpochId,
+    /// It reads what comes after this sequence.
+    checkpoint: Seq,
+    /// What the owner of the partition keeps for the context of its events.
+    kept: TenureContext,
     connected: watch::Receiver<bool>,
     pull: Option<Pull>,
 }
@@ -62,7 +70,8 @@ impl Driver {
     /// Reads what comes after `checkpoint`, in the epoch `epoch_id`.
     pub(crate) fn new(context: Arc<Context>, tenure: Tenure, epoch_id: EpochId, checkpoint: Seq) -> Self {
         let (intake, connected) = (Intake::new(tenure, epoch_id, checkpoint), context.nats.connected());
-        Self { intake, context, tenure, epoch_id, connected, pull: None }
+        let kept = TenureContext::new(tenure.source, epoch_id);
+        Self { intake, context, tenure, epoch_id, checkpoint, kept, connected, pull: None }
     }
 
     /// Reads until stopped.
@@ -72,10 +81,12 @@ impl Driver {
             () = stop.cancelled() => {}
             () = self.work() => {}
         }
+        self.context.store.store_volumes(&mut self.kept);
         self.close().await;
     }
 
     async fn work(&mut self) {
+        self.context.store.load(&self.context.decoder, &mut self.kept, self.checkpoint).await;
         while let Some(output) = self.intake.next_output() {
             self.perform(output).await;
         }
@@ -86,11 +97,17 @@ impl Driver {
             IntakeOutput::Read => self.read().await,
             // Waits while the engine has too much to do.
             IntakeOutput::Report(what) => {
+                match &what {
+                    IntakeEvent::Events { through, .. } => self.context.store.report(&mut self.kept, *through),
+                    IntakeEvent::Skip(_) => self.kept.context.forget(),
+                    IntakeEvent::Flowing | IntakeEvent::Stuck(_) | IntakeEvent::Missing(_) => {}
+                }
                 if self.context.engine.send(IntakeReport { tenure: self.tenure, what }).await.is_err() {
                     debug!("engine has ended");
                 }
             }
             IntakeOutput::Open { after, number } => {
+                self.kept.context.read_again(after);
                 let opened = self.open(after, number).await;
                 self.updated_intake().opened(opened);
             }
@@ -130,9 +147,10 @@ impl Driver {
             IntakeOutput::Rescue(after) => {
                 let found = leader::first_after(nats, stream, after, &filter).await;
                 let content = |held: StreamMessage| -> (Seq, Timestamp, Content) {
-                    (held.seq, held.stored, context.decoder.content(held))
+                    (held.seq, held.stored, context.decoder.content(held, &mut self.kept.context))
                 };
-                self.updated_intake().rescued(found.map(|found| found.map(content)));
+                let found = found.map(|found| found.map(content));
+                self.updated_intake().rescued(found);
             }
             IntakeOutput::Walk { after, through } => {
                 let walk = context.walker.missing(after, through, WalkPace::Live, None);
@@ -186,7 +204,12 @@ impl Driver {
         };
         let Context { nats, clock, decoder, .. } = &*self.context;
         let idle_at = pull.idle_at().map(|at| clock.shown(at));
-        let messages = came.iter().map(|pulled| (pulled.delivery, || decoder.content(pulled.held())));
+        // Each message is decoded when its turn comes, so there is one borrower at a time.
+        let kept = &RefCell::new(&mut self.kept.context);
+        let messages = came.iter().map(|pulled| {
+            let content = move || decoder.content(pulled.held(), &mut kept.borrow_mut());
+            (pulled.delivery, content)
+        });
         self.intake.set_connected(nats.is_connected());
         self.intake.take(clock.now(), idle_at, messages);
     }

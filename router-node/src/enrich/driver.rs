@@ -1,0 +1,134 @@
+//! Reads the buckets of the context, and keeps the surroundings of this router up to date.
+//!
+//! As for the rules, every look is a request of its own. Routers start and route without waiting for it: what is not
+//! known is absent.
+
+use super::SharedSurroundings;
+use super::book::{self, ReferenceBook};
+use crate::metrics;
+use std::time::Duration;
+use tickwire_core::event::Timestamp;
+use tickwire_node::bucket::{ALL_KEYS, Bucket, BucketCursor, BucketError};
+use tickwire_node::names;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+/// The pause between two looks. It is a small part of the time for which records may lag.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// After how many looks the records of an unchanged bucket are read again.
+const MARKETS_REVIEW: u32 = 60;
+
+/// The same for the reference data. There may be many entries, so it is about an hour.
+const REFERENCE_REVIEW: u32 = 3_600;
+
+/// How many changes are made at a time, while events wait.
+const TOGETHER: usize = 256;
+
+/// The task.
+#[derive(Debug)]
+pub(crate) struct ContextDriver {
+    context: Bucket,
+    reference: Bucket,
+    markets_read: BucketCursor,
+    reference_read: BucketCursor,
+    entries: ReferenceBook,
+    surroundings: SharedSurroundings,
+    /// When both buckets were last read, and how old the oldest record was then, in seconds.
+    last: (Instant, f64),
+    /// Whether the last look has failed.
+    is_failing: bool,
+}
+
+impl ContextDriver {
+    /// Keeps these surroundings up to date.
+    pub(crate) fn new(context: Bucket, reference: Bucket, surroundings: SharedSurroundings) -> Self {
+        Self {
+            context,
+            reference,
+            markets_read: BucketCursor::new(MARKETS_REVIEW),
+            reference_read: BucketCursor::new(REFERENCE_REVIEW),
+            entries: ReferenceBook::default(),
+            surroundings,
+            last: (Instant::now(), 0.0),
+            is_failing: false,
+        }
+    }
+
+    /// Follows the buckets until `stop`.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        while let Some(done) = stop.run_until_cancelled(self.turn()).await {
+            let was_failing = std::mem::replace(&mut self.is_failing, done.is_err());
+            match done {
+                Ok(()) if was_failing => info!("context read again"),
+                Ok(()) => {}
+                Err(error) if was_failing => debug!(%error, "context not read"),
+                Err(error) => warn!(%error, "context not read, events go without it after 30 s"),
+            }
+            self.measure();
+            if stop.run_until_cancelled(sleep(PAUSE)).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Looks at both buckets, and reads what is new.
+    async fn turn(&mut self) -> Result<(), BucketError> {
+        let looked_at = self.read_markets().await?;
+        // Events get the context of a record only when the reference data is marked as current. So no event gets that of
+        // the only known market before all are known.
+        self.read_reference().await?;
+        let oldest = self.surroundings.read(|surroundings| surroundings.markets.oldest());
+        let age = oldest.map_or(0, |oldest| looked_at.0.saturating_sub(oldest.0).max(0));
+        self.last = (Instant::now(), age as f64 / 1_000.0);
+        Ok(())
+    }
+
+    async fn read_markets(&mut self) -> Result<Timestamp, BucketError> {
+        let look = self.context.look().await?;
+        if let Some(after) = self.markets_read.look(look.state) {
+            let entries = self.context.entries_after(names::ALL_MARKETS, after).await?;
+            self.markets_read.note(look.state, &entries);
+            let records = book::records(&entries);
+            self.surroundings.change(|surroundings| {
+                for (market, record) in records {
+                    surroundings.markets.adopt(market, record);
+                }
+            });
+        }
+        Ok(look.at)
+    }
+
+    async fn read_reference(&mut self) -> Result<(), BucketError> {
+        let look = self.reference.look().await?;
+        if let Some(after) = self.reference_read.look(look.state) {
+            let entries = self.reference.many_entries_after(ALL_KEYS, after, look.state.last).await?;
+            self.reference_read.note(look.state, &entries);
+            let changes = self.entries.take(entries, after == 0, look.at);
+            let mut changed = 0_usize;
+            for together in changes.chunks(TOGETHER) {
+                changed += self.surroundings.change(|surroundings| {
+                    let set = |(symbol, entry, since): &book::ReferenceChange| {
+                        surroundings.reference.set(symbol.clone(), entry.clone(), *since)
+                    };
+                    together.iter().map(set).filter(|is_change| *is_change).count()
+                });
+            }
+            let count = self.surroundings.read(|surroundings| surroundings.reference.len());
+            metrics::REFERENCE_ENTRIES.set(count as f64);
+            if changed > 0 {
+                info!(entries = count, changed, "new reference data");
+            }
+        }
+        self.surroundings.change(|surroundings| surroundings.reference.mark_current(look.at));
+        Ok(())
+    }
+
+    fn measure(&self) {
+        let (last, age) = self.last;
+        let since = last.elapsed().as_secs_f64();
+        metrics::CONTEXT_AGE.with("markets").set(age + since);
+        metrics::CONTEXT_AGE.with("reference").set(since);
+    }
+}

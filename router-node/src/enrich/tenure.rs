@@ -1,0 +1,175 @@
+//! The context of one partition between tenures: an owner loads what the one before has stored, and stores it again.
+//!
+//! A stored record may lag behind the checkpoint by some seconds. The market events in between are read again, because a
+//! record that claims to be complete must not lack one. If anything fails, the owner begins with nothing: an absent
+//! value is no contradiction.
+
+use super::writer::ContextWrites;
+use super::{PartitionContext, Records, SharedSurroundings};
+use crate::decode::Decoder;
+use crate::metrics;
+use crate::reader::leader;
+use crate::source::Source;
+use crate::stream::StreamState;
+use std::time::Duration;
+use tickwire_core::context::{MarketRecord, VolumeAverages};
+use tickwire_core::event::{Kind, key};
+use tickwire_core::ids::{EpochId, MarketKey, Seq};
+use tickwire_node::bucket::Bucket;
+use tickwire_node::names;
+use tickwire_node::nats::Nats;
+use tokio::time::{Instant, timeout};
+use tracing::{debug, warn};
+
+/// How long the first message of a tenure may wait for what the last owner has stored.
+const LOAD_DEADLINE: Duration = Duration::from_secs(2);
+
+/// How often averages are stored. They change with every event, and a new owner may lack some volumes.
+const VOLUMES_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Loads and stores the context of partitions.
+#[derive(Debug)]
+pub(crate) struct ContextStore {
+    pub(crate) nats: Nats,
+    pub(crate) bucket: Bucket,
+    pub(crate) writes: ContextWrites,
+    pub(crate) surroundings: SharedSurroundings,
+}
+
+/// The context of one partition, and when it was last stored.
+#[derive(Debug)]
+pub(crate) struct TenureContext {
+    /// The partition; `None` for the catch-all, which holds no events.
+    partition: Option<u32>,
+    pub(crate) context: PartitionContext,
+    /// When the averages were last stored, and how far they were then.
+    stored: (Instant, Seq),
+}
+
+impl TenureContext {
+    /// Nothing is known yet.
+    pub(crate) fn new(source: Source, epoch_id: EpochId) -> Self {
+        let partition = match source {
+            Source::Partition(partition) => Some(u32::from(partition.0)),
+            Source::CatchAll => None,
+        };
+        Self { partition, context: PartitionContext::new(epoch_id), stored: (Instant::now(), Seq(0)) }
+    }
+}
+
+impl ContextStore {
+    /// Loads what the last owner has stored, for an owner that reads on after `checkpoint`.
+    pub(crate) async fn load(&self, decoder: &Decoder, tenure: &mut TenureContext, checkpoint: Seq) {
+        let epoch_id = tenure.context.epoch_id;
+        self.surroundings.change(|surroundings| surroundings.markets.begin_epoch(epoch_id));
+        let Some(partition) = tenure.partition else { return };
+        let loaded = timeout(LOAD_DEADLINE, self.read(decoder, partition, epoch_id, checkpoint)).await;
+        match loaded.unwrap_or_else(|late| Err(late.to_string())) {
+            Ok(context) => {
+                tenure.stored.1 = context.volumes.through();
+                tenure.context = context;
+                self.adopt(&tenure.context.records);
+            }
+            Err(reason) => {
+                metrics::CONTEXT_NOT_LOADED.increment(1);
+                warn!(partition, reason, "context not loaded, it begins anew");
+            }
+        }
+    }
+
+    async fn read(
+        &self,
+        decoder: &Decoder,
+        partition: u32,
+        epoch_id: EpochId,
+        checkpoint: Seq,
+    ) -> Result<PartitionContext, String> {
+        let stored = self.bucket.entry_of(&names::volumes_key(partition)).await.map_err(|error| error.to_string())?;
+        let volumes = stored.and_then(|entry| VolumeAverages::from_bytes(&entry.value).ok());
+        let volumes = volumes.filter(|volumes| volumes.epoch_id() == epoch_id);
+        let mut records = Records::new();
+        let keys = names::markets_of(partition);
+        for entry in self.bucket.entries_after(&keys, 0).await.map_err(|error| error.to_string())? {
+            let record = read_record(&entry.key, &entry.value).filter(|(_, record)| record.epoch_id() == epoch_id);
+            records.extend(record);
+        }
+        self.complete(decoder, partition, &mut records, checkpoint).await?;
+        Ok(PartitionContext::with(volumes.unwrap_or_else(|| VolumeAverages::new(epoch_id)), records))
+    }
+
+    /// Adds the market events up to the checkpoint that the stored records lack.
+    async fn complete(
+        &self,
+        decoder: &Decoder,
+        partition: u32,
+        records: &mut Records,
+        checkpoint: Seq,
+    ) -> Result<(), String> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let state = StreamState::look(&self.nats, &decoder.stream).await.map_err(|error| error.to_string())?;
+        let facts = state.facts;
+        // Retention may have removed events that they lack.
+        records.retain(|_, record| record.epoch_id() == facts.epoch_id && record.through() >= facts.removed());
+        let Some(mut after) = records.values().map(MarketRecord::through).min() else { return Ok(()) };
+        let filter = names::stored_kind(partition, Kind::Market.as_str());
+        while after < checkpoint {
+            let next = leader::first_after(&self.nats, &decoder.stream, after, &filter).await?;
+            let Some(message) = next.filter(|message| message.seq <= checkpoint) else { break };
+            after = message.seq;
+            // A dead letter states nothing.
+            let Ok(Some(event)) = decoder.published(&message) else { continue };
+            let record = MarketKey::new(&event.key).ok().and_then(|market| records.get_mut(&market));
+            if let Some(record) = record {
+                record.observe(message.seq, &event);
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores what has changed with a report to the engine.
+    pub(crate) fn report(&self, tenure: &mut TenureContext, through: Seq) {
+        let Some(partition) = tenure.partition else { return };
+        if let Some(records) = tenure.context.report(through) {
+            self.adopt(records);
+            for (market, record) in records {
+                match record.to_bytes() {
+                    Ok(bytes) => self.writes.put(names::market_key(partition, &key::encode(market.as_str())), bytes),
+                    Err(error) => debug!(%error, "market record not encoded"),
+                }
+            }
+        }
+        if tenure.stored.0.elapsed() >= VOLUMES_INTERVAL {
+            self.store_volumes(tenure);
+        }
+    }
+
+    /// Stores the averages, for the next owner.
+    pub(crate) fn store_volumes(&self, tenure: &mut TenureContext) {
+        let (Some(partition), through) = (tenure.partition, tenure.context.volumes.through()) else { return };
+        if through == tenure.stored.1 {
+            return;
+        }
+        tenure.stored = (Instant::now(), through);
+        match tenure.context.volumes.to_bytes() {
+            Ok(bytes) => self.writes.put(names::volumes_key(partition), bytes),
+            Err(error) => debug!(%error, "averages not encoded"),
+        }
+    }
+
+    /// The router's own records count at once.
+    fn adopt(&self, records: &Records) {
+        self.surroundings.change(|surroundings| {
+            for (market, record) in records {
+                surroundings.markets.adopt(market.clone(), record.clone());
+            }
+        });
+    }
+}
+
+/// A market record of the bucket; `None` if it cannot be read.
+pub(super) fn read_record(key: &str, value: &[u8]) -> Option<(MarketKey, MarketRecord)> {
+    let market = key::decode(names::parse_market_key(key)?).ok()?;
+    Some((MarketKey::new(&market).ok()?, MarketRecord::from_bytes(value).ok()?))
+}
