@@ -4,6 +4,7 @@ use clap::{Args, Subcommand};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
+use std::future::ready;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use tickwire_core::context::{ReferenceEntry, ReferenceError, ReferenceFile, ReferenceRow, parse_reference};
@@ -54,7 +55,7 @@ pub(crate) enum ReferenceCommandError {
     #[error("{}: cannot be read: {source}", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("{}: {source}; nothing was written", path.display())]
-    File { path: PathBuf, source: ReferenceError },
+    File { path: PathBuf, source: Box<ReferenceError> },
 }
 
 impl ReferenceCommandError {
@@ -78,8 +79,8 @@ impl ReferenceCommand {
 
 async fn load(args: &LoadArgs) -> Result<String, ReferenceCommandError> {
     let content = read(&args.file)?;
-    let path = || args.file.clone();
-    let file = parse_reference(&content).map_err(|source| ReferenceCommandError::File { path: path(), source })?;
+    let refused = |source| ReferenceCommandError::File { path: args.file.clone(), source: Box::new(source) };
+    let file = parse_reference(&content).map_err(refused)?;
     let nats = Nats::connect(&args.nats.load()?.nats, "reference", "cli").await?;
     match write(&nats, &file, args.prune).await {
         Ok(output) => {
@@ -110,9 +111,9 @@ async fn write(nats: &Nats, file: &ReferenceFile, prune: bool) -> Result<String,
     let look = bucket.look().await?;
     let changes = changes(file, bucket.many_entries_after(ALL_KEYS, 0, look.state.last).await?, prune);
     let loaded = changes.loaded.iter().map(|(key, value)| bucket.put(key, value.clone()));
-    stream::iter(loaded).buffer_unordered(TOGETHER).try_for_each(async |_| Ok(())).await?;
+    stream::iter(loaded).buffer_unordered(TOGETHER).try_for_each(|_| ready(Ok(()))).await?;
     let removed = changes.removed.iter().map(|key| bucket.delete(key, None));
-    stream::iter(removed).buffer_unordered(TOGETHER).try_for_each(async |()| Ok(())).await?;
+    stream::iter(removed).buffer_unordered(TOGETHER).try_for_each(|()| ready(Ok(()))).await?;
     Ok(report(&changes, file, prune))
 }
 
@@ -205,7 +206,7 @@ mod tests {
     #[test]
     fn faulty_file_is_refused_with_its_line() {
         let source = parse_reference(b"symbol,sector\nAAPL,\n").unwrap_err();
-        let error = ReferenceCommandError::File { path: "a.csv".into(), source };
+        let error = ReferenceCommandError::File { path: "a.csv".into(), source: Box::new(source) };
         assert!(error.is_usage() && error.to_string().starts_with("a.csv: line 2, column sector: "), "{error}");
     }
 }

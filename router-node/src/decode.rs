@@ -334,7 +334,7 @@ mod tests {
         };
         assert_eq!([read(&message(7, 100)), read(&message(8, 250))], [None, Some(2.5)]);
         let Ok(Decoded::Event(again, ())) = decoder.read(&message(8, 250)) else { panic!() };
-        let context = again.context.unwrap();
+        let context = again.context.as_deref().unwrap();
         assert_eq!((context.relative_volume, context.session), (None, again.session));
         let published = decoder.published(&message(8, 250)).unwrap().unwrap();
         assert_eq!((&published.data["volume"], published.context), (&json!(250), None));

@@ -25,6 +25,7 @@ mod bench;
 mod commands;
 mod config;
 mod confirm;
+mod context;
 mod dead_letters;
 mod delivery;
 mod dependencies;
