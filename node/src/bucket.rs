@@ -69,7 +69,7 @@ pub struct BucketState {
 pub struct BucketLook {
     /// The state.
     pub state: BucketState,
-    /// The time, on the clock that stores the entries: every later entry has this time or a later one.
+    /// The time of the server. In a cluster an entry has its time some milliseconds before it is in the state.
     pub at: Timestamp,
 }
 
@@ -139,8 +139,8 @@ impl Bucket {
     }
 
     /// The same, for a bucket that may hold many keys: what is in it up to the sequence `last` is read in several parts
-    /// at the same time, and then what has come after it. A key that was written meanwhile may be there twice; the later
-    /// one counts.
+    /// at the same time, and then what has come after it. A key that was written meanwhile may be there twice; the
+    /// later one counts.
     ///
     /// # Errors
     /// When it cannot be reached.

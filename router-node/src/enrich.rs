@@ -1,8 +1,8 @@
 //! The context of events. `tickwire_core::context` decides what it is; here is where its parts come from.
 //!
 //! ```text
-//! market events ──▶ PartitionContext ──▶ writer ──▶ bucket ──▶ driver ──▶ Surroundings ──▶ every event
-//!                     of the owner                              of every router
+//! market event ──▶ PartitionContext ──▶ writer ──▶ bucket ──▶ driver ──▶ Surroundings ──▶ event
+//!                    of the owner                              of every router
 //! ```
 //!
 //! [`PartitionContext`] is what the owner of a partition keeps for one tenure. [`tenure`] loads it before the first

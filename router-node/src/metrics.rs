@@ -69,7 +69,7 @@ tickwire_node::metrics! {
     // enrich/tenure.rs
     counter CONTEXT_NOT_LOADED =
         "tickwire_router_context_not_loaded_total",
-        "Partitions that this router has taken without the context of their last owner";
+        "Averages and market records of the last owner of a partition that this router could not load";
 
     // enrich/writer.rs
     counter CONTEXT_WRITES_LOST by "reason" of crate::enrich::writer::losses =

@@ -23,6 +23,10 @@ const MARKETS_REVIEW: u32 = 60;
 /// The same for the reference data. There may be many entries, so it is about an hour.
 const REFERENCE_REVIEW: u32 = 3_600;
 
+/// How long an entry may be on its way into the bucket after it got its time, in milliseconds. It is a small part of
+/// the time for which records may lag.
+const ENTRY_DELAY: i64 = 5_000;
+
 /// How many changes are made at a time, while events wait.
 const TOGETHER: usize = 256;
 
@@ -76,8 +80,8 @@ impl ContextDriver {
     /// Looks at both buckets, and reads what is new.
     async fn turn(&mut self) -> Result<(), BucketError> {
         let looked_at = self.read_markets().await?;
-        // Events get the context of a record only when the reference data is marked as current. So no event gets that of
-        // the only known market before all are known.
+        // Events get the context of a record only when the reference data is marked as current. So no event gets that
+        // of the only known market before all are known.
         self.read_reference().await?;
         let oldest = self.surroundings.read(|surroundings| surroundings.markets.oldest());
         let age = oldest.map_or(0, |oldest| looked_at.0.saturating_sub(oldest.0).max(0));
@@ -121,7 +125,8 @@ impl ContextDriver {
                 info!(entries = count, changed, "new reference data");
             }
         }
-        self.surroundings.change(|surroundings| surroundings.reference.mark_current(look.at));
+        let complete = Timestamp(look.at.0.saturating_sub(ENTRY_DELAY));
+        self.surroundings.change(|surroundings| surroundings.reference.mark_current(complete));
         Ok(())
     }
 

@@ -1,8 +1,8 @@
 //! The context of one partition between tenures: an owner loads what the one before has stored, and stores it again.
 //!
-//! A stored record may lag behind the checkpoint by some seconds. The market events in between are read again, because a
-//! record that claims to be complete must not lack one. If anything fails, the owner begins with nothing: an absent
-//! value is no contradiction.
+//! A stored record may lag behind the checkpoint by some seconds. The market events in between are read again, because
+//! a record that claims to be complete must not lack one. If that fails, the owner begins with nothing: an absent value
+//! is no contradiction.
 
 use super::writer::ContextWrites;
 use super::{PartitionContext, Records, SharedSurroundings};
@@ -18,7 +18,8 @@ use tickwire_core::ids::{EpochId, MarketKey, Seq};
 use tickwire_node::bucket::Bucket;
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
-use tokio::time::{Instant, timeout};
+use tokio::time::error::Elapsed;
+use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 
 /// How long the first message of a tenure may wait for what the last owner has stored.
@@ -63,30 +64,30 @@ impl ContextStore {
         let epoch_id = tenure.context.epoch_id;
         self.surroundings.change(|surroundings| surroundings.markets.begin_epoch(epoch_id));
         let Some(partition) = tenure.partition else { return };
-        let loaded = timeout(LOAD_DEADLINE, self.read(decoder, partition, epoch_id, checkpoint)).await;
-        match loaded.unwrap_or_else(|late| Err(late.to_string())) {
-            Ok(context) => {
-                tenure.stored.1 = context.volumes.through();
-                tenure.context = context;
-                self.adopt(&tenure.context.records);
-            }
-            Err(reason) => {
-                metrics::CONTEXT_NOT_LOADED.increment(1);
-                warn!(partition, reason, "context not loaded, it begins anew");
-            }
-        }
+        let end = Instant::now() + LOAD_DEADLINE;
+        let volumes = timeout_at(end, self.read_volumes(partition, epoch_id)).await;
+        let volumes = loaded(partition, "averages", volumes).unwrap_or_else(|| VolumeAverages::new(epoch_id));
+        let records = timeout_at(end, self.read_records(decoder, partition, epoch_id, checkpoint)).await;
+        let records = loaded(partition, "market records", records).unwrap_or_default();
+        self.adopt(&records);
+        tenure.stored.1 = volumes.through();
+        tenure.context = PartitionContext::with(volumes, records);
     }
 
-    async fn read(
+    async fn read_volumes(&self, partition: u32, epoch_id: EpochId) -> Result<VolumeAverages, String> {
+        let stored = self.bucket.entry_of(&names::volumes_key(partition)).await.map_err(|error| error.to_string())?;
+        let volumes = stored.and_then(|entry| VolumeAverages::from_bytes(&entry.value).ok());
+        let volumes = volumes.filter(|volumes| volumes.epoch_id() == epoch_id);
+        Ok(volumes.unwrap_or_else(|| VolumeAverages::new(epoch_id)))
+    }
+
+    async fn read_records(
         &self,
         decoder: &Decoder,
         partition: u32,
         epoch_id: EpochId,
         checkpoint: Seq,
-    ) -> Result<PartitionContext, String> {
-        let stored = self.bucket.entry_of(&names::volumes_key(partition)).await.map_err(|error| error.to_string())?;
-        let volumes = stored.and_then(|entry| VolumeAverages::from_bytes(&entry.value).ok());
-        let volumes = volumes.filter(|volumes| volumes.epoch_id() == epoch_id);
+    ) -> Result<Records, String> {
         let mut records = Records::new();
         let keys = names::markets_of(partition);
         for entry in self.bucket.entries_after(&keys, 0).await.map_err(|error| error.to_string())? {
@@ -94,7 +95,7 @@ impl ContextStore {
             records.extend(record);
         }
         self.complete(decoder, partition, &mut records, checkpoint).await?;
-        Ok(PartitionContext::with(volumes.unwrap_or_else(|| VolumeAverages::new(epoch_id)), records))
+        Ok(records)
     }
 
     /// Adds the market events up to the checkpoint that the stored records lack.
@@ -120,8 +121,8 @@ impl ContextStore {
             after = message.seq;
             // A dead letter states nothing.
             let Ok(Some(event)) = decoder.published(&message) else { continue };
-            let record = MarketKey::new(&event.key).ok().and_then(|market| records.get_mut(&market));
-            if let Some(record) = record {
+            let Ok(market) = MarketKey::new(&event.key) else { continue };
+            if let Some(record) = records.get_mut(&market) {
                 record.observe(message.seq, &event);
             }
         }
@@ -166,6 +167,18 @@ impl ContextStore {
             }
         });
     }
+}
+
+/// What was loaded; `None` if it was not.
+fn loaded<T>(partition: u32, what: &'static str, loaded: Result<Result<T, String>, Elapsed>) -> Option<T> {
+    let reason = match loaded {
+        Ok(Ok(loaded)) => return Some(loaded),
+        Ok(Err(reason)) => reason,
+        Err(late) => late.to_string(),
+    };
+    metrics::CONTEXT_NOT_LOADED.increment(1);
+    warn!(partition, what, reason, "context not loaded, it begins anew");
+    None
 }
 
 /// A market record of the bucket; `None` if it cannot be read.
