@@ -43,10 +43,20 @@ pub(crate) struct RegistrySize {
     pub(crate) subscriptions: usize,
 }
 
+/// A session in the registry. There are many with few subscriptions each, so it has no room for more.
+#[derive(Debug)]
+struct Entry {
+    id: SessionId,
+    address: IpAddr,
+    opened: Duration,
+    encoding: Encoding,
+    subscriptions: Box<[(SubscriptionName, Subscription)]>,
+}
+
 /// The sessions of one shard.
 #[derive(Debug, Default)]
 struct Part {
-    users: HashMap<UserId, BTreeMap<SessionId, RegisteredSession>>,
+    users: HashMap<UserId, Vec<Entry>>,
     sessions: usize,
     subscriptions: usize,
 }
@@ -66,40 +76,44 @@ impl SessionRegistry {
     /// Adds a session.
     pub(crate) fn open(&self, user: &UserId, id: SessionId, session: RegisteredSession) {
         self.write(id, |part| {
+            part.close(user, id);
+            let RegisteredSession { address, opened, encoding, subscriptions } = session;
+            let subscriptions: Box<[_]> = subscriptions.into_iter().collect();
             part.sessions += 1;
-            part.subscriptions += session.subscriptions.len();
-            if let Some(former) = part.users.entry(user.clone()).or_default().insert(id, session) {
-                part.forget(&former);
-            }
+            part.subscriptions += subscriptions.len();
+            let entries = part.users.entry(user.clone()).or_default();
+            entries.reserve_exact(1);
+            entries.push(Entry { id, address, opened, encoding, subscriptions });
         });
     }
 
     /// Replaces the subscriptions of a session, if it is here.
     pub(crate) fn set_subscriptions(&self, user: &UserId, id: SessionId, subscriptions: NamedSubscriptions) {
         self.write(id, |part| {
-            let Some(session) = part.users.get_mut(user).and_then(|sessions| sessions.get_mut(&id)) else { return };
-            part.subscriptions = part.subscriptions + subscriptions.len() - session.subscriptions.len();
-            session.subscriptions = subscriptions;
+            let mut entries = part.users.get_mut(user).into_iter().flatten();
+            let Some(entry) = entries.find(|entry| entry.id == id) else { return };
+            part.subscriptions = part.subscriptions + subscriptions.len() - entry.subscriptions.len();
+            entry.subscriptions = subscriptions.into_iter().collect();
         });
     }
 
     /// Removes a session, if it is here.
     pub(crate) fn close(&self, user: &UserId, id: SessionId) {
-        self.write(id, |part| {
-            let Some(sessions) = part.users.get_mut(user) else { return };
-            let Some(former) = sessions.remove(&id) else { return };
-            if sessions.is_empty() {
-                part.users.remove(user);
-            }
-            part.forget(&former);
-        });
+        self.write(id, |part| part.close(user, id));
     }
 
     /// The sessions of a user now.
     pub(crate) fn sessions_of(&self, user: &UserId) -> BTreeMap<SessionId, RegisteredSession> {
         let Some(part) = self.parts.get(shard_of(user, self.parts.len())) else { return BTreeMap::new() };
         let part = part.read().unwrap_or_else(PoisonError::into_inner);
-        part.users.get(user).cloned().unwrap_or_default()
+        let entries = part.users.get(user).into_iter().flatten();
+        let session = |entry: &Entry| RegisteredSession {
+            address: entry.address,
+            opened: entry.opened,
+            encoding: entry.encoding,
+            subscriptions: entry.subscriptions.iter().cloned().collect(),
+        };
+        entries.map(|entry| (entry.id, session(entry))).collect()
     }
 
     /// How much is in all parts now.
@@ -123,8 +137,13 @@ impl SessionRegistry {
 }
 
 impl Part {
-    /// A session is not here any more.
-    fn forget(&mut self, former: &RegisteredSession) {
+    fn close(&mut self, user: &UserId, id: SessionId) {
+        let Some(entries) = self.users.get_mut(user) else { return };
+        let Some(at) = entries.iter().position(|entry| entry.id == id) else { return };
+        let former = entries.swap_remove(at);
+        if entries.is_empty() {
+            self.users.remove(user);
+        }
         self.sessions -= 1;
         self.subscriptions -= former.subscriptions.len();
     }

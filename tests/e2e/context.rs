@@ -68,7 +68,8 @@ async fn context_survives_its_router_and_is_never_contradicted_by_a_replay() {
     let (code, output, errors) = load(&cluster, "symbol,sector\nAAPL,Technology\n", &[]);
     assert_eq!((code, output.as_str()), (Some(0), "1 loaded, 0 unchanged\n"), "{errors}");
     let mut socket = Socket::connect(gateway, "ann", Encoding::Json).await;
-    socket.subscribe("all", &json!({})).await;
+    let filter = json!({ "kinds": ["pattern", "market"] });
+    socket.subscribe("all", &filter).await;
     let producer = cluster.producer().await;
 
     producer.publish(&market("bull")).await;
@@ -96,7 +97,7 @@ async fn context_survives_its_router_and_is_never_contradicted_by_a_replay() {
     socket.catch_up(&log.end()).await;
     let live: BTreeMap<_, _> = socket.events.iter().map(|event| (event.seq, event)).collect();
     let mut late = Socket::connect(gateway, "bob", Encoding::Json).await;
-    late.request(json!({ "action": "subscribe", "name": "past", "filter": {}, "since": "5m" })).await;
+    late.request(json!({ "action": "subscribe", "name": "past", "filter": filter, "since": "5m" })).await;
     assert!(late.caught_up().await.resumed);
     late.catch_up(&log.end()).await;
     assert_eq!(late.events.len(), live.len());

@@ -86,11 +86,12 @@ fn web_page_has_the_reconnect_table() {
     assert_eq!(table, expected);
 }
 
-/// Only causes that the client itself must fix are final. Time, a pause or a new session fix all others.
+/// Only causes that the client itself must fix are final, and the word of an operator. Time, a pause or a new session
+/// fix all others.
 #[test]
 fn clients_reconnect_unless_they_must_fix_the_cause() {
     let words = |word| CloseCode::ALL.iter().filter(move |code| code.reconnect() == word).map(|code| code.code());
-    assert_eq!(words(Reconnect::No).collect::<Vec<_>>(), [1002, 1007, 4001, 4003]);
+    assert_eq!(words(Reconnect::No).collect::<Vec<_>>(), [1002, 1007, 4001, 4003, 4014]);
     assert_eq!(words(Reconnect::NewToken).collect::<Vec<_>>(), [4009]);
     assert_eq!(words(Reconnect::Yes).collect::<Vec<_>>(), [4008, 4010]);
 }

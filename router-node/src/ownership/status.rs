@@ -118,19 +118,30 @@ fn missing_partitions(
 
 /// Whether the interest of every gateway is known.
 pub(super) fn is_informed(view: &View, report: &EngineReport) -> bool {
-    members_without_interest(view, report).next().is_none()
+    members_without_interest(view, report).is_empty()
 }
 
+/// The most gateways that a text names.
+const NAMED: usize = 3;
+
 /// The members among the gateways whose interest is not known. A gateway that is not a member does not count, even
-/// though its interest is kept for a while.
-fn members_without_interest<'a>(view: &'a View, report: &'a EngineReport) -> impl Iterator<Item = &'a NodeRef> {
-    let is_member = |gateway: &&NodeRef| view.members.iter().any(|member| member.node == **gateway);
-    report.gateways_without_interest.iter().filter(is_member)
+/// though its interest is kept for a while. Both may be many, if somebody invents them.
+fn members_without_interest<'a>(view: &'a View, report: &'a EngineReport) -> Vec<&'a NodeRef> {
+    if report.gateways_without_interest.is_empty() {
+        return Vec::new();
+    }
+    let members: BTreeSet<&NodeRef> = view.members.iter().map(|member| &member.node).collect();
+    report.gateways_without_interest.iter().filter(|gateway| members.contains(gateway)).collect()
 }
 
 fn missing_interest(view: &View, report: &EngineReport) -> Option<String> {
-    let names: Vec<String> = members_without_interest(view, report).map(ToString::to_string).collect();
-    (!names.is_empty()).then(|| format!("the interest of these gateways is not known: {}", names.join(", ")))
+    let gateways = members_without_interest(view, report);
+    let names: Vec<String> = gateways.iter().take(NAMED).map(ToString::to_string).collect();
+    let more = match gateways.len() - names.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    (!names.is_empty()).then(|| format!("the interest of these gateways is not known: {}{more}", names.join(", ")))
 }
 
 #[cfg(test)]
