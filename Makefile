@@ -10,7 +10,7 @@ NEXTEST = $(shell $(CARGO) nextest --version 2>/dev/null)
 .PHONY: help tools foreign-tools dev check test-one test sim sim-trace foreign soak chaos bench fmt lint deny doc clean-tools
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 tools: ## Get nats-server into .tools, unless PATH has one
 	@tools/get-nats-server
