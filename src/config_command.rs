@@ -81,6 +81,10 @@ mod tests {
         assert_eq!(run(&["check", "--role", "gateway", "--set", &secret]).unwrap(), "ok\n");
         assert_eq!(run(&["check", "--role", "router"]).unwrap(), "ok\n");
         assert!(run(&["check"]).unwrap().starts_with("ok for a router; a gateway refuses it: auth.mode"));
+        let refusal = |set| run(&["check", "--role", "gateway", "--set", set]).unwrap_err().to_string();
+        for (set, found) in [("auth.jwt_secret=", "there is no secret"), ("auth.jwt_secret=abc", "this one has 3")] {
+            assert!(refusal(set).contains(found), "{set:?}: {}", refusal(set));
+        }
         assert!(matches!(run(&["check", "--set", "stream.partitions=0"]), Err(ConfigError::Invalid { .. })));
         assert!(matches!(run(&["check", "--config", "/no/such/file"]), Err(ConfigError::Read { .. })));
     }

@@ -77,7 +77,10 @@ pub enum AuthError {
     #[error("?user= is not a valid user name: {0}")]
     Name(NameError),
     /// Tokens cannot be checked here.
-    #[error("this gateway has no auth.jwt_secret, so it cannot check tokens: use ?user=name")]
+    #[error(
+        "this gateway has no auth.jwt_secret, so it cannot check tokens: use ?user=name, or start it with \
+         TICKWIRE_AUTH__JWT_SECRET"
+    )]
     NoSecret,
 }
 

@@ -15,18 +15,20 @@ impl AuthConfig {
     /// # Errors
     /// When the mode is `jwt` and the secret is missing or too short.
     pub fn secret(&self) -> Result<Option<&Secret>, ConfigError> {
-        let long_enough = self.jwt_secret.expose().len() >= LEAST_SECRET_BYTES;
+        let bytes = self.jwt_secret.expose().len();
         match self.mode {
             AuthMode::Dev => Ok(None),
-            AuthMode::Jwt if long_enough => Ok(Some(&self.jwt_secret)),
-            AuthMode::Jwt => Err(ConfigError::Conflict {
-                keys: "auth.mode, auth.jwt_secret",
-                reason: format!(
-                    "mode jwt needs a secret of at least {LEAST_SECRET_BYTES} bytes, this one has {}: set \
-                     TICKWIRE_AUTH__JWT_SECRET",
-                    self.jwt_secret.expose().len()
-                ),
-            }),
+            AuthMode::Jwt if bytes >= LEAST_SECRET_BYTES => Ok(Some(&self.jwt_secret)),
+            AuthMode::Jwt => {
+                let found = if bytes == 0 { "there is no secret".to_owned() } else { format!("this one has {bytes}") };
+                Err(ConfigError::Conflict {
+                    keys: "auth.mode, auth.jwt_secret",
+                    reason: format!(
+                        "mode jwt needs a secret of at least {LEAST_SECRET_BYTES} bytes, {found}: set \
+                         TICKWIRE_AUTH__JWT_SECRET"
+                    ),
+                })
+            }
         }
     }
 }
