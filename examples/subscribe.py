@@ -10,12 +10,18 @@ import os
 import random
 import sys
 
-from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, WebSocketException
+try:
+    from websockets.asyncio.client import connect
+    from websockets.exceptions import ConnectionClosed, WebSocketException
+except ImportError as problem:
+    sys.exit(f"{problem}: pip install --upgrade websockets")
 
 # Close codes after which another attempt would end the same way, and those that ask for a pause.
 FINAL = {1002, 1007, 4001, 4003, 4009, 4014}
 AFTER = {1009, 1012, 4002, 4007, 4012, 4013}
+
+# A close follows these errors, and its code says what to do.
+CLOSING = {401, 402, 404}
 
 # A request that is refused with this error may be sent again later.
 TRY_AGAIN = 503
@@ -66,6 +72,8 @@ class Session:
                     print("subscribed", file=sys.stderr, flush=True)
                 case "caught_up":
                     print("caught up", file=sys.stderr, flush=True)
+                case "error" if message["code"] in CLOSING:
+                    print(message["msg"], file=sys.stderr, flush=True)
                 case "error":
                     # If the gateway cannot resume from this position, the next connection starts without it.
                     if message["code"] != TRY_AGAIN:
@@ -82,10 +90,10 @@ class Session:
             del self.early[next(iter(self.early))]
         return not is_known
 
-    def pause(self, code):
+    def pause(self, code, reason):
         """How many seconds to wait before the next connection. Ends the program if there should be none."""
         if code in FINAL:
-            sys.exit(f"closed with {code}")
+            sys.exit(f"closed with {code}: {reason}")
         longest = min(0.5 * 2**self.failures, 15)
         self.failures += 1
         reconnect, self.reconnect = self.reconnect, None
@@ -118,15 +126,16 @@ async def follow(arguments):
     """Connects again after each break, until the program has received as many events as it should."""
     session = Session({"mine": {"filter": {"symbols": arguments.symbols.split(",")}}})
     while True:
-        code = None
+        code, reason = None, None
         try:
             if await serve(arguments, session):
                 return
         except ConnectionClosed as closed:
-            code = closed.rcvd and closed.rcvd.code
+            if closed.rcvd:
+                code, reason = closed.rcvd.code, closed.rcvd.reason
         except (OSError, ValueError, WebSocketException) as problem:
             print(problem, file=sys.stderr, flush=True)
-        await asyncio.sleep(session.pause(code))
+        await asyncio.sleep(session.pause(code, reason))
 
 
 def main():

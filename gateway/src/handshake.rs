@@ -191,6 +191,9 @@ fn too_late(message: &str) -> HandshakeRefusal {
 /// wait.
 async fn refuse(mut socket: TcpSocket, refusal: HandshakeRefusal, displaced: impl Future<Output = ()>) {
     let code = refusal.code;
+    // Many clients show only the close.
+    let reason = refusal.error.as_ref().filter(|error| error.code == ErrorCode::AuthFailed.code());
+    let reason = reason.map(|error| error.msg.clone());
     metrics::CLOSES.with(code.code().to_string()).increment(1);
     if let Some(error) = refusal.error {
         metrics::REFUSED_FRAMES.with(error.code.to_string()).increment(1);
@@ -203,7 +206,10 @@ async fn refuse(mut socket: TcpSocket, refusal: HandshakeRefusal, displaced: imp
         }
     }
     let goodbye = async {
-        socket.close(code)?;
+        match &reason {
+            Some(reason) => socket.close_with(code, reason)?,
+            None => socket.close(code)?,
+        }
         loop {
             match poll_fn(|cx| socket.poll_ready(cx)).await {
                 Ready::Broken => return Err(SocketEnd::Gone),

@@ -31,7 +31,7 @@ pub(crate) const KERNEL_BYTES: u32 = 64 * 1024;
 
 use crate::socket::fault::fault;
 pub(crate) use crate::socket::header::HEADER;
-use crate::socket::header::put_header;
+use crate::socket::header::{put_close, put_header};
 pub(crate) use crate::socket::read_budget::{ReadBudget, ReadRate};
 pub(crate) use reader::MessageReader;
 #[cfg(test)]
@@ -209,6 +209,15 @@ impl TcpSocket {
         self.reader.set_max_frame_bytes(max_frame_bytes);
     }
 
+    /// Sends a close frame with a code and this reason, which is cut if it is too long for the frame.
+    pub(crate) fn close_with(&mut self, code: CloseCode, reason: &str) -> Result<(), SocketEnd> {
+        let mut frame = vec![0; HEADER];
+        put_close(&mut frame, code, reason);
+        let start = put_header(&mut frame, OpCode::Control(Control::Close));
+        self.closing = true;
+        self.write(&frame[start..])
+    }
+
     fn discard(&mut self) -> Result<Option<Incoming>, SocketEnd> {
         let mut buffer = [0; DISCARD_BYTES];
         loop {
@@ -348,12 +357,7 @@ impl Socket for TcpSocket {
     }
 
     fn close(&mut self, code: CloseCode) -> Result<(), SocketEnd> {
-        let mut frame = vec![0; HEADER];
-        frame.extend(code.code().to_be_bytes());
-        frame.extend(self.fault.unwrap_or(code.text()).as_bytes());
-        let start = put_header(&mut frame, OpCode::Control(Control::Close));
-        self.closing = true;
-        self.write(&frame[start..])
+        self.close_with(code, self.fault.unwrap_or(code.text()))
     }
 
     fn flush(&mut self) -> Result<(), SocketEnd> {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use tickwire_core::protocol::codes::{CloseCode, Reconnect};
+use tickwire_core::protocol::codes::{CloseCode, ErrorCode, Reconnect};
 use tickwire_core::protocol::position::Position;
 use tickwire_testkit::{Process, eventually};
 
@@ -137,6 +137,11 @@ fn listed(program: &str, name: &str) -> BTreeSet<u16> {
     list.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect()
 }
 
+/// The errors of the handshake, which a close follows.
+pub(crate) fn refusals() -> BTreeSet<u16> {
+    [ErrorCode::NotAuthenticated, ErrorCode::AuthFailed, ErrorCode::AuthTimeout].map(ErrorCode::code).into()
+}
+
 #[test]
 fn the_examples_reconnect_after_a_close_as_its_code_says() {
     let of = |wanted: &[Reconnect]| -> BTreeSet<u16> {
@@ -148,6 +153,7 @@ fn the_examples_reconnect_after_a_close_as_its_code_says() {
             std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name)).unwrap();
         assert_eq!(listed(&program, "FINAL"), of(&[Reconnect::No, Reconnect::NewToken]), "{name}");
         assert_eq!(listed(&program, "AFTER"), of(&[Reconnect::After]), "{name}");
+        assert_eq!(listed(&program, "CLOSING"), refusals(), "{name}");
     }
 }
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tickwire_core::protocol::codes::{CloseCode, ErrorCode};
-use tickwire_core::protocol::{Encoding, Id, ServerMessage};
+use tickwire_core::protocol::{Encoding, Id, ServerError, ServerMessage};
 use tickwire_testkit::eventually;
 use tokio::time::timeout;
 use tokio_tungstenite::connect_async;
@@ -256,15 +256,16 @@ async fn jwt_mode_accepts_only_tokens() {
         "?user=ann".to_owned(),
     ] {
         let mut socket = Socket::open(gateway, &bad, Encoding::Json).await;
-        assert_eq!(socket.error().await.code, ErrorCode::AuthFailed.code(), "{bad}");
-        assert_closed(&mut socket, CloseCode::AuthFailed).await;
+        let error = socket.error().await;
+        assert_eq!(error.code, ErrorCode::AuthFailed.code(), "{bad}");
+        assert_eq!(socket.closed().await, (CloseCode::AuthFailed.code(), close_reason(&error)), "{bad}");
     }
 
     let mut socket = Socket::open(gateway, "", Encoding::Json).await;
     socket.send(&json!({ "action": "auth", "token": "wrong", "id": 9 })).await;
     let error = socket.error().await;
+    assert_eq!(socket.closed().await, (CloseCode::AuthFailed.code(), close_reason(&error)));
     assert_eq!((error.code, error.id), (ErrorCode::AuthFailed.code(), Some(Id::Number(9.into()))));
-    assert_closed(&mut socket, CloseCode::AuthFailed).await;
 
     let mut socket = Socket::open(gateway, "", Encoding::Json).await;
     socket.send(&json!({ "action": "list" })).await;
@@ -321,6 +322,11 @@ async fn upgrades_beyond_the_admission_rate_get_retry_after() {
 
 async fn assert_closed(socket: &mut Socket, code: CloseCode) {
     assert_eq!(socket.closed().await, (code.code(), code.text().to_owned()));
+}
+
+/// The reason of the close that follows the error of a refused token: its text, as far as it fits.
+fn close_reason(error: &ServerError) -> String {
+    error.msg[..error.msg.floor_char_boundary(123)].to_owned()
 }
 
 fn token(secret: &str, claims: &Value) -> String {

@@ -90,10 +90,12 @@ async fn session_is_notified_before_expiry_and_renews_or_ends_without_loss() {
     assert_eq!(metrics.get("tickwire_gateway_token_renewals_total"), 1.0);
 }
 
-/// The error for a token, and the close that follows.
+/// The error for a token, and the close that follows. The close repeats the text of the error, as far as it fits.
 async fn refusal(mut socket: Socket) -> (u16, String, u16) {
     let error = socket.error().await;
-    (error.code, error.msg, socket.closed().await.0)
+    let (close, reason) = socket.closed().await;
+    assert_eq!(reason, error.msg[..error.msg.floor_char_boundary(123)]);
+    (error.code, error.msg, close)
 }
 
 async fn in_the_first_frame(gateway: SocketAddr, token: &str) -> Socket {

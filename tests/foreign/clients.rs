@@ -2,6 +2,7 @@
 //! resume after an abrupt end, and close with 1000.
 
 mod programs;
+mod refused;
 mod tap;
 
 use std::collections::BTreeSet;

@@ -157,6 +157,20 @@ async fn the_examples_in_python_and_for_browsers_resume_after_an_abrupt_end() {
 }
 
 #[tokio::test]
+async fn the_example_in_python_ends_if_its_token_is_refused() {
+    let settings = [("auth.mode", "jwt"), ("auth.jwt_secret", "0123456789abcdef0123456789abcdef")];
+    let mut cluster = Cluster::start_with(1, 1, &settings).await;
+    let url = format!("ws://{}/v1/stream", cluster.gateway_addresses().await[0]);
+    let mut command = Command::new(python("python"));
+    command.arg(example("subscribe.py")).args(["--url", &url]).env("TICKWIRE_TOKEN", "wrong");
+    let mut process = Process::start("subscribe.py", cluster.home(), &mut command);
+    assert_eq!(process.wait(DEADLINE).await.code(), Some(1));
+    // The error before the close is printed as well, unless the close comes while the program still sends.
+    let reason = "this is not a signed token (JWT): it does not have three parts with dots between them";
+    assert_eq!(process.stderr().lines().last(), Some(&*format!("closed with 4001: {reason}")));
+}
+
+#[tokio::test]
 async fn the_commands_of_the_examples_work() {
     let text = fs::read_to_string(example("README.md")).unwrap();
     let blocks = blocks(&text);

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use tickwire_core::protocol::codes::{CloseCode, Reconnect};
 
+use crate::examples::refusals;
 use crate::foreign::document::files;
 
 /// The addresses of the gateway (with the user) and of NATS in the programs.
@@ -62,5 +63,6 @@ fn documented_programs_reconnect_as_the_close_table_says() {
         // The programs cannot get a new token.
         assert_eq!(listed(program, "FINAL"), of(&[Reconnect::No, Reconnect::NewToken]), "{name}");
         assert_eq!(listed(program, "AFTER"), of(&[Reconnect::After]), "{name}");
+        assert_eq!(listed(program, "CLOSING"), refusals(), "{name}");
     }
 }
