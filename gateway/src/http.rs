@@ -148,7 +148,7 @@ fn routes(state: HttpState) -> Router {
     // Only a GET becomes a WebSocket, and axum passes a HEAD to the handler of GET unless HEAD has its own handler.
     let only_get = || async { (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET")]) };
     Router::new()
-        .route("/", page("text/html; charset=utf-8", include_str!("../../web/index.html")))
+        .route("/", get(index))
         .route("/app.js", page("text/javascript; charset=utf-8", include_str!("../../web/app.js")))
         .route("/style.css", page("text/css; charset=utf-8", include_str!("../../web/style.css")))
         .route(CONNECT.path, get(home::connect).options(cors::preflight).fallback(cors::wrong_method))
@@ -163,6 +163,14 @@ fn routes(state: HttpState) -> Router {
 fn public_document() -> serde_json::Value {
     let endpoints: Vec<_> = PUBLIC.into_iter().chain([&PUBLIC_OPENAPI]).collect();
     document(&endpoints)
+}
+
+/// The demo page. A WebSocket client without the path of the stream would take the page for a broken server.
+async fn index(method: Method, uri: Uri, headers: HeaderMap) -> Response {
+    if crate::http::upgrade::is_asked_for(&headers) {
+        return not_found(method, uri).await;
+    }
+    ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], include_str!("../../web/index.html")).into_response()
 }
 
 /// Answers a request that no route takes. `OPTIONS *` asks about the server itself (RFC 9110, 9.3.7).

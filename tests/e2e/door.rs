@@ -92,6 +92,8 @@ async fn refusals_have_the_headers_of_the_rfcs() {
         (changed("Upgrade: websocket", "Upgrade: h2c\r\nUpgrade: WebSocket"), 101),
         (changed("Upgrade: websocket", "Upgrade: h2c"), 426),
         (changed("Host: x\r\n", "Host: x\r\nExpect: 100-continue\r\n"), 101),
+        (changed("/v1/stream?user=ann", "/"), 404),
+        (changed("/v1/stream?user=ann", "/").replace("Upgrade: websocket", "Upgrade: h2c"), 200),
         (changed("GET", "POST"), 405),
         (changed("GET", "HEAD"), 405),
     ] {

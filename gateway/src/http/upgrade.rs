@@ -29,16 +29,19 @@ const SHOWN_LENGTH: usize = 20;
 /// The supported version of WebSocket.
 const VERSION: &str = "13";
 
+/// Whether a request asks for a WebSocket, in whatever form.
+pub(super) fn is_asked_for(headers: &HeaderMap) -> bool {
+    lists_in(headers, header::UPGRADE, "websocket")
+}
+
 /// The client's key, if the request is a WebSocket upgrade.
 pub(super) fn check(request: &Request) -> Result<&str, HttpRefusal> {
     let headers = request.headers();
     let refused = |status, message: &str| Err(HttpRefusal::new(status, message));
-    let has = |name: HeaderName, word: &str| {
-        headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).any(|value| lists(value, word))
-    };
+    let has = |name: HeaderName, word: &str| lists_in(headers, name, word);
     // An upgrade in HTTP/1.0 must be ignored (RFC 9110, 7.8).
     let is_upgrade = request.method() == Method::GET && request.version() == Version::HTTP_11;
-    if !is_upgrade || !has(header::UPGRADE, "websocket") || !has(header::CONNECTION, "upgrade") {
+    if !is_upgrade || !is_asked_for(headers) || !has(header::CONNECTION, "upgrade") {
         return refused(StatusCode::UPGRADE_REQUIRED, "connect with a WebSocket client");
     }
     if !has(header::SEC_WEBSOCKET_VERSION, VERSION) {
@@ -136,6 +139,11 @@ pub(super) fn clipped(text: &str, most: usize) -> String {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
     }
+}
+
+/// Whether one of the headers of this name lists `word`.
+fn lists_in(headers: &HeaderMap, name: HeaderName, word: &str) -> bool {
+    headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).any(|value| lists(value, word))
 }
 
 /// Whether a header's list of words has `word`, in any case.
