@@ -182,6 +182,7 @@ async fn reach(config: &NatsConfig, options: ConnectOptions) -> Result<Client, N
     let url = || config.url.clone();
     let addresses: Result<Vec<ServerAddr>, _> = config.url.split(',').map(|url| url.trim().parse()).collect();
     let addresses = addresses.map_err(|error| NatsError::Address { url: url(), reason: error.to_string() })?;
+    info!(url = config.url, "connecting to NATS");
     let start = Instant::now();
     let mut attempt = 0;
     loop {
@@ -206,7 +207,11 @@ async fn reach(config: &NatsConfig, options: ConnectOptions) -> Result<Client, N
         if left.is_zero() {
             return Err(NatsError::Unreachable { url: url(), waited: config.connect_timeout, reason });
         }
-        debug!(attempt, reason, "NATS not reachable yet");
+        // The other attempts say nothing new until the deadline.
+        match attempt {
+            1 => warn!(url = config.url, reason, "NATS not reachable yet, trying again"),
+            _ => debug!(attempt, reason, "NATS still not reachable"),
+        }
         sleep(backoff(attempt).min(left)).await;
     }
 }

@@ -1,15 +1,17 @@
 //! Nodes start, stop and restart in any order, with default settings, while clients connect.
 
 use futures_util::future::join_all;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fs;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 use tickwire_core::protocol::Encoding;
+use tickwire_testkit::{Process, eventually};
 
 use crate::cluster::Cluster;
 use crate::feed;
-use crate::node::TestNode;
+use crate::node::{TestNode, tickwire};
 use crate::socket::{Socket, query};
 
 /// How soon clients must get a notice that a gateway has no coverage.
@@ -107,4 +109,26 @@ async fn gateways_started_before_routers_wait_idle_and_serve_later() {
     for gateway in &mut cluster.gateways {
         assert_eq!(gateway.metrics().await.get("tickwire_gateway_overdue_turns_total"), 0.0);
     }
+}
+
+#[tokio::test]
+async fn node_without_nats_says_so_long_before_it_gives_up() {
+    let home = TempDir::with_prefix("tickwire-e2e-lonely-").unwrap();
+    let mut command = tickwire();
+    command.args(["router", "--set", "nats.url=nats://127.0.0.1:1", "--set", "nats.connect_timeout=60s"]);
+    command.args(["--set", "admin.listen=127.0.0.1:0"]);
+    let mut router = Process::start("router", home.path(), &mut command);
+    let messages = ["connecting to NATS", "NATS not reachable yet, trying again"];
+    eventually("it logs that it does not reach NATS", NOTIFIED_WITHIN, async || {
+        assert_eq!(router.exit(), None, "it has ended: {}", router.stderr());
+        let text = router.stderr();
+        let lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        let lines: Vec<Value> = lines.map(|line| serde_json::from_str(line).unwrap()).collect();
+        let found = messages.map(|message| lines.iter().find(|line| line["message"] == message));
+        let [Some(start), Some(failure)] = found else { return None };
+        assert_eq!([&start["url"], &failure["url"]], ["nats://127.0.0.1:1"; 2]);
+        assert_eq!((&failure["level"], failure["reason"].is_string()), (&json!("WARN"), true), "{failure}");
+        Some(())
+    })
+    .await;
 }
