@@ -78,6 +78,7 @@ impl DoctorArgs {
         let config = self.nats.load()?;
         let findings = examine(config).await;
         let colours = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let width = findings.iter().map(|finding| finding.what.chars().count()).max().unwrap_or_default();
         for CheckFinding { verdict, what, found } in &findings {
             let (word, style) = match verdict {
                 Verdict::Ok => ("ok", AnsiColor::Green.on_default()),
@@ -85,7 +86,7 @@ impl DoctorArgs {
                 Verdict::Fail => ("FAIL", AnsiColor::Red.on_default().bold()),
             };
             let style = if colours { style } else { Style::new() };
-            writeln!(io::stdout(), "{style}{word:<4}{style:#}  {what:<20}  {found}")?;
+            writeln!(io::stdout(), "{style}{word:<4}{style:#}  {what:<width$}  {found}")?;
         }
         let failed = findings.iter().any(|finding| finding.verdict == Verdict::Fail);
         Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })

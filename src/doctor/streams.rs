@@ -13,7 +13,7 @@ use super::{CheckFinding, Verdict};
 pub(super) async fn jetstream(nats: &Nats) -> CheckFinding {
     match nats.jetstream.query_account().await {
         Ok(account) => {
-            let found = format!("on, {} streams, {} MiB stored", account.streams, account.storage >> 20);
+            let found = format!("on, {} streams, {} stored", account.streams, size(account.storage));
             CheckFinding::new(Verdict::Ok, "jetstream", found)
         }
         Err(error) => {
@@ -156,5 +156,13 @@ fn summary(info: &Info) -> String {
     };
     let partitions = info.config.metadata.get(names::PARTITIONS_METADATA);
     let partitions = partitions.map(|count| format!("{count} partitions, ")).unwrap_or_default();
-    format!("{partitions}{replicas}, {} messages, {} MiB", info.state.messages, info.state.bytes >> 20)
+    format!("{partitions}{replicas}, {} messages, {}", info.state.messages, size(info.state.bytes))
+}
+
+/// A size for people: little is not shown as nothing.
+pub(super) fn size(bytes: u64) -> String {
+    match bytes >> 20 {
+        0 => format!("{} KiB", bytes.div_ceil(1024)),
+        mib => format!("{mib} MiB"),
+    }
 }

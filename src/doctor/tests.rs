@@ -44,6 +44,12 @@ async fn healthy_server_passes_and_is_not_changed() {
     }
 }
 
+#[test]
+fn small_sizes_are_shown_in_kib() {
+    let sizes = [0, 1, 1024, (1 << 20) - 1, 1 << 20, (3 << 20) - 1].map(streams::size);
+    assert_eq!(sizes, ["0 KiB", "1 KiB", "1 KiB", "1024 KiB", "1 MiB", "2 MiB"]);
+}
+
 #[tokio::test]
 async fn misconfigured_stream_is_reported() {
     let server = NatsServer::start();
