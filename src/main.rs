@@ -72,10 +72,10 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
 /// Whether the cause is a wrong command line or configuration.
 fn is_usage(error: &anyhow::Error) -> bool {
     let no_pattern = matches!(error.downcast_ref(), Some(publish::PublishCommandError::NoPattern));
-    let wrong_preset = matches!(error.downcast_ref(), Some(watch::WatchError::Preset(_)));
+    let wrong_watch = matches!(error.downcast_ref(), Some(watch::WatchError::Preset(_) | watch::WatchError::Url(_)));
     let wrong_rules = error.downcast_ref::<rules::RulesError>().is_some_and(rules::RulesError::is_usage);
     let wrong_reference = error
         .downcast_ref::<reference::ReferenceCommandError>()
         .is_some_and(reference::ReferenceCommandError::is_usage);
-    no_pattern || wrong_preset || wrong_rules || wrong_reference || error.chain().any(|cause| cause.is::<ConfigError>())
+    no_pattern || wrong_watch || wrong_rules || wrong_reference || error.chain().any(|cause| cause.is::<ConfigError>())
 }

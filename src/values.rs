@@ -27,6 +27,15 @@ pub(crate) fn since(text: &str) -> Result<Since, String> {
     since.map_err(|error| error.to_string())
 }
 
+/// The address of a gateway. The client checks the rest of it.
+pub(crate) fn gateway_url(text: &str) -> Result<String, String> {
+    match text.split_once("://") {
+        Some(("ws", _)) => Ok(text.to_owned()),
+        Some(("wss", _)) => Err("TLS is not supported: connect to a gateway's own port, with ws://".to_owned()),
+        _ => Err("must begin with ws://, such as ws://127.0.0.1:8080/v1/stream".to_owned()),
+    }
+}
+
 /// A user's name.
 pub(crate) fn user(text: &str) -> Result<UserId, String> {
     UserId::new(text).map_err(|error| error.to_string())

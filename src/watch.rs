@@ -16,6 +16,7 @@ use tickwire_core::ids::{Confidence, UserId};
 use crate::values;
 use tickwire_command::stop;
 
+mod backfill;
 mod table;
 
 /// The environment variable with the token, if no flag names the user.
@@ -31,7 +32,7 @@ Examples:
   tickwire watch --token \"$(tickwire token --user ann)\" --filter '{\"tags\":[\"high_confidence\"]}'")]
 pub(crate) struct WatchArgs {
     /// The gateway
-    #[arg(long, default_value = "ws://127.0.0.1:8080/v1/stream")]
+    #[arg(long, default_value = "ws://127.0.0.1:8080/v1/stream", value_parser = values::gateway_url)]
     url: String,
     /// The user name, for a gateway with auth.mode = "dev"
     #[arg(long, value_name = "NAME", value_parser = values::user, group = "identity")]
@@ -64,7 +65,7 @@ pub(crate) struct WatchArgs {
     /// Only from this priority on: low, medium, high, critical
     #[arg(long, value_name = "P")]
     min_priority: Option<Priority>,
-    /// Also print stored events from here on: a time, a length of time like 5m or 1h, or a position
+    /// First print the stored events from here on, by time: a time, a length of time like 5m or 1h, or a position
     #[arg(long, value_name = "WHEN", value_parser = values::since, allow_hyphen_values = true)]
     since: Option<Since>,
     /// A whole filter as JSON; the other flags win over its fields
@@ -79,7 +80,11 @@ pub(crate) struct WatchArgs {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WatchError {
     #[error(transparent)]
-    Client(#[from] ClientError),
+    Client(ClientError),
+    #[error("--url: {0}")]
+    Url(String),
+    #[error("{0}; is a gateway running there? `tickwire dev` starts a cluster")]
+    Unreachable(ClientError),
     #[error("--{0}")]
     Preset(#[from] PresetError),
     #[error("cannot listen for signals: {0}")]
@@ -88,6 +93,16 @@ pub(crate) enum WatchError {
     Write(io::Error),
     #[error("the connection has ended: {0}")]
     Ended(String),
+}
+
+impl From<ClientError> for WatchError {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::BadConfig { field: "urls", problem } => Self::Url(problem),
+            ClientError::Unreachable { .. } => Self::Unreachable(error),
+            _ => Self::Client(error),
+        }
+    }
 }
 
 impl WatchArgs {
@@ -106,13 +121,13 @@ impl WatchArgs {
         let Some(connected) = stop.run_until_cancelled(Client::connect(config)).await else { return Ok(()) };
         let (client, mut messages) = connected?;
         let subscribing = client.clone();
+        let mut printer = table::Printer::new(self.json, self.since.is_some());
         let options = SubscribeOptions { since: self.since, ..SubscribeOptions::default() };
         let mut subscribed = tokio::spawn(async move { subscribing.subscribe("watch", filter, options).await });
         let mut confirmed = false;
-        let mut printer = table::Printer::new(self.json);
-        loop {
+        let ended = loop {
             let message = tokio::select! {
-                () = stop.cancelled() => break,
+                () = stop.cancelled() => break Ok(()),
                 answer = &mut subscribed, if !confirmed => {
                     if let Ok(answer) = answer {
                         answer?;
@@ -124,15 +139,22 @@ impl WatchArgs {
                 message = messages.recv() => message,
             };
             match message {
-                None => break,
-                Some(Message::Disconnected { reason, retry_in: None, .. }) => return Err(WatchError::Ended(reason)),
-                Some(Message::SubscriptionLost { error, .. }) => return Err(WatchError::Ended(error.msg)),
-                Some(message) => match printer.print(&message) {
-                    // The reader has closed its end of the pipe.
-                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
-                    printed => printed.map_err(WatchError::Write)?,
-                },
+                None => break Ok(()),
+                Some(Message::Disconnected { reason, retry_in: None, .. }) => break Err(WatchError::Ended(reason)),
+                Some(Message::SubscriptionLost { error, .. }) => break Err(WatchError::Ended(error.msg)),
+                Some(message) => {
+                    if let Err(error) = printer.print(&message) {
+                        break Err(WatchError::Write(error));
+                    }
+                }
             }
+        };
+        // A backfill that has not ended is printed as far as it came.
+        let released = printer.release().map_err(WatchError::Write);
+        match ended.and(released) {
+            // The reader has closed its end of the pipe.
+            Err(WatchError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            ended => ended?,
         }
         client.close().await;
         Ok(())
@@ -227,6 +249,25 @@ mod tests {
     }
 
     #[test]
+    fn refused_url_names_the_flag_and_what_to_do() {
+        for (url, advice) in [("http://h:80", "ws://127.0.0.1:8080/v1/stream"), ("wss://h", "a gateway's own port")] {
+            let refused = parse(&["--user", "u", "--url", url]).unwrap_err();
+            assert_eq!(refused.exit_code(), 2);
+            let refused = refused.to_string();
+            assert!(refused.contains("--url") && refused.contains(advice), "{refused}");
+        }
+        let bad = ClientError::BadConfig { field: "urls", problem: "\"ws://\" has no host".to_owned() };
+        assert_eq!(WatchError::from(bad).to_string(), "--url: \"ws://\" has no host");
+    }
+
+    #[test]
+    fn unreachable_gateway_error_says_how_to_start_one() {
+        let error = ClientError::Unreachable { url: "ws://h".to_owned(), problem: "refused".to_owned() };
+        let text = WatchError::from(error).to_string();
+        assert!(text.starts_with("cannot connect to ws://h: refused; ") && text.contains("`tickwire dev`"), "{text}");
+    }
+
+    #[test]
     fn missing_identity_error_lists_all_identity_flags() {
         let error = parse(&[]).unwrap_err().to_string();
         for flag in ["--user", "--token", "--token-file"] {
@@ -245,6 +286,9 @@ mod tests {
             &["--user", "u", "--filter", "[]"],
             &["--user", "u", "--since", "5min"],
             &["--user", "u", "--since", "1e999"],
+            &["--user", "u", "--url", "http://127.0.0.1:8080"],
+            &["--user", "u", "--url", "wss://127.0.0.1:8080"],
+            &["--user", "u", "--url", "127.0.0.1:8080"],
             &["--user", "u", "--preset", "weekly"],
             &["--user", "u", "--preset", "daily", "--tiers", "daily"],
             &["--user", "u", "--preset", "daily", "--filter", "{}"],

@@ -1,4 +1,5 @@
-//! Prints messages: events to standard output, everything else to standard error.
+//! Prints messages: events to standard output, everything else to standard error. The events of a backfill are printed
+//! when it has ended.
 
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
@@ -6,20 +7,26 @@ use std::io::{self, IsTerminal, Write};
 use tickwire_client::{Message, ReceivedEvent};
 use tickwire_core::event::Priority;
 
+use super::backfill::{EventLine, HeldLines};
+
 /// Prints messages in one of the two formats.
 #[derive(Debug)]
 pub(super) struct Printer {
     json: bool,
     colours: bool,
-    headed: bool,
+    /// The day of the last event in the table.
+    day: Option<String>,
+    /// The events of the backfill, until it ends or they are too many.
+    held: Option<HeldLines>,
     /// Whether the last message was a reset. The client gets one for each partition, and only the first is printed.
     in_reset: bool,
 }
 
 impl Printer {
-    pub(super) fn new(json: bool) -> Self {
+    /// Prints JSON, or else a table. `since` says whether a backfill comes first.
+    pub(super) fn new(json: bool, since: bool) -> Self {
         let colours = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        Self { json, colours, headed: false, in_reset: false }
+        Self { json, colours, day: None, held: since.then(HeldLines::default), in_reset: false }
     }
 
     /// Writes a message.
@@ -27,24 +34,60 @@ impl Printer {
         if !self.is_printed(message) {
             return Ok(());
         }
-        match message {
-            Message::Event(event) if self.json => writeln!(io::stdout(), "{}", json(event)),
-            Message::Event(event) => {
-                if !self.headed {
-                    self.headed = true;
-                    let heads = ["TIME (UTC)", "SYMBOL", "WHAT", "TIER", "CONFIDENCE", "PRIORITY"];
-                    writeln!(io::stdout(), "{}", line(heads))?;
-                }
-                let style = if self.colours { style(event.priority) } else { Style::new() };
-                writeln!(io::stdout(), "{style}{}{style:#}", row(event))
+        if let Message::Event(event) = message {
+            let line = self.line_of(event);
+            let Some(held) = &mut self.held else { return self.write(&mut io::stdout(), &line) };
+            if held.hold(line) {
+                return Ok(());
             }
-            other => {
-                if let Some(text) = text_of(other) {
-                    eprintln!("{text}");
-                }
-                Ok(())
+            eprintln!(
+                "too many stored events to sort all of them by time: these are the first, the rest follows partition by \
+                 partition"
+            );
+            return self.release();
+        }
+        if matches!(message, Message::Past { .. }) {
+            self.release()?;
+        }
+        if let Some(text) = text_of(message) {
+            eprintln!("{text}");
+        }
+        Ok(())
+    }
+
+    /// Writes the events that were held back, by time. Later ones are written as they come.
+    pub(super) fn release(&mut self) -> io::Result<()> {
+        let lines = self.held.take().map(HeldLines::into_sorted).unwrap_or_default();
+        let mut output = io::stdout().lock();
+        lines.iter().try_for_each(|line| self.write(&mut output, line))
+    }
+
+    fn line_of(&self, event: &ReceivedEvent) -> EventLine {
+        let text = if self.json {
+            json(event)
+        } else {
+            let style = if self.colours { style(event.priority) } else { Style::new() };
+            format!("{style}{}{style:#}", row(event))
+        };
+        EventLine { ts: event.ts, text }
+    }
+
+    /// Writes an event. In the table, titles precede the first one, and the day each one with another day than the one
+    /// before it.
+    fn write(&mut self, output: &mut impl Write, event: &EventLine) -> io::Result<()> {
+        if !self.json {
+            if self.day.is_none() {
+                let heads = ["TIME (UTC)", "SYMBOL", "WHAT", "TIER", "CONFIDENCE", "PRIORITY"];
+                writeln!(output, "{}", line(heads))?;
+            }
+            let ts = event.ts.to_string();
+            let day = ts.split_once('T').map_or(&*ts, |(day, _)| day);
+            if self.day.as_deref() != Some(day) {
+                writeln!(output, "{day}")?;
+                self.day = Some(day.to_owned());
             }
         }
+        writeln!(output, "{}", event.text)
     }
 }
 
@@ -151,8 +194,9 @@ fn text_of(message: &Message) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tickwire_core::event::Timestamp;
     use tickwire_core::ids::{Partition, Seq};
-    use tickwire_core::protocol::{Gap, ServerMessage};
+    use tickwire_core::protocol::{Gap, ServerMessage, SubscriptionName};
 
     fn received(object: &str) -> ReceivedEvent {
         let mut messages =
@@ -181,7 +225,7 @@ mod tests {
     #[test]
     fn consecutive_resets_are_printed_once() {
         let gap = |p| Message::Gap(Gap { reason: "reset".into(), p: Partition(p), from: Seq(9), to: Seq(9) });
-        let mut printer = Printer::new(false);
+        let mut printer = Printer::new(false, false);
         let mut shown = |message: &Message| printer.is_printed(message);
         assert_eq!([shown(&gap(0)), shown(&gap(1)), shown(&gap(2))], [true, false, false]);
         assert!(shown(&Message::Restored) && shown(&gap(0)));
@@ -203,5 +247,28 @@ mod tests {
             assert!(market[at..].starts_with(in_market), "{title} in {market:?}");
         }
         assert!(market.ends_with("low       The market is bearish."), "{market:?}");
+    }
+    #[test]
+    fn day_is_written_when_it_changes() {
+        let mut printer = Printer::new(false, false);
+        let mut output = Vec::new();
+        for (ts, text) in [(0, "a"), (86_399_999, "b"), (86_400_000, "c"), (0, "d")] {
+            printer.write(&mut output, &EventLine { ts: Timestamp(ts), text: text.to_owned() }).unwrap();
+        }
+        let output = String::from_utf8(output).unwrap();
+        let (head, rows) = output.split_once('\n').unwrap();
+        assert!(head.starts_with("TIME (UTC)"), "{head}");
+        assert_eq!(rows, "1970-01-01\na\nb\n1970-01-02\nc\n1970-01-01\nd\n");
+    }
+
+    #[test]
+    fn events_of_a_backfill_are_held_until_its_end() {
+        let event = || Message::Event(Box::new(received(PATTERN)));
+        let mut printer = Printer::new(false, true);
+        printer.print(&event()).unwrap();
+        assert!(printer.held.is_some() && printer.day.is_none());
+        printer.print(&Message::Past { name: SubscriptionName::default(), complete: true }).unwrap();
+        assert!(printer.held.is_none());
+        assert_eq!(printer.day.as_deref(), Some("2025-09-10"));
     }
 }

@@ -82,6 +82,32 @@ async fn watch_prints_exactly_the_published_events() {
 }
 
 #[tokio::test]
+async fn watch_prints_the_stored_events_of_all_partitions_by_time() {
+    let mut cluster = Cluster::start(1, 1).await;
+    let url = format!("ws://{}", cluster.gateway_addresses().await[0]);
+    let lines = cluster.home().join("events.jsonl");
+    let line = |number: usize| {
+        let (symbol, timestamp) = (format!("S{}", number % 7), 1_757_514_600 + number);
+        json!({ "symbol": symbol, "pattern": "Hammer", "number": number, "timestamp": timestamp }).to_string() + "\n"
+    };
+    fs::write(&lines, (0..LINES).map(line).collect::<String>()).unwrap();
+    let (code, _, errors) = run(&["publish", "--nats", &cluster.nats_url(), lines.to_str().unwrap()]);
+    assert_eq!(code, Some(0), "{errors}");
+    let watch = ["watch", "--url", &url, "--user", "ann", "--since", "30m", "--json"];
+    let mut watch = Process::start("watch", cluster.home(), tickwire().args(watch));
+    eventually("the stored events have ended", DEADLINE, async || {
+        assert_eq!(watch.exit(), None, "it has ended: {}", watch.stderr());
+        watch.stderr().lines().any(|line| line == "end of stored events").then_some(())
+    })
+    .await;
+    let read = |line| -> Value { serde_json::from_str(line).unwrap() };
+    let numbers: Vec<Value> = watch.stdout().lines().map(|line| read(line)["data"]["number"].clone()).collect();
+    assert_eq!(numbers, (0..LINES).map(|number| json!(number)).collect::<Vec<_>>());
+    watch.interrupt();
+    assert_eq!(watch.wait(DEADLINE).await.code(), Some(0), "{}", watch.stderr());
+}
+
+#[tokio::test]
 async fn signal_ends_a_command_that_is_connecting() {
     let mut cluster = Cluster::start(0, 1).await;
     let url = format!("ws://{}", cluster.gateway_addresses().await[0]);
@@ -93,6 +119,10 @@ async fn signal_ends_a_command_that_is_connecting() {
         command.interrupt();
         assert_eq!(command.wait(PATIENCE).await.code(), Some(0), "{args:?}: {}", command.stderr());
     }
+    let (code, _, errors) = run(&["watch", "--url", "http://127.0.0.1:1", "--user", "ann"]);
+    assert_eq!((code, errors.contains("--url")), (Some(2), true), "{errors}");
+    let (code, _, errors) = run(&["watch", "--url", "ws://127.0.0.1:1", "--user", "ann"]);
+    assert_eq!((code, errors.contains("is a gateway running there?")), (Some(1), true), "{errors}");
     let (code, _, errors) = run(&["watch", "--url", &url, "--user", "ann"]);
     assert_eq!((code, errors.contains("no router has reported")), (Some(1), true), "{errors}");
     // The token is from the environment if there is no flag; a gateway in dev mode takes no token.
