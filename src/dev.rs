@@ -41,6 +41,9 @@ pub(crate) struct DevArgs {
     /// The folder for the data of NATS [default: a temporary folder, removed at the end]
     #[arg(long, value_name = "PATH")]
     dir: Option<PathBuf>,
+    /// Print all that the nodes and nats-server log, not only warnings and errors
+    #[arg(long)]
+    verbose: bool,
 }
 
 /// Why the cluster did not start, or has ended.
@@ -97,7 +100,7 @@ impl DevArgs {
         guard.extend(["--".into(), server.into_os_string()]);
         guard.extend(server::arguments(&home)?.into_iter().map(OsString::from));
         let screen = Arc::new(Progress::endless());
-        let mut cluster = DevCluster::new(screen.clone());
+        let mut cluster = DevCluster::new(screen.clone(), self.verbose);
         let ended = self.run_in(&home, guard, &mut cluster, &screen, &stop).await;
         let why = if ended.is_ok() { "stopping" } else { "stopping after a failure" };
         screen.print(why);
@@ -124,7 +127,10 @@ impl DevArgs {
                 let ports_file = home.join(format!("{name}.json"));
                 // The file of an earlier run has addresses where no process listens.
                 std::fs::remove_file(&ports_file).ok();
-                let arguments = arguments_of(stage, name, &nats_url, &ports_file, port);
+                let mut arguments = arguments_of(stage, name, &nats_url, &ports_file, port);
+                if !self.verbose {
+                    arguments.extend(["--set".to_owned(), "log.level=warn".to_owned()]);
+                }
                 cluster.start(name, arguments).map_err(|source| DevError::Start { name, source })?;
                 listening.insert(name, ports_file);
             }
@@ -161,7 +167,7 @@ impl DevArgs {
              WebSocket    ws://127.0.0.1:{port}/v1/stream?user=you and ws://127.0.0.1:{other}/v1/stream?user=you\n  \
              NATS         {nats_url}\n{metrics}\n  \
              Try in another terminal:\n    \
-             tickwire watch --url ws://127.0.0.1:{port} --user you --min-confidence 0.7\n    \
+             tickwire watch --url ws://127.0.0.1:{port}/v1/stream --user you --min-confidence 0.7\n    \
              tickwire publish --nats {nats_url} --key AAPL --pattern BreakoutBO --confidence 0.9\n\n  \
              Ctrl-C stops everything.\n"
         )

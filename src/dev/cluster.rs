@@ -47,6 +47,7 @@ pub(crate) struct DevCluster {
     stages: Vec<Vec<DevProcess>>,
     screen: Arc<Progress>,
     colours: bool,
+    verbose: bool,
 }
 
 /// One of the processes has ended by itself.
@@ -58,10 +59,11 @@ pub(crate) struct Death {
 }
 
 impl DevCluster {
-    /// Creates a cluster without processes. Their output will go to `screen`.
-    pub(crate) fn new(screen: Arc<Progress>) -> Self {
+    /// Creates a cluster without processes. Their output will go to `screen`; unless it is `verbose`, without what
+    /// nats-server logs in any case.
+    pub(crate) fn new(screen: Arc<Progress>, verbose: bool) -> Self {
         let colours = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        Self { stages: Vec::new(), screen, colours }
+        Self { stages: Vec::new(), screen, colours, verbose }
     }
 
     /// Begins a new stage: later processes need all earlier ones.
@@ -85,9 +87,12 @@ impl DevCluster {
         let number = self.stages.iter().flatten().count();
         let style = if self.colours { COLOURS[number % COLOURS.len()].on_default() } else { Style::new() };
         let prefix = format!("{style}{name:<9}{style:#} | ");
+        let (screen, verbose) = (&self.screen, self.verbose);
         let mut output = Vec::new();
-        output.extend(child.stdout.take().map(|lines| tokio::spawn(copy(lines, prefix.clone(), self.screen.clone()))));
-        output.extend(child.stderr.take().map(|lines| tokio::spawn(copy(lines, prefix, self.screen.clone()))));
+        output.extend(
+            child.stdout.take().map(|lines| tokio::spawn(copy(lines, prefix.clone(), screen.clone(), verbose))),
+        );
+        output.extend(child.stderr.take().map(|lines| tokio::spawn(copy(lines, prefix, screen.clone(), verbose))));
         let part = DevProcess {
             name,
             group: child.id().and_then(|pid| Pid::from_raw(pid.cast_signed())),
@@ -135,12 +140,41 @@ impl DevProcess {
     }
 }
 
-/// Copies lines to the screen, each with its prefix.
-async fn copy(lines: impl AsyncRead + Unpin, prefix: String, screen: Arc<Progress>) {
+/// Copies lines to the screen, each with its prefix. Those that say nothing of interest are copied only if `verbose`.
+async fn copy(lines: impl AsyncRead + Unpin, prefix: String, screen: Arc<Progress>, verbose: bool) {
     let mut lines = BufReader::new(lines);
     let mut line = Vec::new();
     while matches!(lines.read_until(b'\n', &mut line).await, Ok(1..)) {
-        screen.print(&format!("{prefix}{}", String::from_utf8_lossy(&line).trim_end()));
+        let text = String::from_utf8_lossy(&line);
+        if verbose || !is_routine(&text) {
+            screen.print(&format!("{prefix}{}", text.trim_end()));
+        }
         line.clear();
+    }
+}
+
+/// Whether nats-server has written a line that is neither a warning nor an error: `[27791] [INF] Server is ready`. It
+/// has no setting to leave these lines out.
+fn is_routine(line: &str) -> bool {
+    let number = line.strip_prefix('[').and_then(|rest| rest.split_once("] "));
+    number.is_some_and(|(number, rest)| number.bytes().all(|byte| byte.is_ascii_digit()) && rest.starts_with("[INF]"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_routine_lines_of_nats_server_are_left_out() {
+        for (line, expected) in [
+            ("[27791] [INF] Server is ready\n", true),
+            ("[27791] [INF] \n", true),
+            ("[27791] [WRN] JetStream is slow\n", false),
+            ("[27791] [FTL] Can't start JetStream\n", false),
+            ("nats-server: nats.conf:1:1: wrong\n", false),
+            ("WARN tickwire_gateway: [1] [INF]\n", false),
+        ] {
+            assert_eq!(is_routine(line), expected, "{line}");
+        }
     }
 }

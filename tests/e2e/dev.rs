@@ -78,6 +78,12 @@ async fn dev_runs_a_cluster_until_ctrl_c_and_leaves_nothing_behind() {
         assert_eq!(socket.gaps, []);
     }
 
+    let output = dev.process.stdout();
+    let address = format!("tickwire watch --url ws://{}/v1/stream ", dev.gateway);
+    assert!(output.contains(&address), "{output}");
+    let noise: Vec<&str> = output.lines().filter(|line| line.contains("[INF]") || line.contains(" INFO ")).collect();
+    assert!(noise.is_empty(), "{noise:?}");
+
     let family = dev.process.descendants();
     // Two routers, two gateways, and the nats-server with its guard.
     assert_eq!(family.len(), 6, "{family:?}");
