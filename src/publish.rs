@@ -36,6 +36,9 @@ pub(crate) struct PublishArgs {
     /// The kind: pattern, market, health, alert, backtest, or one that the cluster is configured for
     #[arg(long, default_value = "pattern", value_parser = kind)]
     kind: String,
+    /// Also publish a kind that is not in this configuration: routers may have it
+    #[arg(long)]
+    force: bool,
     /// The key: the symbol of a pattern, the user of an alert or backtest, the service of a health report
     #[arg(long, required_unless_present = "lines", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     key: Option<String>,
@@ -80,6 +83,11 @@ pub(crate) enum PublishCommandError {
     Nats(#[from] NatsError),
     #[error("an event of kind pattern needs --pattern NAME (or a `pattern` in --data)")]
     NoPattern,
+    #[error(
+        "not published: the kind {kind:?} is not in this configuration ({known}); routers that do not have it either \
+         store its events as dead letters; add it to events.kinds, or publish it with --force"
+    )]
+    UnknownKind { kind: String, known: String },
     #[error("not published: {0}")]
     DeadLetter(#[from] WouldBeDeadLetter),
     #[error(transparent)]
@@ -103,9 +111,7 @@ impl PublishArgs {
         let mut config = self.nats.load()?;
         config.nats.connect_timeout = config.nats.connect_timeout.min(Duration::from_secs(self.deadline.into()));
         let kinds = self.kinds(&config.events);
-        if let Some(note) = self.note_of_kind(&config.events) {
-            eprintln!("{note}");
-        }
+        self.check_kind(&config.events)?;
         let one = match (&self.lines, &self.key) {
             (None, Some(key)) => Some(self.checked(&kinds, self.one(key)?)?),
             _ => None,
@@ -127,18 +133,15 @@ impl PublishArgs {
         Ok(published)
     }
 
-    /// A note on a kind that this configuration does not have. It is published, since routers may have another
-    /// configuration.
-    fn note_of_kind(&self, events: &EventsConfig) -> Option<String> {
+    /// Refuses a kind that this configuration does not have: it is probably misspelled. `--force` allows it, since
+    /// routers may have another configuration.
+    fn check_kind(&self, events: &EventsConfig) -> Result<(), PublishCommandError> {
         let built_in = Kind::BUILT_IN.iter().map(Kind::as_str);
         let known: Vec<&str> = built_in.chain(events.kinds.keys().map(String::as_str)).collect();
-        (!known.contains(&self.kind.as_str())).then(|| {
-            let (kind, known) = (&self.kind, known.join(", "));
-            format!(
-                "note: the kind {kind:?} is not in this configuration ({known}); routers that do not have it either store it \
-                 as a dead letter"
-            )
-        })
+        if self.force || known.contains(&self.kind.as_str()) {
+            return Ok(());
+        }
+        Err(PublishCommandError::UnknownKind { kind: self.kind.clone(), known: known.join(", ") })
     }
 
     /// The kinds of this configuration, and the one to publish: routers may have it.

@@ -47,13 +47,17 @@ fn wrong_flags_are_refused() {
 }
 
 #[test]
-fn unknown_kind_is_noted_and_published() {
+fn unknown_kind_is_published_only_by_force() {
     let added = [("news".to_owned(), tickwire_core::event::KindAudience::Public)];
     let events = EventsConfig { kinds: added.into() };
-    let note = |kind| parse(&["--key", "k", "--kind", kind]).unwrap().note_of_kind(&events);
-    assert_eq!([note("alert"), note("Market"), note("news")], [None, None, None]);
-    let noted = note("patern").unwrap();
-    assert!(noted.contains("\"patern\"") && noted.contains("market") && noted.contains("news"), "{noted}");
+    let check = |args: &[&str]| parse(&[&["--key", "k"][..], args].concat()).unwrap().check_kind(&events);
+    for args in [&["--kind", "alert"][..], &["--kind", "Market"], &["--kind", "news"], &["--kind", "patern", "--force"]]
+    {
+        assert!(check(args).is_ok(), "{args:?}");
+    }
+    let refused = check(&["--kind", "patern"]).unwrap_err();
+    let PublishCommandError::UnknownKind { kind, known } = refused else { panic!("{refused:?}") };
+    assert_eq!((kind.as_str(), known.as_str()), ("patern", "pattern, market, health, alert, backtest, news"));
 }
 
 #[test]
@@ -167,7 +171,7 @@ async fn duplicates_are_found_per_kind_and_key() {
         .map(|symbol| format!("{{\"symbol\":\"{symbol}\",\"pattern\":\"Doji\",\"id\":1}}\n"));
     let (file, url) = (file_of(&lines.concat()), server.url());
     let publish = |kind: &'static str| {
-        parse(&[file.path().to_str().unwrap(), "--nats", &url, "--window", "1", "--kind", kind]).unwrap()
+        parse(&[file.path().to_str().unwrap(), "--nats", &url, "--window", "1", "--kind", kind, "--force"]).unwrap()
     };
     assert_eq!(publish("pattern").run().await.unwrap(), "3 stored, 1 duplicates\n");
     assert_eq!(publish("News").run().await.unwrap(), "3 stored, 1 duplicates\n");
