@@ -12,7 +12,7 @@ mod scrapes;
 pub use readiness::{Check, CheckReport, Readiness, ReadinessReport};
 pub use readings::{Reading, Readings};
 
-use crate::api::{Access, ApiRefusal, Endpoint, Field, JSON, Listener};
+use crate::api::{Access, ApiRefusal, Endpoint, Field, Input, JSON, Listener};
 use crate::config::AdminConfig;
 use crate::http::{Deadlines, HttpLimits, HttpServer};
 use crate::shutdown::Shutdown;
@@ -53,6 +53,7 @@ static LIVEZ: Endpoint = Endpoint {
     listener: Listener::Admin,
     access: Access::Anyone,
     summary: "Whether the process runs",
+    input: Input::NONE,
     status: 200,
     media: "text/plain",
     fields: &[],
@@ -66,6 +67,7 @@ static READYZ: Endpoint = Endpoint {
     listener: Listener::Admin,
     access: Access::Anyone,
     summary: "Whether the node can work, and what is missing",
+    input: Input::NONE,
     status: 200,
     media: JSON,
     fields: &[
@@ -82,6 +84,7 @@ static METRICS: Endpoint = Endpoint {
     listener: Listener::Admin,
     access: Access::Anyone,
     summary: "The metrics, in the text format of Prometheus",
+    input: Input::NONE,
     status: 200,
     media: "text/plain",
     fields: &[],

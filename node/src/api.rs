@@ -1,12 +1,15 @@
 //! The HTTP endpoints of a node, in one table: [`ApiRoutes::add`] registers an endpoint, guards it as its [`Access`] says,
 //! and adds it to the [`document`] at `/v1/openapi.json`. So no endpoint lacks a guard or a description.
 //!
-//! `gate` checks the tokens of operators and producers, and `refusal` is the answer to a refused request.
+//! `gate` checks the tokens of operators and producers, and `caller` says who has sent a request. `refusal` is the answer
+//! to a refused request.
 
+mod caller;
 mod gate;
 mod openapi;
 mod refusal;
 
+pub use caller::Caller;
 pub use gate::AdminGate;
 pub use openapi::document;
 pub use refusal::ApiRefusal;
@@ -49,6 +52,42 @@ pub struct Field {
     pub meaning: &'static str,
 }
 
+/// Where a parameter of a request is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In the query.
+    Query,
+    /// It is a header.
+    Header,
+}
+
+/// A parameter that a request has beside those of its path.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Parameter {
+    /// Where it is.
+    pub place: Place,
+    /// Its name.
+    pub name: &'static str,
+    /// Whether each request must have it.
+    pub is_required: bool,
+    /// What it means.
+    pub meaning: &'static str,
+}
+
+/// What a request has beside its path.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Input {
+    /// Its parameters.
+    pub parameters: &'static [Parameter],
+    /// The media types that its body may have; none if it has no body.
+    pub media: &'static [&'static str],
+}
+
+impl Input {
+    /// Nothing.
+    pub const NONE: Self = Self { parameters: &[], media: &[] };
+}
+
 /// One endpoint.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Endpoint {
@@ -62,6 +101,8 @@ pub struct Endpoint {
     pub access: Access,
     /// What it does.
     pub summary: &'static str,
+    /// What a request has beside its path.
+    pub input: Input,
     /// The status of an answer that is no refusal.
     pub status: u16,
     /// The media type of that answer; empty if it has no body.
@@ -79,6 +120,7 @@ pub static OPENAPI: Endpoint = Endpoint {
     listener: Listener::Admin,
     access: Access::Anyone,
     summary: "This document",
+    input: Input::NONE,
     status: 200,
     media: JSON,
     fields: &[],

@@ -101,7 +101,7 @@ impl AuthError {
 pub enum AdminRole {
     /// Everything.
     Operator,
-    /// Read the status of nodes, without that of users.
+    /// Read the status of nodes, without that of users, and publish events.
     Producer,
 }
 
@@ -147,15 +147,15 @@ impl Authenticator {
         }
     }
 
-    /// The role of the holder of a token at `now`, since 1970; `None` for a token without a role, or with one that has
+    /// The holder of a token at `now`, since 1970, and the role; `None` for a token without a role, or with one that has
     /// no meaning here.
     ///
     /// # Errors
     /// Why the token is not valid.
-    pub fn check_role(&self, now: Duration, token: &str) -> Result<Option<AdminRole>, AuthError> {
+    pub fn check_role(&self, now: Duration, token: &str) -> Result<(UserId, Option<AdminRole>), AuthError> {
         let claims = self.verified(token.trim())?;
-        claims::read(now, &claims, &self.config)?;
-        Ok(claims::role(&claims))
+        let identity = claims::read(now, &claims, &self.config)?;
+        Ok((identity.user, claims::role(&claims)))
     }
 
     fn check_token(&self, now: Duration, token: &str) -> Result<Identity, AuthError> {

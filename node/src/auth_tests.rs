@@ -164,7 +164,11 @@ fn role_is_read_and_an_unknown_role_is_none() {
         let mut claims = json!({ "sub": "ann", "exp": NOW + 60 });
         let Value::Object(more) = more else { panic!("{more}") };
         claims.as_object_mut().unwrap().extend(more);
-        authenticator.check_role(Duration::from_secs(NOW), &signed(&claims, SECRET))
+        let checked = authenticator.check_role(Duration::from_secs(NOW), &signed(&claims, SECRET));
+        checked.map(|(holder, role)| {
+            assert_eq!(holder.as_str(), "ann");
+            role
+        })
     };
     assert_eq!(role(json!({ "role": "operator" })), Ok(Some(AdminRole::Operator)));
     assert_eq!(role(json!({ "role": "producer" })), Ok(Some(AdminRole::Producer)));

@@ -12,6 +12,7 @@ use crate::names::RULES_BUCKET;
 use crate::nats::Nats;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use tickwire_core::event::Kinds;
 use tickwire_core::rules::{RuleFault, RuleRevision, RuleSet, SkippedRule};
 
@@ -52,13 +53,12 @@ impl StoredRule {
             let reason = format!("the value of the key is not a stored rule: {error}");
             skipped("rule", reason, "write rules with `tickwire rules put`")
         })?;
-        match stored.rule.get("id").and_then(Value::as_str) {
-            Some(id) if id != key => {
-                let reason = format!("the rule in the key {key} has another id");
-                Err(skipped("id", reason, "write rules with `tickwire rules put`"))
-            }
-            _ => Ok(stored),
-        }
+        let reason = match stored.rule.get("id").and_then(Value::as_str) {
+            Some(id) if id == key => return Ok(stored),
+            Some(_) => format!("the rule in the key {key} has another id"),
+            None => format!("the rule in the key {key} has no id"),
+        };
+        Err(skipped("id", reason, "write rules with `tickwire rules put`"))
     }
 }
 
@@ -113,6 +113,30 @@ impl RuleBucket {
         Ok(self.0.entry_of(id).await?)
     }
 
+    /// The rules of `new`, by their ids, that routers with these kinds would skip if they were written: a rule may have a
+    /// fault, or all rules together may be too many or too large.
+    ///
+    /// # Errors
+    /// When the bucket cannot be reached.
+    pub async fn would_skip(
+        &self,
+        new: &BTreeMap<String, StoredRule>,
+        kinds: &Kinds,
+    ) -> Result<Vec<SkippedRule>, RuleBucketError> {
+        let mut values = BTreeMap::new();
+        for entry in self.entries_after(0).await? {
+            values.insert(entry.key, entry.value);
+        }
+        for (id, rule) in new {
+            values.insert(id.clone(), serde_json::to_vec(rule).map_err(RuleBucketError::unavailable)?);
+        }
+        let present = values.iter().filter(|(_, value)| !value.is_empty());
+        let entries = present.map(|(key, value)| (key.as_str(), value.as_slice()));
+        let (_, mut skipped) = compile(RuleRevision(0), entries, kinds);
+        skipped.retain(|rule| rule.id.as_ref().is_some_and(|id| new.contains_key(id)));
+        Ok(skipped)
+    }
+
     /// Writes a rule under its id; with `expected`, only if its key has this revision (0: none). Returns the new
     /// revision.
     ///
@@ -159,14 +183,15 @@ mod tests {
         let good = value(&json!({ "id": "good", "ttl_ms": 5 }));
         let bad = value(&json!({ "id": "bad", "ttl_ms": -5 }));
         let other = value(&json!({ "id": "good", "ttl_ms": 6 }));
+        let nameless = value(&json!({ "ttl_ms": 6 }));
         let acknowledgement = br#"{"stream":"EVENTS","seq":7}"#;
-        let entries: [(&str, &[u8]); 4] =
-            [("ack", acknowledgement), ("bad", &bad), ("good", &good), ("renamed", &other)];
+        let entries: [(&str, &[u8]); 5] =
+            [("ack", acknowledgement), ("bad", &bad), ("good", &good), ("nameless", &nameless), ("renamed", &other)];
         let (set, skipped) = compile(RuleRevision(9), entries, &Kinds::default());
         assert_eq!((set.revision(), set.rules().len()), (RuleRevision(9), 1));
         let mut faults: Vec<_> =
             skipped.iter().map(|rule| (rule.id.as_deref().unwrap_or_default(), rule.fault.path.as_str())).collect();
         faults.sort_unstable();
-        assert_eq!(faults, [("ack", "rule"), ("bad", "ttl_ms"), ("renamed", "id")]);
+        assert_eq!(faults, [("ack", "rule"), ("bad", "ttl_ms"), ("nameless", "id"), ("renamed", "id")]);
     }
 }

@@ -10,7 +10,7 @@ mod stats;
 pub use health::RoleLoad;
 
 use crate::admin::{self, Readiness, Readings};
-use crate::api::{Access, AdminGate, ApiRoutes, Endpoint, Field, JSON, Listener};
+use crate::api::{Access, AdminGate, ApiRoutes, Endpoint, Field, Input, JSON, Listener};
 use crate::config::{Config, HealthConfig};
 use crate::metrics::Metric;
 use crate::shutdown::Shutdown;
@@ -64,6 +64,7 @@ pub static CLUSTER: Endpoint = Endpoint {
     listener: Listener::Admin,
     access: Access::Reader,
     summary: "What this node knows of the cluster",
+    input: Input::NONE,
     status: 200,
     media: JSON,
     fields: &[
@@ -86,6 +87,7 @@ pub static STATS: Endpoint = Endpoint {
     listener: Listener::Admin,
     access: Access::Reader,
     summary: "What this node has counted since its start and in the last minute",
+    input: Input::NONE,
     status: 200,
     media: JSON,
     fields: &[
@@ -107,6 +109,7 @@ pub static HEALTH: Endpoint = Endpoint {
     listener: Listener::Admin,
     access: Access::Reader,
     summary: "How healthy each part of this node is, by the thresholds of the configuration",
+    input: Input::NONE,
     status: 200,
     media: JSON,
     fields: &[

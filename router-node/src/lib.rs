@@ -63,6 +63,7 @@ pub mod decisions;
 pub use dispatch::Dispatcher;
 pub use engine::LONGEST_WINDOW;
 pub use interest::{InterestSubscription, request_snapshot};
+pub use status::endpoints;
 
 use crate::checkpoint::SourceProgress;
 use crate::decode::Decoder;
@@ -78,6 +79,7 @@ use crate::ownership::status::RouterStatus;
 use crate::ownership::{Ownership, PlacementTiming};
 use crate::replay::ReplayService;
 use crate::rules::driver::RulesDriver;
+use crate::rules::http::RulesApi;
 use crate::source::Tenure;
 use crate::status::SourcesStatus;
 use crate::walk::Walker;
@@ -140,6 +142,7 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
     let interest_messages = InterestSubscription::subscribe(&node.nats)?;
     let rules = RulesDriver::start(&node.nats, config.events.taken()).await;
     let (rules_driver, rules) = rules.map_err(|error| part("rules")(error.to_string()))?;
+    let rule_bucket = rules_driver.bucket();
     let context = open_context(&node.nats).await.map_err(|error| part("context")(error.to_string()))?;
     let ContextParts { store, writer: context_writer, driver: context_driver } = context;
     let decoder = Arc::new(Decoder {
@@ -151,6 +154,7 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
     let (replays, walker, inquiries) = subscribe_replays(config, &node, partitions, &decoder).await?;
     node.nats.check().await?;
 
+    let rules_api = Arc::new(RulesApi { node: node.me.id.clone(), bucket: rule_bucket, decoder: Arc::clone(&decoder) });
     let clock = Clock::start();
     let (reports_sender, reports) = mpsc::channel(REPORTS);
     let (to_ownership, to_engine) = engine::driver::ownership_channels();
@@ -190,7 +194,8 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
     let report = to_engine.report.clone();
     let parts = OwnershipParts { partitions, leases, clock, engine: to_engine };
     let sources = start_ownership(config, shutdown, &node, parts);
-    tickwire_node::status::open(&node, config, shutdown, Arc::new(SourcesStatus { sources, report }), |routes| routes);
+    let status = Arc::new(SourcesStatus { sources, report });
+    tickwire_node::status::open(&node, config, shutdown, status, |routes| rules::http::add_routes(routes, &rules_api));
     shutdown.spawn_infallible("replays", replays.run(shutdown.drain().clone(), shutdown.force().clone()));
     node.write_ports(&[])?;
     Ok(node)

@@ -1,14 +1,20 @@
 //! The rules on their way to the decoder, which applies them to every event that is read, live or again.
 //!
 //! [`book`] turns what was read of the bucket into sets of rules, and [`driver`] reads the bucket. [`ActiveRules`] holds
-//! the current set, and [`apply`] makes its decisions on events.
+//! the current set, and [`apply`] makes its decisions on events. [`endpoints`] is the table of the HTTP endpoints for
+//! operators, [`http`] answers them, [`list`] describes the rules and their use, and [`precondition`] reads the headers
+//! that make a change depend on a revision.
 
 mod apply;
 pub(crate) mod book;
 pub(crate) mod driver;
+pub(crate) mod endpoints;
+pub(crate) mod http;
+mod list;
+mod precondition;
 
 use crate::metrics;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tickwire_core::event::Timestamp;
 use tickwire_core::rules::{Fate, RuleIndex, RuleSet, RuleUsages};
@@ -16,11 +22,12 @@ use tickwire_node::clock::{millis, wall_clock};
 use tokio::sync::watch;
 
 pub(crate) use apply::ReadPurpose;
+use book::KnownRules;
 
 /// The rules by which events are routed now, and how much they are used.
 #[derive(Debug)]
 pub(crate) struct ActiveRules {
-    current: watch::Receiver<Arc<RuleSet>>,
+    current: watch::Receiver<Arc<KnownRules>>,
     /// The usages, and the set that they are for. All intakes share them. The lock is held only while the counters of
     /// one event are changed, not while its rules are asked.
     usages: Mutex<(Arc<RuleSet>, RuleUsages)>,
@@ -30,20 +37,32 @@ pub(crate) struct ActiveRules {
 type Asked = (RuleIndex, bool, Duration);
 
 impl ActiveRules {
-    /// Follows the sets that are sent.
-    pub(crate) fn new(current: watch::Receiver<Arc<RuleSet>>) -> Self {
+    /// Follows the states that are sent.
+    pub(crate) fn new(current: watch::Receiver<Arc<KnownRules>>) -> Self {
         Self { current, usages: Mutex::default() }
     }
 
     /// These rules, for good.
     #[cfg(test)]
     pub(crate) fn fixed(set: RuleSet) -> Self {
-        Self::new(watch::channel(Arc::new(set)).1)
+        let known = KnownRules { set: Arc::new(set), ..KnownRules::default() };
+        Self::new(watch::channel(Arc::new(known)).1)
     }
 
     /// The current set. An event is routed by one set, even if another one comes meanwhile.
     fn current(&self) -> Arc<RuleSet> {
+        Arc::clone(&self.current.borrow().set)
+    }
+
+    /// What is known of the rules.
+    pub(crate) fn known(&self) -> Arc<KnownRules> {
         Arc::clone(&self.current.borrow())
+    }
+
+    /// How much the rules of `set` are used.
+    pub(crate) fn usages(&self, set: &RuleSet) -> RuleUsages {
+        let counted = self.lock().1.clone();
+        RuleUsages::of(set, &counted)
     }
 
     /// Notes the rules of `set` that were asked about an event, and what became of it.
@@ -55,8 +74,7 @@ impl ActiveRules {
             metrics::RULE_MATCHES.with(label(fate)).increment(1);
         }
         let now = Timestamp(millis(wall_clock()).cast_signed());
-        // Counters that a panic has left behind are still counters.
-        let mut usages = self.usages.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut usages = self.lock();
         let (known, counted) = &mut *usages;
         if !Arc::ptr_eq(known, set) {
             *counted = RuleUsages::of(set, counted);
@@ -68,11 +86,15 @@ impl ActiveRules {
         }
     }
 
+    fn lock(&self) -> MutexGuard<'_, (Arc<RuleSet>, RuleUsages)> {
+        // Counters that a panic has left behind are still counters.
+        self.usages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// How many events each rule has matched.
     #[cfg(test)]
     pub(crate) fn matched(&self) -> Vec<(String, u64)> {
-        let usages = self.usages.lock().unwrap_or_else(PoisonError::into_inner);
-        usages.1.iter().map(|(id, usage)| (id.to_owned(), usage.matched)).collect()
+        self.lock().1.iter().map(|(id, usage)| (id.to_owned(), usage.matched)).collect()
     }
 }
 

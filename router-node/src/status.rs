@@ -5,11 +5,13 @@ use crate::OwnedSources;
 use crate::checkpoint::{Mark, SourceProgress};
 use crate::engine::EngineReport;
 use crate::metrics;
+use crate::rules::endpoints::{DELETE_RULE, PUT_RULE, RULE, RULES};
 use crate::source::{Source, Tenure};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 use tickwire_core::event::Timestamp;
+use tickwire_node::api::Endpoint;
 use tickwire_node::clock::{millis, wall_clock};
 use tickwire_node::status::{NamedCount, NamedRatio, RoleLoad, RoleStatus};
 use tokio::sync::watch;
@@ -68,6 +70,11 @@ impl RoleStatus for SourcesStatus {
     fn load(&self) -> RoleLoad {
         RoleLoad { lag: lag(&self.sources.borrow(), wall()), ..RoleLoad::default() }
     }
+}
+
+/// The endpoints of a router beside those of every node.
+pub fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
+    [&RULES, &RULE, &PUT_RULE, &DELETE_RULE].into_iter()
 }
 
 /// The time of day, since 1970 in milliseconds, to compare with the times at which messages were stored.

@@ -4,8 +4,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use tickwire_core::rules::{RuleRevision, SkippedRule};
-use tickwire_node::rule_bucket::{self, StoredRule};
+use tickwire_node::rule_bucket::StoredRule;
 
 use super::connection::Connection;
 use super::{PutArgs, RulesError, source};
@@ -59,19 +58,7 @@ async fn write(connection: &Connection, rules: &[Value], expected: Option<u64>) 
 /// Refuses rules that routers would skip because of the other rules of the cluster: all together may be too many, or too
 /// large.
 async fn check_together(connection: &Connection, new: &BTreeMap<String, StoredRule>) -> Result<(), RulesError> {
-    let mut values = BTreeMap::new();
-    for entry in connection.bucket.entries_after(0).await? {
-        values.insert(entry.key, entry.value);
-    }
-    for (id, rule) in new {
-        let value = serde_json::to_vec(rule).map_err(|error| RulesError::Refused { faults: error.to_string() })?;
-        values.insert(id.clone(), value);
-    }
-    let present = values.iter().filter(|(_, value)| !value.is_empty());
-    let entries = present.map(|(key, value)| (key.as_str(), value.as_slice()));
-    let (_, skipped) = rule_bucket::compile(RuleRevision(0), entries, &connection.kinds);
-    let is_new = |rule: &SkippedRule| rule.id.as_ref().is_some_and(|id| new.contains_key(id));
-    let refused: Vec<_> = skipped.into_iter().filter(is_new).collect();
+    let refused = connection.bucket.would_skip(new, &connection.kinds).await?;
     if refused.is_empty() { Ok(()) } else { Err(RulesError::Refused { faults: source::faults(&refused) }) }
 }
 

@@ -3,7 +3,8 @@
 //! Helper modules: `cluster` runs the processes, `node` is one process, and `cut` is a line to NATS with faults. `feed`
 //! has events and filters, and `producer` publishes them. `socket` and `listener` receive them, by a bare WebSocket and
 //! by the client library. `oracle` has the expected events: it reads the stream and evaluates each filter naively.
-//! `wire` is a bare HTTP and WebSocket connection, `stranger` sends hostile input, and `diagnosis` explains a failure.
+//! `http` sends one HTTP request, `wire` is a bare HTTP and WebSocket connection, `stranger` sends hostile input, and
+//! `diagnosis` explains a failure.
 //!
 //! All other modules are tests. `foreign` runs third-party programs.
 
@@ -13,6 +14,7 @@ mod cluster;
 mod cut;
 mod diagnosis;
 mod feed;
+mod http;
 mod listener;
 mod node;
 mod oracle;

@@ -12,6 +12,7 @@ use tickwire_testkit::eventually;
 
 use crate::cluster::Cluster;
 use crate::commands::run;
+use crate::http::{Answer, send};
 use crate::node::DEADLINE;
 use crate::producer::ProducerMessage;
 use crate::socket::Socket;
@@ -135,4 +136,87 @@ async fn bad_rule_in_the_bucket_is_skipped_and_listed() {
     cluster.producer().await.publish_all(&[event(1)]).await;
     socket.until(2).await;
     assert!(!socket.events[1].tags.iter().any(|tag| tag == "ruled"), "{:?}", socket.events[1]);
+}
+
+/// The code of a refusal with this status.
+fn code(answer: &Answer, status: u16) -> String {
+    assert_eq!(answer.status, status, "{answer:?}");
+    answer.json()["code"].as_str().unwrap().to_owned()
+}
+
+/// The revision that an answer has as its entity tag and in its body.
+fn revision(answer: &Answer) -> u64 {
+    let revision = answer.json()["revision"].as_u64().unwrap();
+    assert_eq!((answer.status, answer.header("etag")), (200, Some(format!("\"{revision}\"").as_str())), "{answer:?}");
+    revision
+}
+
+#[tokio::test]
+async fn operators_change_rules_over_http_only_if_nobody_else_has_changed_them() {
+    let mut cluster = Cluster::start(1, 1).await;
+    let admin = cluster.routers[0].address("admin").await;
+    let put = async |id: &str, condition: (&str, &str), rule: Value| {
+        send("PUT", admin, &format!("/v1/rules/{id}"), &[condition], rule.to_string().as_bytes()).await
+    };
+    let tagged = |tag: &str| json!({ "id": "hot", "when": { "type": "Doji" }, "add_tags": [tag] });
+    let (new, first, second) = (("If-None-Match", "*"), ("If-Match", "\"1\""), ("If-Match", "\"2\""));
+    let written = put("hot", new, tagged("one")).await;
+    assert_eq!((revision(&written), &written.json()["updated_by"]), (1, &json!("127.0.0.1 without a token")));
+    assert_eq!(code(&put("hot", new, tagged("two")).await, 412), "other_revision");
+    assert_eq!(revision(&put("hot", first, tagged("two")).await), 2);
+    assert_eq!(code(&put("hot", first, tagged("three")).await, 412), "other_revision");
+    assert_eq!(code(&put("none", ("If-Match", "*"), tagged("three")).await, 412), "other_revision");
+    assert_eq!(code(&put("hot", ("If-Match", "2"), tagged("three")).await, 400), "bad_precondition");
+    assert_eq!(code(&put("a.b", new, tagged("three")).await, 400), "bad_rule_id");
+
+    // A rule with a mistake is refused with its path and a hint, and nothing is written.
+    for (id, rule, path) in [
+        ("hot", json!({ "id": "hot", "ttl_ms": 0 }), "ttl_ms"),
+        ("warm", tagged("three"), "id"),
+        ("hot", json!(7), "rule"),
+    ] {
+        let refused = put(id, if id == "warm" { new } else { second }, rule).await;
+        assert_eq!(code(&refused, 422), "bad_rule");
+        let body = refused.json();
+        let (found, hint) = (&body["path"], &body["hint"]);
+        assert_eq!((found.as_str(), hint.as_str().is_some_and(|hint| !hint.is_empty())), (Some(path), true));
+    }
+    let stored = send("GET", admin, "/v1/rules/hot", &[], b"").await;
+    assert_eq!((revision(&stored), &stored.json()["rule"]), (2, &tagged("two")));
+    assert_eq!(stored.json()["skipped"], Value::Null);
+
+    let delete = async |condition: (&str, &str)| send("DELETE", admin, "/v1/rules/hot", &[condition], b"").await;
+    assert_eq!(code(&delete(first).await, 412), "other_revision");
+    assert_eq!(delete(second).await.status, 204);
+    assert_eq!(code(&delete(second).await, 404), "no_such_rule");
+    assert_eq!(code(&send("GET", admin, "/v1/rules/hot", &[], b"").await, 404), "no_such_rule");
+}
+
+#[tokio::test]
+async fn list_shows_how_much_a_router_uses_each_rule_and_which_it_skips() {
+    let mut cluster = Cluster::start(1, 1).await;
+    let admin = cluster.routers[0].address("admin").await;
+    let rules = json!([
+        { "id": "doji", "when": { "type": "Doji" }, "add_tags": ["hot"] },
+        { "id": "other", "order": 1, "when": { "type": "Engulfing" }, "add_tags": ["hot"] },
+    ]);
+    assert_eq!(put(&cluster, &rules, &[]).0, Some(0));
+    let store = jetstream::new(cluster.client.clone()).get_key_value(names::RULES_BUCKET).await.unwrap();
+    store.put("junk", "{".into()).await.unwrap();
+    applied(&mut cluster, 3).await;
+    let events: Vec<ProducerMessage> = (0..10).map(event).collect();
+    cluster.producer().await.publish_all(&events).await;
+    let list = eventually("all events have met the rules", DEADLINE, async || {
+        let list = send("GET", admin, "/v1/rules", &[], b"").await.json();
+        (list["rules"][0]["usage"]["matched"] == 5).then_some(list)
+    })
+    .await;
+    assert_eq!((&list["revision"], list["rules"].as_array().unwrap().len()), (&json!(3), 3));
+    let ids: Vec<&str> = (0..3_usize).map(|place| list["rules"][place]["id"].as_str().unwrap()).collect();
+    assert_eq!(ids, ["doji", "other", "junk"]);
+    let [used, unused, skipped] = [0_usize, 1, 2].map(|place| &list["rules"][place]);
+    assert!(used["usage"]["last_used"].is_string() && used["usage"]["spent_ns"].as_u64().unwrap() > 0, "{used}");
+    assert_eq!((&unused["usage"]["matched"], &unused["usage"]["last_used"]), (&json!(0), &Value::Null));
+    assert_eq!((&used["revision"], &used["skipped"], &used["rule"]), (&json!(1), &Value::Null, &rules[0]));
+    assert_eq!((&skipped["revision"], &skipped["skipped"]["path"]), (&json!(3), &json!("rule")));
 }

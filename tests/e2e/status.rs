@@ -7,11 +7,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tickwire_core::protocol::Encoding;
 use tickwire_core::protocol::codes::CloseCode;
 use tickwire_testkit::eventually;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use crate::cluster::{Cluster, PARTITIONS};
 use crate::feed;
+use crate::http::{Answer, send};
 use crate::node::DEADLINE;
 use crate::socket::Socket;
 
@@ -22,14 +21,10 @@ const DOCUMENT: &str = include_str!("../../docs/openapi.json");
 
 /// The status and the body of the answer to a request, with a token or none.
 async fn ask(method: &str, address: SocketAddr, path: &str, token: Option<&str>) -> (u16, String) {
-    let token = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
-    let mut tcp = TcpStream::connect(address).await.unwrap();
-    let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{token}\r\n");
-    tcp.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    tcp.read_to_string(&mut answer).await.unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    let token = token.map(|token| format!("Bearer {token}"));
+    let headers: Vec<(&str, &str)> = token.iter().map(|token| ("Authorization", token.as_str())).collect();
+    let Answer { status, body, .. } = send(method, address, path, &headers, b"").await;
+    (status, body)
 }
 
 /// The JSON of an answer 200 to a request without a token.
@@ -85,12 +80,18 @@ async fn access_is_as_the_matrix_says() {
         ("GET", router, "/v1/stats", readers),
         ("GET", router, "/v1/health", readers),
         ("GET", router, "/v1/users/ann", nobody),
+        ("GET", router, "/v1/rules", operators),
+        ("GET", router, "/v1/rules/none", [401, 403, 403, 404, 401]),
+        ("PUT", router, "/v1/rules/none", [401, 403, 403, 422, 401]),
+        ("DELETE", router, "/v1/rules/none", [401, 403, 403, 404, 401]),
+        ("GET", gateway, "/v1/rules", nobody),
         ("GET", public, "/v1/openapi.json", anyone),
         ("GET", public, "/v1/me", users),
         ("GET", public, "/v1/connect", users),
         ("GET", public, "/v1/cluster", nobody),
         ("GET", public, "/v1/users/ann", nobody),
         ("DELETE", public, "/v1/users/ann/sessions", nobody),
+        ("GET", public, "/v1/rules", nobody),
         ("GET", public, "/metrics", nobody),
     ] {
         for (token, expected) in tokens.iter().zip(expected) {
@@ -223,7 +224,18 @@ async fn answers_are_as_the_document_says() {
     let public = cluster.gateway_addresses().await[0];
     let (router, gateway) = (cluster.routers[0].address("admin").await, cluster.gateways[0].address("admin").await);
     let document: Value = serde_json::from_str(DOCUMENT).unwrap();
-    assert_eq!(read("GET", gateway, "/v1/openapi.json").await, document);
+    // Each node serves its own part of the document.
+    let mut served = document.clone();
+    served["paths"] = json!({});
+    for address in [gateway, router] {
+        let part = read("GET", address, "/v1/openapi.json").await;
+        assert_eq!((&part["components"], &part["info"]), (&document["components"], &document["info"]));
+        let paths = part["paths"].as_object().unwrap().clone();
+        served["paths"].as_object_mut().unwrap().extend(paths);
+    }
+    assert_eq!(served, document);
+    let rule = br#"{"id":"first","ttl_ms":500}"#;
+    assert_eq!(send("PUT", router, "/v1/rules/first", &[], rule).await.status, 200);
     for (address, path, asked) in [
         (gateway, "/readyz", "/readyz"),
         (gateway, "/v1/cluster", "/v1/cluster"),
@@ -233,6 +245,8 @@ async fn answers_are_as_the_document_says() {
         (router, "/v1/cluster", "/v1/cluster"),
         (router, "/v1/stats", "/v1/stats"),
         (router, "/v1/health", "/v1/health"),
+        (router, "/v1/rules", "/v1/rules"),
+        (router, "/v1/rules/{id}", "/v1/rules/first"),
         (public, "/v1/me", "/v1/me?user=ann"),
         (public, "/v1/connect", "/v1/connect?user=ann"),
     ] {

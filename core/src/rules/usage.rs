@@ -18,7 +18,7 @@ pub struct RuleUsage {
 }
 
 /// The usage of each rule of one set.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct RuleUsages(Vec<(CompactString, RuleUsage)>);
 
 impl RuleUsages {

@@ -1,6 +1,6 @@
 //! The table of a gateway's endpoints: those for clients, and those for operators beside the ones of every node.
 
-use tickwire_node::api::{Access, Endpoint, Field, JSON, Listener};
+use tickwire_node::api::{Access, Endpoint, Field, Input, JSON, Listener};
 
 const fn field(name: &'static str, kind: &'static str, meaning: &'static str) -> Field {
     Field { name, kind, meaning }
@@ -22,6 +22,7 @@ pub(crate) static CONNECT: Endpoint = Endpoint {
     listener: Listener::Public,
     access: Access::User,
     summary: "The home gateway of the user",
+    input: Input::NONE,
     status: 200,
     media: JSON,
     fields: &[field("gateway", "string", "The name of the gateway"), field("url", "string", "Where to connect")],
@@ -40,6 +41,7 @@ pub(crate) static STREAM: Endpoint = Endpoint {
     listener: Listener::Public,
     access: Access::User,
     summary: "An upgrade to a WebSocket; docs/protocol.md describes its frames",
+    input: Input::NONE,
     status: 101,
     media: "",
     fields: &[],
@@ -58,6 +60,7 @@ pub(crate) static ME: Endpoint = Endpoint {
     listener: Listener::Public,
     access: Access::User,
     summary: "The user's own sessions on this gateway, with their subscriptions and counts",
+    input: Input::NONE,
     status: 200,
     media: JSON,
     fields: &of_user(),
@@ -71,6 +74,7 @@ pub(crate) static PUBLIC_OPENAPI: Endpoint = Endpoint {
     listener: Listener::Public,
     access: Access::Anyone,
     summary: "This document",
+    input: Input::NONE,
     status: 200,
     media: JSON,
     fields: &[],
@@ -87,6 +91,7 @@ pub(crate) static USER: Endpoint = Endpoint {
     listener: Listener::Admin,
     access: Access::Operator,
     summary: "The sessions of a user on this gateway, with their subscriptions and counts",
+    input: Input::NONE,
     status: 200,
     media: JSON,
     fields: &of_user(),
@@ -100,6 +105,7 @@ pub(crate) static CLOSE_SESSIONS: Endpoint = Endpoint {
     listener: Listener::Admin,
     access: Access::Operator,
     summary: "Closes the sessions of a user on this gateway with the code 4014",
+    input: Input::NONE,
     status: 200,
     media: JSON,
     fields: &[
@@ -120,8 +126,9 @@ mod tests {
 
     #[test]
     fn checked_in_document_has_all_endpoints() {
-        let endpoints: Vec<_> =
-            status::endpoints().chain([&USER, &CLOSE_SESSIONS]).chain(PUBLIC).chain([&OPENAPI]).collect();
+        let of_gateways = [&USER, &CLOSE_SESSIONS].into_iter().chain(PUBLIC);
+        let of_routers = tickwire_router_node::endpoints();
+        let endpoints: Vec<_> = status::endpoints().chain(of_gateways).chain(of_routers).chain([&OPENAPI]).collect();
         let document = document(&endpoints);
         let checked_in: Value = serde_json::from_str(include_str!("../../../docs/openapi.json")).unwrap();
         let text = serde_json::to_string_pretty(&document).unwrap();

@@ -1,16 +1,18 @@
 //! Who may use the endpoints of an admin server: the holder of a token with a role, or everybody who reaches the server,
 //! if the configuration says so. That is the default only for a server on loopback.
 
-use super::{Access, ApiRefusal};
+use super::{Access, ApiRefusal, Caller};
 use crate::auth::{AdminRole, AuthError, Authenticator, bearer};
 use crate::clock::wall_clock;
 use crate::config::Config;
+use crate::http::HttpPeer;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
 use std::time::Duration;
+use tickwire_core::ids::UserId;
 
 /// Checks tokens for an admin server.
 #[derive(Debug)]
@@ -26,8 +28,9 @@ impl AdminGate {
         Self { authenticator: Authenticator::new(&config.auth), is_open: !config.admin.requires_token() }
     }
 
-    /// Whether a request with these headers may use an endpoint at `now`, since 1970.
-    fn admit(&self, now: Duration, headers: &HeaderMap, access: Access) -> Result<(), ApiRefusal> {
+    /// The holder of the token of a request with these headers, if the request may use an endpoint at `now`, since 1970;
+    /// `None` if it has no token and needs none.
+    fn admit(&self, now: Duration, headers: &HeaderMap, access: Access) -> Result<Option<UserId>, ApiRefusal> {
         let mut values = headers.get_all(header::AUTHORIZATION).iter();
         let token = match (values.next(), values.next()) {
             // A page of the web may reach this address by the browser of an operator. Browsers name the page in every
@@ -36,7 +39,7 @@ impl AdminGate {
                 let message = "a request of a web page needs a token: Authorization: Bearer <token>";
                 return Err(ApiRefusal::new(StatusCode::FORBIDDEN, "from_page", message));
             }
-            (None, _) if self.is_open => return Ok(()),
+            (None, _) if self.is_open => return Ok(None),
             (None, _) => {
                 let message = "send a token with the claim `role`: Authorization: Bearer <token> (admin.require_token)";
                 return Err(ApiRefusal::unauthenticated("no_token", message));
@@ -48,7 +51,7 @@ impl AdminGate {
             let message = "Authorization must be `Bearer <token>`, and sent once";
             return Err(ApiRefusal::unauthenticated("bad_token", message));
         };
-        let role = self.authenticator.check_role(now, token).map_err(|error| match error {
+        let (holder, role) = self.authenticator.check_role(now, token).map_err(|error| match error {
             AuthError::NoSecret => {
                 let message = "this node has no auth.jwt_secret, so it cannot check tokens: set it on every node";
                 ApiRefusal::unauthenticated("no_secret", message)
@@ -58,7 +61,7 @@ impl AdminGate {
         match (access, role) {
             (Access::Anyone | Access::User, _)
             | (Access::Reader, Some(AdminRole::Operator | AdminRole::Producer))
-            | (Access::Operator, Some(AdminRole::Operator)) => Ok(()),
+            | (Access::Operator, Some(AdminRole::Operator)) => Ok(Some(holder)),
             (Access::Reader, None) => Err(wrong_role("`operator` or `producer`")),
             (Access::Operator, Some(AdminRole::Producer) | None) => Err(wrong_role("`operator`")),
         }
@@ -70,14 +73,18 @@ fn wrong_role(needed: &str) -> ApiRefusal {
     ApiRefusal::new(StatusCode::FORBIDDEN, "wrong_role", message)
 }
 
-/// Refuses a request that the gate does not admit.
+/// Refuses a request that the gate does not admit. Notes in others who has sent them.
 pub(super) async fn guard(
     State((gate, access)): State<(Arc<AdminGate>, Access)>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     match gate.admit(wall_clock(), request.headers(), access) {
-        Ok(()) => next.run(request).await,
+        Ok(holder) => {
+            let peer = request.extensions().get::<HttpPeer>().map(|HttpPeer(peer)| peer.ip());
+            request.extensions_mut().insert(Caller::new(holder, peer));
+            next.run(request).await
+        }
         Err(refusal) => refusal.into_response(),
     }
 }
@@ -112,7 +119,9 @@ mod tests {
         if let Some(token) = token {
             headers.insert(header::AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
         }
-        gate.admit(Duration::from_secs(NOW), &headers, access).map_err(|refusal| refusal.code())
+        let admitted = gate.admit(Duration::from_secs(NOW), &headers, access).map_err(|refusal| refusal.code())?;
+        assert_eq!(admitted.as_ref().map(UserId::as_str), token.map(|_| "ann"));
+        Ok(())
     }
 
     #[test]

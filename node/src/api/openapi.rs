@@ -1,6 +1,6 @@
 //! The OpenAPI document of endpoints, made from their table.
 
-use super::{Access, Endpoint, Field, Listener};
+use super::{Access, Endpoint, Field, Listener, Parameter, Place};
 use serde_json::{Map, Value, json};
 
 /// The document of these endpoints (OpenAPI 3.1).
@@ -28,6 +28,8 @@ pub fn document(endpoints: &[&'static Endpoint]) -> Value {
                     "properties": {
                         "code": { "type": "string", "description": "Stable, for programs" },
                         "message": { "type": "string", "description": "What is wrong, and what to do" },
+                        "path": { "type": "string", "description": "The place in a refused rule" },
+                        "hint": { "type": "string", "description": "How to mend a refused rule" },
                     },
                 },
             },
@@ -52,9 +54,14 @@ fn operation(endpoint: &Endpoint) -> Value {
     if endpoint.access != Access::Anyone {
         operation["security"] = json!([{ "token": [] }]);
     }
-    let parameters: Vec<Value> = endpoint.path.split('/').filter_map(parameter).collect();
+    let of_path = endpoint.path.split('/').filter_map(of_path);
+    let parameters: Vec<Value> = of_path.chain(endpoint.input.parameters.iter().map(parameter)).collect();
     if !parameters.is_empty() {
         operation["parameters"] = Value::Array(parameters);
+    }
+    if !endpoint.input.media.is_empty() {
+        let content = endpoint.input.media.iter().map(|media| ((*media).to_owned(), json!({ "schema": {} })));
+        operation["requestBody"] = json!({ "required": true, "content": content.collect::<Map<String, Value>>() });
     }
     operation
 }
@@ -69,9 +76,25 @@ fn description(access: Access) -> &'static str {
 }
 
 /// The parameter that a part of a path is, if it is one.
-fn parameter(part: &str) -> Option<Value> {
+fn of_path(part: &str) -> Option<Value> {
     let name = part.strip_prefix('{')?.strip_suffix('}')?;
     Some(json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
+}
+
+/// A parameter that is not in the path.
+fn parameter(parameter: &Parameter) -> Value {
+    let Parameter { place, name, is_required, meaning } = parameter;
+    let place = match place {
+        Place::Query => "query",
+        Place::Header => "header",
+    };
+    json!({
+        "name": name,
+        "in": place,
+        "required": is_required,
+        "description": meaning,
+        "schema": { "type": "string" },
+    })
 }
 
 fn responses(endpoint: &Endpoint) -> Value {

@@ -15,12 +15,28 @@ pub struct ApiRefusal {
     status: StatusCode,
     code: &'static str,
     message: String,
+    #[serde(flatten)]
+    place: Option<FaultPlace>,
+}
+
+/// Where a document of the request is wrong, and how to mend it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct FaultPlace {
+    path: String,
+    hint: String,
 }
 
 impl ApiRefusal {
     /// A refusal with this status, and a code that does not change.
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into() }
+        Self { status, code, message: message.into(), place: None }
+    }
+
+    /// The document in the request is not valid at this path.
+    pub fn invalid(code: &'static str, path: &str, reason: &str, hint: &str) -> Self {
+        let message = format!("{path}: {reason}; {hint}");
+        let place = Some(FaultPlace { path: path.to_owned(), hint: hint.to_owned() });
+        Self { place, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, message) }
     }
 
     /// A parameter or a field of the request is wrong.

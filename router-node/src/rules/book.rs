@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tickwire_core::event::Kinds;
 use tickwire_core::rules::{RuleRevision, RuleSet, SkippedRule};
 use tickwire_node::bucket::{BucketCursor, BucketEntry, BucketState};
-use tickwire_node::rule_bucket::compile;
+use tickwire_node::rule_bucket::{StoredRule, compile};
 
 /// After how many looks at an unchanged bucket it is read again from its beginning. Messages that were removed without
 /// a mark show only then.
@@ -15,24 +15,47 @@ const REVIEW: u32 = 120;
 #[derive(Debug)]
 pub(crate) struct RuleBook {
     kinds: Kinds,
-    /// The values by key, without deleted ones.
-    values: BTreeMap<String, Vec<u8>>,
+    /// The entries by key, without deleted ones.
+    entries: BTreeMap<String, BucketEntry>,
     cursor: BucketCursor,
 }
 
-/// Another state of the rules.
-#[derive(Debug)]
-pub(crate) struct RuleNews {
+/// A state of the rules.
+#[derive(Debug, Default)]
+pub(crate) struct KnownRules {
     /// The set.
     pub(crate) set: Arc<RuleSet>,
     /// The rules that are not in it.
     pub(crate) skipped: Vec<SkippedRule>,
+    /// The origin of each rule, by its key.
+    pub(crate) origins: BTreeMap<String, RuleOrigin>,
+}
+
+/// Where a rule comes from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct RuleOrigin {
+    /// The revision of its key.
+    pub(crate) revision: u64,
+    /// Who wrote it; empty if that is not known.
+    pub(crate) updated_by: String,
+    /// When it was written, by the clock of the writer.
+    pub(crate) updated_at: Option<jiff::Timestamp>,
+}
+
+impl RuleOrigin {
+    /// The origin of the rule in an entry.
+    pub(crate) fn of(entry: &BucketEntry) -> Self {
+        let BucketEntry { key, revision, value, .. } = entry;
+        let stored = StoredRule::read(key, value).ok();
+        let (updated_by, updated_at) = stored.map(|stored| (stored.updated_by, stored.updated_at)).unwrap_or_default();
+        Self { revision: *revision, updated_by, updated_at }
+    }
 }
 
 impl RuleBook {
     /// Nothing is known yet. `kinds` are those of this cluster.
     pub(crate) fn new(kinds: Kinds) -> Self {
-        Self { kinds, values: BTreeMap::new(), cursor: BucketCursor::new(REVIEW) }
+        Self { kinds, entries: BTreeMap::new(), cursor: BucketCursor::new(REVIEW) }
     }
 
     /// Takes the state of the bucket. Returns the sequence after which its entries are to be read; `None` if nothing is
@@ -43,24 +66,25 @@ impl RuleBook {
 
     /// Takes all entries after a sequence that [`look`](Self::look) has named for this state. Returns the rules, if they
     /// are not the same as before.
-    pub(crate) fn take(&mut self, state: BucketState, after: u64, entries: Vec<BucketEntry>) -> Option<RuleNews> {
+    pub(crate) fn take(&mut self, state: BucketState, after: u64, entries: Vec<BucketEntry>) -> Option<KnownRules> {
         let (read, is_other) = self.cursor.note(state, &entries);
-        let former = (after == 0).then(|| std::mem::take(&mut self.values));
-        for BucketEntry { key, value, .. } in entries {
-            if value.is_empty() {
-                self.values.remove(&key);
+        let former = (after == 0).then(|| std::mem::take(&mut self.entries));
+        for entry in entries {
+            if entry.value.is_empty() {
+                self.entries.remove(&entry.key);
             } else {
-                self.values.insert(key, value);
+                self.entries.insert(entry.key.clone(), entry);
             }
         }
-        let is_new = is_other || former.is_some_and(|former| former != self.values);
+        let is_new = is_other || former.is_some_and(|former| former != self.entries);
         is_new.then(|| self.compiled(RuleRevision(read.last)))
     }
 
-    fn compiled(&self, revision: RuleRevision) -> RuleNews {
-        let entries = self.values.iter().map(|(key, value)| (key.as_str(), value.as_slice()));
-        let (set, skipped) = compile(revision, entries, &self.kinds);
-        RuleNews { set: Arc::new(set), skipped }
+    fn compiled(&self, revision: RuleRevision) -> KnownRules {
+        let values = self.entries.iter().map(|(key, entry)| (key.as_str(), entry.value.as_slice()));
+        let (set, skipped) = compile(revision, values, &self.kinds);
+        let origins = self.entries.iter().map(|(key, entry)| (key.clone(), RuleOrigin::of(entry)));
+        KnownRules { set: Arc::new(set), skipped, origins: origins.collect() }
     }
 }
 
@@ -92,8 +116,8 @@ mod tests {
     }
 
     /// The revision, the ids of the rules, and those of the skipped ones.
-    fn shown(news: Option<RuleNews>) -> (u64, Vec<String>, Vec<String>) {
-        let RuleNews { set, skipped } = news.unwrap();
+    fn shown(news: Option<KnownRules>) -> (u64, Vec<String>, Vec<String>) {
+        let KnownRules { set, skipped, .. } = news.unwrap();
         let ids = set.rules().iter().map(|rule| rule.id.to_string()).collect();
         (set.revision().0, ids, skipped.into_iter().filter_map(|rule| rule.id).collect())
     }
@@ -131,6 +155,14 @@ mod tests {
         assert_eq!(shown(book.take(state(1, 3), 0, entries)), expected(3, &["good"], &["junk", "bad"]));
         let mended = vec![put("bad", 4, 5), deleted("junk", 5)];
         assert_eq!(shown(book.take(state(1, 5), 3, mended)), expected(5, &["bad", "good"], &[]));
+    }
+
+    #[test]
+    fn origin_of_each_rule_is_known() {
+        let junk = entry("junk", 3, b"{".to_vec());
+        let origins = book().take(state(1, 3), 0, vec![put("a", 2, 5), junk]).unwrap().origins;
+        let of = |key: &str| (origins[key].revision, origins[key].updated_by.as_str());
+        assert_eq!((origins.len(), of("a"), of("junk")), (2, (2, "ann"), (3, "")));
     }
 
     #[test]

@@ -1,15 +1,14 @@
-//! Reads the bucket of rules, and sends each new set to the decoder.
+//! Reads the bucket of rules, and sends each new state to the decoder.
 //!
 //! Every look is a request of its own with a deadline, so there is nothing to restore after a lost connection: the next
 //! look shows all that has changed meanwhile.
 
 use super::ActiveRules;
-use super::book::{RuleBook, RuleNews};
+use super::book::{KnownRules, RuleBook};
 use crate::metrics;
 use std::sync::Arc;
 use std::time::Duration;
 use tickwire_core::event::Kinds;
-use tickwire_core::rules::RuleSet;
 use tickwire_node::nats::Nats;
 use tickwire_node::rule_bucket::{RuleBucket, RuleBucketError};
 use tokio::sync::watch;
@@ -28,7 +27,7 @@ const START_DEADLINE: Duration = Duration::from_secs(20);
 pub(crate) struct RulesDriver {
     bucket: RuleBucket,
     book: RuleBook,
-    current: watch::Sender<Arc<RuleSet>>,
+    current: watch::Sender<Arc<KnownRules>>,
     /// Whether the last look has failed.
     is_failing: bool,
 }
@@ -52,6 +51,11 @@ impl RulesDriver {
             }
             sleep(PAUSE).await;
         }
+    }
+
+    /// The bucket.
+    pub(crate) fn bucket(&self) -> RuleBucket {
+        self.bucket.clone()
     }
 
     /// Follows the rules until `stop`.
@@ -80,14 +84,14 @@ impl RulesDriver {
         Ok(())
     }
 
-    fn publish(&self, news: RuleNews) {
-        let RuleNews { set, skipped } = news;
-        for rule in &skipped {
+    fn publish(&self, news: KnownRules) {
+        let KnownRules { set, skipped, .. } = &news;
+        for rule in skipped {
             warn!(rule = rule.id.as_deref().unwrap_or("without an id"), fault = %rule.fault, "rule skipped");
         }
         info!(revision = set.revision().0, rules = set.rules().len(), skipped = skipped.len(), "new rules");
         metrics::RULE_REVISION.set(set.revision().0 as f64);
         metrics::RULES_SKIPPED.set(skipped.len() as f64);
-        self.current.send_replace(set);
+        self.current.send_replace(Arc::new(news));
     }
 }
