@@ -4,6 +4,10 @@
 //! The event's wire form is made here as well, once for all gateways: for live events in the intake's task, so that the
 //! work is spread over the cores; for replayed events only when a gateway wants them.
 
+mod last_events;
+
+pub(crate) use last_events::{LastEvent, LastEvents};
+
 use crate::dead_letters::DeadLetter;
 use crate::enrich::{PartitionContext, SharedSurroundings};
 use crate::reader::StreamMessage;
@@ -54,6 +58,8 @@ pub(crate) struct Decoder {
     pub(crate) rules: ActiveRules,
     /// What is known of the surroundings of events.
     pub(crate) surroundings: SharedSurroundings,
+    /// The last events of the live path.
+    pub(crate) last_events: LastEvents,
 }
 
 impl Decoder {
@@ -107,6 +113,7 @@ impl Decoder {
             let event = decode()?;
             let (purpose, context) = match live {
                 Some(partition) => {
+                    self.last_events.note(&event.kind, LastEvent { stored: *stored, seq: *seq });
                     let enrich = |surroundings: &Surroundings| partition.enrich(surroundings, *seq, &event);
                     (ReadPurpose::Live, self.surroundings.read(enrich))
                 }
@@ -212,6 +219,7 @@ mod tests {
             kinds: Kinds::default(),
             rules: ActiveRules::fixed(Arc::new(set)),
             surroundings: SharedSurroundings::default(),
+            last_events: LastEvents::default(),
         }
     }
 

@@ -24,9 +24,10 @@
 //! heartbeats    a small message per partition now and then, which takes the same way
 //! ```
 //!
-//! `metrics` declares what all of them count, `status` answers those who ask about the router, and `decisions` is all of this without I/O, for the simulator. The load
-//! generator drives an engine without a stream, so what sends and asks for an engine is public. What NATS does not
-//! store is watched by `tickwire_node::storage::watch`, which is started here.
+//! `metrics` declares what all of them count, `status` answers those who ask about the router, and `publish` stores
+//! events that arrive over HTTP. `decisions` is all of this without I/O, for the simulator. The load generator drives an
+//! engine without a stream, so what sends and asks for an engine is public. What NATS does not store is watched by
+//! `tickwire_node::storage::watch`, which is started here.
 
 mod source;
 
@@ -58,6 +59,8 @@ mod metrics;
 
 mod status;
 
+mod publish;
+
 pub mod decisions;
 
 pub use dispatch::Dispatcher;
@@ -66,7 +69,7 @@ pub use interest::{InterestSubscription, request_snapshot};
 pub use status::endpoints;
 
 use crate::checkpoint::SourceProgress;
-use crate::decode::Decoder;
+use crate::decode::{Decoder, LastEvents};
 use crate::engine::Engine;
 use crate::engine::driver::ChannelsToEngine;
 use crate::enrich::SharedSurroundings;
@@ -77,6 +80,7 @@ use crate::intake::driver::Context;
 use crate::interest::InterestInquiry;
 use crate::ownership::status::RouterStatus;
 use crate::ownership::{Ownership, PlacementTiming};
+use crate::publish::PublishApi;
 use crate::replay::ReplayService;
 use crate::rules::driver::RulesDriver;
 use crate::rules::http::RulesApi;
@@ -150,11 +154,14 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
         kinds: config.events.taken(),
         rules,
         surroundings: store.surroundings.clone(),
+        last_events: LastEvents::default(),
     });
     let (replays, walker, inquiries) = subscribe_replays(config, &node, partitions, &decoder).await?;
     node.nats.check().await?;
 
     let rules_api = Arc::new(RulesApi { node: node.me.id.clone(), bucket: rule_bucket, decoder: Arc::clone(&decoder) });
+    let publish_api = Arc::new(PublishApi { nats: node.nats.clone(), decoder: Arc::clone(&decoder) });
+    let of_status = Arc::clone(&decoder);
     let clock = Clock::start();
     let (reports_sender, reports) = mpsc::channel(REPORTS);
     let (to_ownership, to_engine) = engine::driver::ownership_channels();
@@ -194,8 +201,10 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
     let report = to_engine.report.clone();
     let parts = OwnershipParts { partitions, leases, clock, engine: to_engine };
     let sources = start_ownership(config, shutdown, &node, parts);
-    let status = Arc::new(SourcesStatus { sources, report });
-    tickwire_node::status::open(&node, config, shutdown, status, |routes| rules::http::add_routes(routes, &rules_api));
+    let status = Arc::new(SourcesStatus { sources, report, decoder: of_status });
+    tickwire_node::status::open(&node, config, shutdown, status, |routes| {
+        publish::add_routes(rules::http::add_routes(routes, &rules_api), &publish_api)
+    });
     shutdown.spawn_infallible("replays", replays.run(shutdown.drain().clone(), shutdown.force().clone()));
     node.write_ports(&[])?;
     Ok(node)

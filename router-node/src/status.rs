@@ -3,14 +3,17 @@
 
 use crate::OwnedSources;
 use crate::checkpoint::{Mark, SourceProgress};
+use crate::decode::{Decoder, LastEvent};
 use crate::engine::EngineReport;
 use crate::metrics;
+use crate::publish::PUBLISH;
 use crate::rules::endpoints::{DELETE_RULE, PUT_RULE, RULE, RULES};
 use crate::source::{Source, Tenure};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 use tickwire_core::event::Timestamp;
+use tickwire_core::ids::Seq;
 use tickwire_node::api::Endpoint;
 use tickwire_node::clock::{millis, wall_clock};
 use tickwire_node::status::{NamedCount, NamedRatio, RoleLoad, RoleStatus};
@@ -40,6 +43,8 @@ static STAGES: [NamedCount; 2] = [("route", &metrics::LAG_SECONDS), ("replay", &
 pub(crate) struct SourcesStatus {
     pub(crate) sources: OwnedSources,
     pub(crate) report: watch::Receiver<Arc<EngineReport>>,
+    /// It knows the last events.
+    pub(crate) decoder: Arc<Decoder>,
 }
 
 impl RoleStatus for SourcesStatus {
@@ -47,11 +52,18 @@ impl RoleStatus for SourcesStatus {
         let (wall, report) = (wall(), self.report.borrow().clone());
         let sources: Vec<Value> = self.sources.borrow().iter().map(|source| described(source, wall)).collect();
         let unread = report.unread.iter().map(|(source, reason)| (source.to_string(), json!(reason)));
+        let last_events = self
+            .decoder
+            .last_events
+            .all()
+            .into_iter()
+            .map(|(kind, LastEvent { stored, seq })| (kind.as_str().to_owned(), message(seq, stored.0, wall)));
         let unknown: Vec<&str> = report.gateways_without_interest.iter().map(|gateway| gateway.id.as_str()).collect();
         json!({
             "sources": sources,
             "unread": unread.collect::<Map<String, Value>>(),
             "gateways_without_interest": unknown,
+            "last_events": last_events.collect::<Map<String, Value>>(),
         })
     }
 
@@ -74,7 +86,7 @@ impl RoleStatus for SourcesStatus {
 
 /// The endpoints of a router beside those of every node.
 pub fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
-    [&RULES, &RULE, &PUT_RULE, &DELETE_RULE].into_iter()
+    [&RULES, &RULE, &PUT_RULE, &DELETE_RULE, &PUBLISH].into_iter()
 }
 
 /// The time of day, since 1970 in milliseconds, to compare with the times at which messages were stored.
@@ -82,10 +94,13 @@ fn wall() -> i64 {
     i64::try_from(millis(wall_clock())).unwrap_or(i64::MAX)
 }
 
+/// A message that was stored at a time.
+fn message(seq: Seq, stored: i64, wall: i64) -> Value {
+    json!({ "seq": seq.0, "stored": Timestamp(stored).to_string(), "age_ms": age(stored, wall) })
+}
+
 fn described((tenure, progress): &(Tenure, SourceProgress), wall: i64) -> Value {
-    let mark = progress.mark.map(|Mark { seq, stored }| {
-        json!({ "seq": seq.0, "stored": Timestamp(stored).to_string(), "age_ms": age(stored, wall) })
-    });
+    let mark = progress.mark.map(|Mark { seq, stored }| message(seq, stored, wall));
     json!({
         "source": tenure.source.to_string(),
         "tenure": tenure.number,
@@ -110,7 +125,7 @@ fn age(stored: i64, wall: i64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tickwire_core::ids::{Partition, Seq};
+    use tickwire_core::ids::Partition;
 
     fn source(source: Source, stored: Option<i64>) -> (Tenure, SourceProgress) {
         let mark = stored.map(|stored| Mark { seq: Seq(8), stored });

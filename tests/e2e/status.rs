@@ -84,7 +84,9 @@ async fn access_is_as_the_matrix_says() {
         ("GET", router, "/v1/rules/none", [401, 403, 403, 404, 401]),
         ("PUT", router, "/v1/rules/none", [401, 403, 403, 422, 401]),
         ("DELETE", router, "/v1/rules/none", [401, 403, 403, 404, 401]),
+        ("POST", router, "/v1/events?kind=pattern&key=AAPL", [401, 403, 422, 422, 401]),
         ("GET", gateway, "/v1/rules", nobody),
+        ("POST", gateway, "/v1/events?kind=pattern&key=AAPL", nobody),
         ("GET", public, "/v1/openapi.json", anyone),
         ("GET", public, "/v1/me", users),
         ("GET", public, "/v1/connect", users),
@@ -209,6 +211,42 @@ async fn nodes_tell_what_they_know_of_the_cluster() {
         })
         .await;
     }
+}
+
+#[tokio::test]
+async fn event_over_http_is_stored_once_and_is_the_last_of_its_kind() {
+    let mut cluster = Cluster::start(1, 1).await;
+    let public = cluster.gateway_addresses().await[0];
+    let admin = cluster.routers[0].address("admin").await;
+    let mut socket = Socket::connect(public, "ann", Encoding::Json).await;
+    socket.subscribe("all", &json!({})).await;
+    let post = async |query: &str, body: &Value| {
+        let path = format!("/v1/events?{query}");
+        send("POST", admin, &path, &[("Nats-Msg-Id", "m-1")], body.to_string().as_bytes()).await
+    };
+    let doji = json!({ "pattern": "Doji", "confidence": 0.5 });
+    for is_duplicate in [false, true] {
+        let stored = post("kind=pattern&key=BRK.B", &doji).await;
+        assert_eq!(stored.status, 200, "{stored:?}");
+        socket.until(1).await;
+        let event = &socket.events[0];
+        let expected = json!({ "stream": "EVENTS", "seq": event.seq.0, "duplicate": is_duplicate, "msg_id": "m-1" });
+        assert_eq!(stored.json(), expected);
+        assert_eq!((event.symbol.as_ref().map(|symbol| symbol.as_str()), event.id.as_str()), (Some("BRK.B"), "m-1"));
+    }
+    for (query, body, status, code) in [
+        ("kind=pattern&key=AAPL", json!({ "pattern": "Doji", "tier": "weekly" }), 422, "bad_tier"),
+        ("kind=rumour&key=AAPL", doji.clone(), 422, "unknown_kind"),
+        ("kind=pattern&key=AAPL", json!([]), 422, "bad_json"),
+        ("kind=pattern", doji.clone(), 400, "bad_query"),
+    ] {
+        let refused = post(query, &body).await;
+        assert_eq!((refused.status, refused.json()["code"].as_str()), (status, Some(code)), "{refused:?}");
+    }
+    let known = read("GET", admin, "/v1/cluster").await;
+    let last = &known["status"]["last_events"];
+    assert_eq!(last["pattern"]["seq"], socket.events[0].seq.0);
+    assert_eq!(last.as_object().unwrap().len(), 1, "{last}");
 }
 
 /// The names of the fields of an endpoint in the document.

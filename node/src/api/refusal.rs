@@ -1,6 +1,7 @@
 //! The refusal of a request to an admin server: a stable code for programs, and a text for people that says what to do.
 
 use axum::Json;
+use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -42,6 +43,12 @@ impl ApiRefusal {
     /// A parameter or a field of the request is wrong.
     pub fn bad_request(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, message)
+    }
+
+    /// The body of the request cannot be read, or is too large.
+    pub fn unreadable_body(rejection: &BytesRejection) -> Self {
+        let code = if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE { "too_large" } else { "bad_body" };
+        Self::new(rejection.status(), code, rejection.body_text())
     }
 
     /// It is not possible at the moment.

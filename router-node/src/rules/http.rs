@@ -73,10 +73,7 @@ async fn write(
             Some(api.bucket.entry_of(&id).await.map_err(|error| failed(&error))?.ok_or_else(changed)?.revision)
         }
     };
-    let body = body.map_err(|rejection| {
-        let (status, text) = (rejection.status(), rejection.body_text());
-        ApiRefusal::new(status, if status == StatusCode::PAYLOAD_TOO_LARGE { "too_large" } else { "bad_body" }, text)
-    })?;
+    let body = body.map_err(|rejection| ApiRefusal::unreadable_body(&rejection))?;
     let rule = Rule::from_json(&body, &api.decoder.kinds).map_err(|fault| invalid(&fault))?;
     if rule.id.as_str() != id {
         let reason = format!("it is {}, and the path has {id}", rule.id);
