@@ -84,7 +84,7 @@ mod tests {
         let entries =
             vec![entry("late", 2, &late), entry("early", 3, &early), entry("bad", 4, &json!({ "id": "bad" }))];
         let state = BucketState { created: 1, last: 4 };
-        let known = RuleBook::new(Kinds::default()).take(state, 0, entries.clone()).unwrap();
+        let known = RuleBook::new(Kinds::default()).take(state, 0, entries).unwrap();
         let mut usages = RuleUsages::of(&known.set, &RuleUsages::default());
         let mut asked = Vec::new();
         let event = blank_event();

@@ -79,7 +79,7 @@ mod tests {
         assert_eq!(read(&[]), Ok(Precondition::None));
         assert_eq!(read(&[(is, "*")]), Ok(Precondition::Exists));
         assert_eq!(read(&[(is_not, "*")]), Ok(Precondition::Absent));
-        assert_eq!(read(&[(is, &entity_tag(7))]), Ok(Precondition::Revision(7)));
+        assert_eq!(read(&[(is, entity_tag(7).as_str())]), Ok(Precondition::Revision(7)));
         let refused: [&[(&HeaderName, &str)]; 8] = [
             &[(is, "7")],
             &[(is, "W/\"7\"")],
