@@ -177,6 +177,7 @@ pub(crate) fn welcome() -> Welcome {
         gateway: NodeId::new("gw-1").unwrap(),
         heartbeat_ms: HEARTBEAT_MS,
         max_frame_bytes: None,
+        subscriptions: Vec::new(),
     }
 }
 

@@ -164,13 +164,23 @@ impl ClientFrame {
 }
 
 impl SubscriptionRequest {
+    /// Reads the fields of a subscription, as they are within `resume`.
+    ///
+    /// # Errors
+    /// [`FrameError`] for the first wrong field.
+    pub fn read(fields: Object) -> Result<Self, FrameError> {
+        within_resume(fields).map_err(|(code, message)| FrameError { code, message: bounded(message), id: None })
+    }
+
     /// The most events in any hour that it asks for, itself or by its preset.
     #[must_use]
     pub fn quota(&self) -> Option<u32> {
         self.max_events_per_hour.or_else(|| self.filter.max_events_per_hour())
     }
 
-    fn to_json(&self) -> Value {
+    /// An object with the fields that [`read`](Self::read) takes.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
         let mut to_json = self.filter.to_json();
         if let Some(window_ms) = self.window_ms {
             to_json["window_ms"] = json!(window_ms);
@@ -269,6 +279,14 @@ fn wanted(take: &mut impl FnMut(&str) -> Option<Value>) -> Result<SubscriptionRe
     })
 }
 
+/// Reads a subscription within `resume`.
+fn within_resume(mut fields: Object) -> Result<SubscriptionRequest, FrameProblem> {
+    if let Some(field) = fields.keys().find(|field| !WANTED.contains(&field.as_str())) {
+        return Err(bad_field(field, format_args!("unknown; {}", hint(field, WANTED.iter().copied()))));
+    }
+    wanted(&mut |field: &str| fields.remove(field).filter(|value| !value.is_null()))
+}
+
 fn entries(name: &str, value: Option<Value>) -> Result<Object, FrameProblem> {
     match value {
         None => Ok(Object::new()),
@@ -297,12 +315,7 @@ fn subscriptions(value: Option<Value>) -> Result<BTreeMap<SubscriptionName, Subs
     let mut subscriptions = BTreeMap::new();
     for (name, value) in entries("subscriptions", value)? {
         let within = |(code, problem): FrameProblem| (code, format!("subscriptions: {}: {problem}", quoted(&name)));
-        let mut fields = entries("it", Some(value)).map_err(within)?;
-        if let Some(field) = fields.keys().find(|field| !WANTED.contains(&field.as_str())) {
-            return Err(within(bad_field(field, format_args!("unknown; {}", hint(field, WANTED.iter().copied())))));
-        }
-        let mut take = |field: &str| fields.remove(field).filter(|value| !value.is_null());
-        let wanted = wanted(&mut take).map_err(within)?;
+        let wanted = entries("it", Some(value)).and_then(within_resume).map_err(within)?;
         let name = SubscriptionName::new(&name).map_err(|e| bad_field("subscriptions", e))?;
         subscriptions.insert(name, wanted);
     }

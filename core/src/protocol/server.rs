@@ -58,6 +58,9 @@ pub struct Welcome {
     /// The largest frame that the gateway accepts, in bytes. Older gateways do not send it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_frame_bytes: Option<u64>,
+    /// The names of the saved subscriptions that the session will get, sorted; absent if there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub subscriptions: Vec<SubscriptionName>,
 }
 
 /// The answer to an `auth` on a session, which continues with the new token.

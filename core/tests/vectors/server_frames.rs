@@ -133,6 +133,7 @@ fn messages() -> Vec<(&'static str, Parts)> {
                 gateway: NodeId::new("gw-1").unwrap(),
                 heartbeat_ms: 15_000,
                 max_frame_bytes: None,
+                subscriptions: Vec::new(),
             })),
         ),
         (
@@ -143,6 +144,18 @@ fn messages() -> Vec<(&'static str, Parts)> {
                 gateway: NodeId::new("gw-1").unwrap(),
                 heartbeat_ms: 15_000,
                 max_frame_bytes: Some(262_144),
+                subscriptions: Vec::new(),
+            })),
+        ),
+        (
+            "welcome and saved subscriptions",
+            frame(ServerFrame::Welcome(Welcome {
+                session: "gw-1-0-17".into(),
+                user: UserId::new("u1").unwrap(),
+                gateway: NodeId::new("gw-1").unwrap(),
+                heartbeat_ms: 15_000,
+                max_frame_bytes: Some(262_144),
+                subscriptions: ["breakouts", "portfolio"].map(|name| SubscriptionName::new(name).unwrap()).to_vec(),
             })),
         ),
         (

@@ -144,6 +144,26 @@ mod tests {
     }
 
     #[test]
+    fn request_is_read_as_it_was_written_and_refused_as_in_a_frame() {
+        let read = |fields: Value| match fields {
+            Value::Object(fields) => SubscriptionRequest::read(fields),
+            other => panic!("{other}"),
+        };
+        for fields in [
+            json!({ "filter": { "symbols": ["AAPL"] }, "window_ms": 50 }),
+            json!({ "preset": "specific", "symbols": ["AAPL"], "patterns": ["Doji"], "max_events_per_hour": 7 }),
+        ] {
+            let request = read(fields.clone()).unwrap();
+            assert_eq!(request, subscribe(fields).unwrap());
+            assert_eq!(read(request.to_json()), Ok(request));
+        }
+        for fields in [json!({ "window_ms": 5_000 }), json!({ "preset": "daily", "patterns": ["Doji"] })] {
+            assert_eq!(read(fields.clone()), subscribe(fields));
+        }
+        assert_eq!(read(json!({ "since": "5m" })).unwrap_err().code, ErrorCode::BadField);
+    }
+
+    #[test]
     fn absent_and_null_lists_mean_any() {
         let any = subscribe(json!({ "preset": "daily" })).unwrap();
         let nulls = json!({ "preset": "daily", "symbols": null, "patterns": null, "filter": null });
