@@ -68,6 +68,9 @@ pub const ALL_MARKETS: &str = "market.>";
 /// The bucket that holds the reference data. The key of an entry is its symbol, encoded as in subjects.
 pub const REFERENCE_BUCKET: &str = "TICKWIRE_REFERENCE";
 
+/// The bucket that holds the saved subscriptions. The key of an entry is its user, encoded as in subjects.
+pub const SUBSCRIPTIONS_BUCKET: &str = "TICKWIRE_SUBSCRIPTIONS";
+
 /// The announcement of a new view.
 pub const VIEW: &str = "tw.view";
 

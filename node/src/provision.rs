@@ -1,5 +1,6 @@
 //! Sets up what tickwire keeps in JetStream: the stream of events with its partition transform, the stream of dead
-//! letters, the buckets of the view, of the leases, of the rules, of the context and of the reference data.
+//! letters, the buckets of the view, of the leases, of the rules, of the context, of the reference data and of the saved
+//! subscriptions.
 //!
 //! Every node does this at every start, so it is idempotent, and nodes that race each other all succeed. Limits follow
 //! the configuration. Settings that cannot change in a running cluster (first of all the partition count, because
@@ -54,6 +55,7 @@ pub async fn provision(nats: &Nats, config: &StreamConfig) -> Result<Provisioned
         layout::bucket(names::RULES_BUCKET, config),
         layout::bucket(names::CONTEXT_BUCKET, config),
         layout::bucket(names::REFERENCE_BUCKET, config),
+        layout::bucket(names::SUBSCRIPTIONS_BUCKET, config),
     ] {
         ensure(context, wanted, |running| layout::check_storage(running, config)).await?;
     }

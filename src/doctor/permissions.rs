@@ -71,6 +71,11 @@ fn needs(role: Role, stream: &str) -> RoleNeeds {
                 names::direct_get(stream),
             ]);
             needs.publishes.push(format!("{}.{NOBODY}", names::inbox(Role::Router.as_str())));
+            needs.publishes.extend([
+                format!("$KV.{}.{NOBODY}", names::SUBSCRIPTIONS_BUCKET),
+                format!("$JS.API.STREAM.INFO.KV_{}", names::SUBSCRIPTIONS_BUCKET),
+                format!("$JS.API.STREAM.MSG.GET.KV_{}", names::SUBSCRIPTIONS_BUCKET),
+            ]);
         }
     }
     needs

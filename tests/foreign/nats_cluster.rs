@@ -136,6 +136,7 @@ async fn step_down(cluster: &Cluster) {
         "KV_TICKWIRE_RULES",
         "KV_TICKWIRE_CONTEXT",
         "KV_TICKWIRE_REFERENCE",
+        "KV_TICKWIRE_SUBSCRIPTIONS",
     ];
     for name in names {
         let before = eventually(&format!("{name} has a leader"), DEADLINE, async || leader(name).await).await;

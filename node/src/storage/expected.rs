@@ -27,6 +27,8 @@ pub enum StreamUse {
     Context,
     /// Reference data.
     Reference,
+    /// Saved subscriptions.
+    Subscriptions,
 }
 
 impl StreamUse {
@@ -40,6 +42,7 @@ impl StreamUse {
             Self::Rules => "rules",
             Self::Context => "the context of events",
             Self::Reference => "reference data",
+            Self::Subscriptions => "saved subscriptions",
         }
     }
 }
@@ -73,7 +76,7 @@ pub enum StreamSettings {
 }
 
 /// All streams that tickwire keeps.
-pub fn kept(config: &StreamConfig) -> [ExpectedStream; 7] {
+pub fn kept(config: &StreamConfig) -> [ExpectedStream; 8] {
     let bucket = |name| layout::bucket(name, config);
     [
         ExpectedStream { keeps: StreamUse::Events, wanted: layout::events(config) },
@@ -83,6 +86,7 @@ pub fn kept(config: &StreamConfig) -> [ExpectedStream; 7] {
         ExpectedStream { keeps: StreamUse::Rules, wanted: bucket(names::RULES_BUCKET) },
         ExpectedStream { keeps: StreamUse::Context, wanted: bucket(names::CONTEXT_BUCKET) },
         ExpectedStream { keeps: StreamUse::Reference, wanted: bucket(names::REFERENCE_BUCKET) },
+        ExpectedStream { keeps: StreamUse::Subscriptions, wanted: bucket(names::SUBSCRIPTIONS_BUCKET) },
     ]
 }
 

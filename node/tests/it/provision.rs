@@ -159,9 +159,14 @@ async fn buckets_support_compare_and_set() {
     let server = NatsServer::start();
     let nats = connect(&server).await;
     provision(&nats, &stream(&[])).await.unwrap();
-    for bucket in
-        [names::VIEW_BUCKET, names::LEASES_BUCKET, names::RULES_BUCKET, names::CONTEXT_BUCKET, names::REFERENCE_BUCKET]
-    {
+    for bucket in [
+        names::VIEW_BUCKET,
+        names::LEASES_BUCKET,
+        names::RULES_BUCKET,
+        names::CONTEXT_BUCKET,
+        names::REFERENCE_BUCKET,
+        names::SUBSCRIPTIONS_BUCKET,
+    ] {
         let store = nats.jetstream.get_key_value(bucket).await.unwrap();
         let revision = store.put(names::lease_key(3), "a".into()).await.unwrap();
         assert!(store.update(names::lease_key(3), "b".into(), revision + 1).await.is_err());
