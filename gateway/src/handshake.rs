@@ -157,6 +157,7 @@ impl Handshake {
         socket: TcpSocket,
         identity: Identity,
         peer: IpAddr,
+        takes_saved: bool,
         place: OwnedSemaphorePermit,
     ) {
         let shard = &self.shards[shard_of(&identity.user, self.shards.len())];
@@ -170,7 +171,7 @@ impl Handshake {
                 return;
             }
         };
-        let new_session = ToShard::Arrive(Box::new(NewSession { socket, identity, peer, place }));
+        let new_session = ToShard::Arrive(Box::new(NewSession { socket, identity, peer, takes_saved, place }));
         if !shard.send(new_session) {
             debug!("shard has ended, connection dropped");
         }

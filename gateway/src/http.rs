@@ -4,6 +4,7 @@
 //! * `upgrade` checks that a request is a valid WebSocket upgrade, and answers it;
 //! * [`home`] names the home gateway of a user, and `me` answers with the sessions of a user. `identify` checks who
 //!   asks, and [`cors`] lets pages of other origins ask;
+//! * `saved` lets users read and change their saved subscriptions;
 //! * `refusal` is the answer to a refused request.
 //!
 //! An upgraded socket is taken from the HTTP server at once: this frees the server's buffers, and only the gateway
@@ -14,6 +15,7 @@ pub(crate) mod home;
 mod identify;
 mod me;
 mod refusal;
+mod saved;
 mod upgrade;
 
 use std::net::IpAddr;
@@ -21,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Extension, Query, Request, State};
+use axum::extract::{DefaultBodyLimit, Extension, Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -51,8 +53,9 @@ use crate::handshake::capacity::Capacity;
 
 use crate::handshake::{Handshake, MAX_UNNAMED_BYTES};
 use crate::metrics;
+use crate::saved::store::SavedStore;
 use crate::socket::{MessageReader, ReadRate, TcpSocket};
-use crate::status::endpoints::{CONNECT, ME, PUBLIC, PUBLIC_OPENAPI, STREAM};
+use crate::status::endpoints::{CONNECT, ME, PUBLIC, PUBLIC_OPENAPI, SAVED, STREAM};
 use crate::status::users::Users;
 
 pub(crate) use crate::http::refusal::HttpRefusal;
@@ -79,6 +82,7 @@ const SHOWN_ORIGIN: usize = 80;
 pub(crate) struct HttpState {
     pub(crate) handshake: Arc<Handshake>,
     pub(crate) users: Arc<Users>,
+    pub(crate) saved: Arc<SavedStore>,
     pub(crate) view: watch::Receiver<Arc<View>>,
     pub(crate) connect_url: String,
     pub(crate) allowed_origins: Vec<WebOrigin>,
@@ -99,6 +103,7 @@ impl HttpState {
     pub(crate) fn new(
         handshake: Handshake,
         users: Arc<Users>,
+        saved: Arc<SavedStore>,
         config: &GatewayConfig,
         capacity: &Capacity,
         view: watch::Receiver<Arc<View>>,
@@ -109,6 +114,7 @@ impl HttpState {
         Self {
             handshake: Arc::new(handshake),
             users,
+            saved,
             view,
             connect_url: config.connect_url.clone(),
             allowed_origins: config.allowed_origins.clone(),
@@ -147,12 +153,16 @@ fn routes(state: HttpState) -> Router {
         |mime: &'static str, text: &'static str| get(move || async move { ([(header::CONTENT_TYPE, mime)], text) });
     // Only a GET becomes a WebSocket, and axum passes a HEAD to the handler of GET unless HEAD has its own handler.
     let only_get = || async { (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET")]) };
+    let body = DefaultBodyLimit::max(state.max_frame_bytes);
+    let saved = get(saved::show).put(saved::put).delete(saved::delete);
+    let saved = saved.options(cors::preflight_of_saved).fallback(cors::wrong_method_of_saved);
     Router::new()
         .route("/", get(index))
         .route("/app.js", page("text/javascript; charset=utf-8", include_str!("../../web/app.js")))
         .route("/style.css", page("text/css; charset=utf-8", include_str!("../../web/style.css")))
         .route(CONNECT.path, get(home::connect).options(cors::preflight).fallback(cors::wrong_method))
         .route(ME.path, get(me::me).options(cors::preflight).fallback(cors::wrong_method))
+        .route(SAVED.path, saved.layer(body))
         .route(STREAM.path, get(stream).head(only_get).fallback(only_get))
         .route(PUBLIC_OPENAPI.path, get(|| std::future::ready(Json(public_document()))))
         .fallback(not_found)
@@ -181,20 +191,23 @@ async fn not_found(method: Method, uri: Uri) -> Response {
     }
 }
 
-/// The credentials in the query of the URL. Browsers cannot set headers on a WebSocket request.
+/// What the query of a URL may have: credentials, since browsers cannot set headers on a WebSocket request, and a wish
+/// for the session.
 #[derive(Deserialize)]
-pub(crate) struct OfferedCredentials {
+pub(crate) struct OfferedQuery {
     token: Option<String>,
     user: Option<String>,
+    /// Whether a session gets the saved subscriptions of its user. It does unless this says no.
+    saved: Option<bool>,
 }
 
 /// The query. It is rejected when it has a parameter twice.
-pub(crate) type CredentialsQuery = Result<Query<OfferedCredentials>, QueryRejection>;
+pub(crate) type CredentialsQuery = Result<Query<OfferedQuery>, QueryRejection>;
 
 /// Reads the credentials in the query.
-pub(crate) fn read_query(query: CredentialsQuery) -> Result<OfferedCredentials, HttpRefusal> {
-    let twice = |_| HttpRefusal::unreadable_credentials("the query may have `token` and `user` once each");
-    query.map(|Query(offered)| offered).map_err(twice)
+pub(crate) fn read_query(query: CredentialsQuery) -> Result<OfferedQuery, HttpRefusal> {
+    let message = "the query may have `token`, `user` and `saved` (`true` or `false`) once each";
+    query.map(|Query(offered)| offered).map_err(|_| HttpRefusal::unreadable_credentials(message))
 }
 
 /// The places of an admitted connection: one among the sessions and, until it is authenticated, one among the unnamed.
@@ -210,7 +223,7 @@ async fn stream(
     mut request: Request,
 ) -> Result<Response, Response> {
     metrics::CONNECTIONS.increment(1);
-    let (key, encoding, credentials) = read(&state, &request, query).map_err(refuse)?;
+    let StreamRequest { key, encoding, credentials, takes_saved } = read(&state, &request, query).map_err(refuse)?;
     let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>() else {
         return Err(refuse(HttpRefusal::new(StatusCode::UPGRADE_REQUIRED, "WebSocket needs HTTP/1.1")));
     };
@@ -220,20 +233,30 @@ async fn stream(
     let named = credentials.map(|credentials| state.handshake.authenticator.check(wall_clock(), &credentials));
     let place = admit(&state, network, named.as_ref()).map_err(busy)?;
     let accepted = crate::http::upgrade::accept(&key, encoding);
-    state.tasks.spawn(contain("handshake", run_handshake(Arc::clone(&state), upgrade, (encoding, peer), named, place)));
+    state.tasks.spawn(contain(
+        "handshake",
+        run_handshake(Arc::clone(&state), upgrade, (encoding, peer, takes_saved), named, place),
+    ));
     Ok(accepted)
 }
 
-/// Reads the WebSocket key, the encoding and the credentials of a request.
-fn read(
-    state: &HttpState,
-    request: &Request,
-    query: CredentialsQuery,
-) -> Result<(String, Option<Encoding>, Option<Credentials>), HttpRefusal> {
+/// What a request for a WebSocket asks for.
+struct StreamRequest {
+    key: String,
+    encoding: Option<Encoding>,
+    credentials: Option<Credentials>,
+    takes_saved: bool,
+}
+
+/// Reads a request for a WebSocket.
+fn read(state: &HttpState, request: &Request, query: CredentialsQuery) -> Result<StreamRequest, HttpRefusal> {
     let headers = request.headers();
     let key = crate::http::upgrade::check(request)?.to_owned();
     check_origin(headers, &state.allowed_origins)?;
-    Ok((key, crate::http::upgrade::choose_encoding(headers)?, offered_credentials(headers, read_query(query)?)?))
+    let encoding = crate::http::upgrade::choose_encoding(headers)?;
+    let offered = read_query(query)?;
+    let takes_saved = offered.saved.unwrap_or(true);
+    Ok(StreamRequest { key, encoding, credentials: offered_credentials(headers, offered)?, takes_saved })
 }
 
 /// Why a connection gets no place now, and after how many seconds it may try again.
@@ -277,7 +300,7 @@ fn admit(
 async fn run_handshake(
     state: Arc<HttpState>,
     upgrade: OnUpgrade,
-    (encoding, peer): (Option<Encoding>, IpAddr),
+    (encoding, peer, takes_saved): (Option<Encoding>, IpAddr, bool),
     named: Option<Result<Identity, AuthError>>,
     place: AdmittedConnection,
 ) {
@@ -297,7 +320,7 @@ async fn run_handshake(
         state.handshake.authenticate_or_refuse(socket, named, unnamed, &state.drain).await
     {
         socket.set_max_frame_bytes(state.max_frame_bytes);
-        state.handshake.start_session(socket, identity, peer, session).await;
+        state.handshake.start_session(socket, identity, peer, takes_saved, session).await;
     }
 }
 

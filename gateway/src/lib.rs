@@ -8,9 +8,10 @@
 //!   user may receive and request, and `socket` writes. `handling` reads what rules decided for an event;
 //! * `backfill` plans the replays for sessions that resume or ask for the past with `since`;
 //! * `http` upgrades a connection, and `handshake` authenticates it by `auth` and passes it to its shard as a
-//!   `new_session`. `shard/commands.rs` answers the client's requests;
+//!   `new_session`. `shard/commands.rs` answers the client's requests, and `granting` says what it may subscribe to;
 //! * `metrics` declares the metrics, `stats` adds up what shards count, and `record` counts what the log reports
 //!   of a session;
+//! * `saved` has the subscriptions that users have saved for all of their sessions;
 //! * `registry` knows every session, and `status` answers those who ask about them.
 //!
 //! Code that decides is pure and public, so that benches can measure it, and tests of routers have an edge
@@ -33,6 +34,8 @@ pub mod outbox;
 pub mod limits;
 mod socket;
 
+mod granting;
+
 mod backfill;
 
 mod http;
@@ -46,6 +49,8 @@ mod metrics;
 mod stats;
 
 mod registry;
+
+mod saved;
 
 mod status;
 
@@ -62,6 +67,7 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 
 use tickwire_core::placement::Role;
+use tickwire_node::bucket::BucketError;
 use tickwire_node::clock::{monotonic, wall_clock};
 use tickwire_node::config::Config;
 use tickwire_node::shutdown::{Outcome, Shutdown};
@@ -80,6 +86,9 @@ use crate::handshake::capacity::{Capacity, RequiredCapacity};
 use crate::http::HttpState;
 use crate::messages::{ToEdge, ToShard};
 use crate::registry::SessionRegistry;
+use crate::saved::SavedTable;
+use crate::saved::driver::{SavedDriver, SavedSetup};
+use crate::saved::store::SavedStore;
 use crate::shard::{Clocks, Shard, ShardConfig};
 use crate::status::users::Users;
 use crate::status::{GatewayStatus, add_routes};
@@ -101,15 +110,17 @@ pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, StartE
 
     let authenticator = Arc::new(Authenticator::new(&config.auth));
     let registry = Arc::new(SessionRegistry::new(shard_count(config)));
-    let (shards, requests) = start_shards(config, shutdown, &node, &authenticator, &registry)?;
+    let table = Arc::new(SavedTable::default());
+    let (shards, requests) = start_shards(config, shutdown, &node, &authenticator, &registry, &table)?;
     let edge = start_edge(config, shutdown, &node, shards.clone(), requests).await?;
+    let store = start_saved(config, shutdown, &node, (&registry, table, shards.clone())).await?;
     let users = Arc::new(Users::new(node.me.id.clone(), Arc::clone(&registry), shards.clone()));
     let capacity = capacity(config, node.descriptors)?;
     let status = GatewayStatus { registry, edge, most_sessions: capacity.sessions };
-    tickwire_node::status::open(&node, config, shutdown, Arc::new(status), |routes| add_routes(routes, &users));
+    tickwire_node::status::open(&node, config, shutdown, Arc::new(status), |routes| add_routes(routes, &users, &store));
     let handshake = Handshake { authenticator, shards, auth_timeout: config.gateway.auth_timeout };
     let view = node.membership.view();
-    let front = HttpState::new(handshake, users, &config.gateway, &capacity, view, shutdown.drain().clone());
+    let front = HttpState::new(handshake, users, store, &config.gateway, &capacity, view, shutdown.drain().clone());
     start_http(shutdown, listener, front)?;
     node.write_ports(&[("gateway", address)])?;
     info!(%address, node = %node.me, "gateway listens");
@@ -124,6 +135,7 @@ fn start_shards(
     node: &Node,
     authenticator: &Arc<Authenticator>,
     registry: &Arc<SessionRegistry>,
+    saved: &Arc<SavedTable>,
 ) -> Result<(Vec<ByteSender<ToShard>>, ByteReceiver<ToEdge>), StartError> {
     let (to_edge, requests) = crate::byte_queue::channel();
     let settings = ShardConfig {
@@ -133,6 +145,7 @@ fn start_shards(
         partitions: partitions(node),
         authenticator: Arc::clone(authenticator),
         registry: Arc::clone(registry),
+        saved: Arc::clone(saved),
         clocks: Clocks { wall: wall_clock, monotonic },
         seed: rand::random(),
     };
@@ -177,6 +190,29 @@ async fn start_edge(
     let status = driver.status();
     shutdown.spawn("edge", driver.run(inputs, shutdown.force().clone()));
     Ok(status)
+}
+
+/// Reads the saved subscriptions, and follows them from now on.
+async fn start_saved(
+    config: &Config,
+    shutdown: &Shutdown,
+    node: &Node,
+    (registry, table, shards): (&Arc<SessionRegistry>, Arc<SavedTable>, Vec<ByteSender<ToShard>>),
+) -> Result<Arc<SavedStore>, StartError> {
+    let failed = |error: BucketError| failed("saved subscriptions", &error);
+    let kinds = Arc::new(config.events.taken());
+    let store = SavedStore::open(&node.nats, config.gateway.clone(), kinds).await.map_err(failed)?;
+    let setup = SavedSetup {
+        store: store.clone(),
+        table,
+        registry: Arc::clone(registry),
+        shards,
+        me: node.me.clone(),
+        view: node.membership.view(),
+    };
+    let driver = SavedDriver::start(setup).await.map_err(failed)?;
+    shutdown.spawn_infallible("saved subscriptions", driver.run(shutdown.drain().clone()));
+    Ok(Arc::new(store))
 }
 
 /// Starts to accept clients.

@@ -95,6 +95,8 @@ pub enum ToShard {
     Edge(FromEdge),
     /// Somebody asks about a user.
     Question(ShardQuestion),
+    /// The saved subscriptions of this user have changed.
+    Saved(UserId),
 }
 
 /// A message from the edge to a shard.
@@ -153,7 +155,7 @@ impl Weigh for ToShard {
         let held = match self {
             Self::Arrive(_) => ARRIVAL_BYTES,
             Self::Edge(message) => message.held(),
-            Self::Question(_) => 0,
+            Self::Question(_) | Self::Saved(_) => 0,
         };
         size_of_val(self) + held
     }

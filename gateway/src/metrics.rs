@@ -140,6 +140,11 @@ tickwire_node::metrics! {
         "tickwire_gateway_index_stale_entries_total",
         "Entries of ended sessions that a check found in the index; any is a bug";
 
+    // saved/driver.rs
+    counter SWEPT_SUBSCRIPTIONS =
+        "tickwire_gateway_swept_subscriptions_total",
+        "Saved subscriptions removed because nobody used them for gateway.saved_days";
+
     // shard/backfill.rs
     counter BACKFILLS by "complete" =
         "tickwire_gateway_backfills_total",

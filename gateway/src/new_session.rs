@@ -17,6 +17,8 @@ pub struct NewSession {
     pub(crate) identity: Identity,
     /// The address of the client; proxies that are trusted may name it.
     pub(crate) peer: IpAddr,
+    /// Whether it gets the saved subscriptions of its user.
+    pub(crate) takes_saved: bool,
     /// Its place among the sessions that this gateway accepts. The place is free again when this is dropped.
     pub(crate) place: OwnedSemaphorePermit,
 }

@@ -116,6 +116,12 @@ impl SessionRegistry {
         entries.map(|entry| (entry.id, session(entry))).collect()
     }
 
+    /// Whether a user has a session now.
+    pub(crate) fn has_sessions_of(&self, user: &UserId) -> bool {
+        let Some(part) = self.parts.get(shard_of(user, self.parts.len())) else { return false };
+        part.read().unwrap_or_else(PoisonError::into_inner).users.contains_key(user)
+    }
+
     /// How much is in all parts now.
     pub(crate) fn size(&self) -> RegistrySize {
         self.parts.iter().fold(RegistrySize::default(), |size, part| {

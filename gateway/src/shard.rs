@@ -9,6 +9,7 @@
 //! * `backfill` begins and ends the backfill of a session, and `cohorts` delivers its events;
 //! * `turns` decides which socket is read next, `commands` answers what clients request, and [`malformed_frames`]
 //!   counts frames that are no valid requests;
+//! * `saved` applies the saved subscriptions of users;
 //! * `outage` notifies of outages, `reset` begins a new epoch, and `maintenance` cleans up once a second;
 //! * `log` writes the log lines of a session, `registration` keeps the registry up to date, and `inquiry` answers
 //!   questions about users;
@@ -37,6 +38,7 @@ pub(crate) mod malformed_frames;
 mod outage;
 mod registration;
 mod reset;
+mod saved;
 pub(crate) mod session;
 pub(crate) mod sessions;
 #[cfg(test)]
@@ -71,6 +73,7 @@ use crate::messages::{FromEdge, SessionId, SkippedRange, ToEdge};
 use crate::metrics;
 use crate::outbox::{Frame, OutboxLimits, OutboxLoad};
 use crate::registry::SessionRegistry;
+use crate::saved::SavedTable;
 use crate::shard::accounts::Accounts;
 use crate::shard::cohorts::{Cohort, CohortItem};
 use crate::shard::gaps::gap;
@@ -101,6 +104,7 @@ pub(crate) struct ShardConfig {
     pub(crate) partitions: u16,
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) registry: Arc<SessionRegistry>,
+    pub(crate) saved: Arc<SavedTable>,
     pub(crate) clocks: Clocks,
     /// The seed of what is random, such as the pauses of clients that are sent away.
     pub(crate) seed: u64,

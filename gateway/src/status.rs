@@ -2,9 +2,11 @@
 //! sessions, interest and coverage in `/v1/cluster`, its counts, and the [users](users) with sessions here.
 //!
 //! * `endpoints` is the table of the gateway's endpoints;
-//! * `users` reads and closes the sessions of a user.
+//! * `users` reads and closes the sessions of a user;
+//! * `saved` reads and changes the saved subscriptions of a user.
 
 pub(crate) mod endpoints;
+mod saved;
 pub(crate) mod users;
 
 use std::sync::Arc;
@@ -12,7 +14,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::routing::{delete, get};
+use axum::routing::{delete, get, put};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tickwire_core::ids::{NodeId, UserId};
@@ -24,7 +26,8 @@ use tokio::sync::watch;
 use crate::edge::EdgeStatus;
 use crate::metrics;
 use crate::registry::SessionRegistry;
-use crate::status::endpoints::{CLOSE_SESSIONS, PUBLIC, USER};
+use crate::saved::store::SavedStore;
+use crate::status::endpoints::{CLOSE_SESSIONS, PUBLIC, SAVE, SAVED, UNSAVE, USER};
 use crate::status::users::{UserStatus, Users};
 
 /// The counts of `/v1/stats`.
@@ -101,10 +104,13 @@ impl RoleStatus for GatewayStatus {
 }
 
 /// Adds the gateway's endpoints to its admin server.
-pub(crate) fn add_routes(routes: ApiRoutes, users: &Arc<Users>) -> ApiRoutes {
+pub(crate) fn add_routes(routes: ApiRoutes, users: &Arc<Users>, store: &Arc<SavedStore>) -> ApiRoutes {
     routes
         .add(&USER, get(user).with_state(Arc::clone(users)))
         .add(&CLOSE_SESSIONS, delete(close_sessions).with_state(Arc::clone(users)))
+        .add(&SAVED, get(saved::show).with_state(Arc::clone(store)))
+        .add(&SAVE, put(saved::put).with_state(Arc::clone(store)))
+        .add(&UNSAVE, delete(saved::delete).with_state(Arc::clone(store)))
         .describe(PUBLIC)
 }
 
@@ -134,8 +140,10 @@ async fn close_sessions(State(users): State<Arc<Users>>, user: UserOfPath) -> Re
 }
 
 fn read(user: UserOfPath) -> Result<UserId, ApiRefusal> {
-    let bad =
-        |reason: String| ApiRefusal::bad_request("bad_user", format!("the user in the path is not valid: {reason}"));
-    let Path(user) = user.map_err(|rejection| bad(rejection.to_string()))?;
-    UserId::new(&user).map_err(|error| bad(error.to_string()))
+    let Path(user) = user.map_err(|rejection| bad_user(&rejection.to_string()))?;
+    UserId::new(&user).map_err(|error| bad_user(&error.to_string()))
+}
+
+fn bad_user(reason: &str) -> ApiRefusal {
+    ApiRefusal::bad_request("bad_user", format!("the user in the path is not valid: {reason}"))
 }

@@ -26,6 +26,8 @@ pub enum Listener {
     Public,
     /// The one for operators: `admin.listen`.
     Admin,
+    /// Both.
+    Both,
 }
 
 /// Who may use an endpoint.
@@ -39,6 +41,9 @@ pub enum Access {
     Reader,
     /// An operator.
     Operator,
+    /// On the server for clients a user, for what is the user's own; the handler checks the token. On the server for
+    /// operators an operator.
+    UserOrOperator,
 }
 
 /// A field of an answer.

@@ -199,7 +199,7 @@ async fn unauthenticated_requests_get_a_challenge() {
         }
         // A page of another origin can read it.
         assert_eq!(head.get("access-control-allow-origin"), Some(origin), "{head:?}");
-        assert_eq!(head.get("access-control-expose-headers"), Some("retry-after, www-authenticate"));
+        assert_eq!(head.get("access-control-expose-headers"), Some("etag, retry-after, www-authenticate"));
     }
     // A wrong upgrade gets the same explanation.
     let head = Wire::connect(gateway).await.ask(&upgrade("", &bearer("a").repeat(2))).await;

@@ -52,6 +52,7 @@ mod readiness;
 mod readme;
 mod resume;
 mod rules;
+mod saved;
 mod shutdown;
 mod since;
 mod slow_links;

@@ -15,33 +15,65 @@ use super::{HttpState, check_origin};
 const MAX_AGE: &str = "7200";
 
 /// The headers of an answer that a page may read besides those that it may always read.
-const EXPOSED: &str = "retry-after, www-authenticate";
+const EXPOSED: &str = "etag, retry-after, www-authenticate";
 
 /// The methods of `/v1/connect` and `/v1/me`.
 const METHODS: &str = "GET, HEAD, OPTIONS";
 
+/// The methods for saved subscriptions.
+const METHODS_OF_SAVED: &str = "GET, HEAD, PUT, DELETE, OPTIONS";
+
+/// The headers that a page may send, besides those that it may always send.
+const HEADERS: &str = "authorization";
+
+/// Those for saved subscriptions.
+const HEADERS_OF_SAVED: &str = "authorization, content-type, if-match";
+
 /// Answers the preflight that precedes a request with a header such as `Authorization`.
 pub(super) async fn preflight(State(state): State<Arc<HttpState>>, headers: HeaderMap) -> Response {
-    let mut response = match check_origin(&headers, &state.allowed_origins) {
+    answer_preflight(&state, &headers, METHODS, HEADERS)
+}
+
+/// Answers the preflight of a request about saved subscriptions.
+pub(super) async fn preflight_of_saved(State(state): State<Arc<HttpState>>, headers: HeaderMap) -> Response {
+    answer_preflight(&state, &headers, METHODS_OF_SAVED, HEADERS_OF_SAVED)
+}
+
+/// Answers a method that `/v1/connect` and `/v1/me` do not have.
+pub(super) async fn wrong_method(State(state): State<Arc<HttpState>>, headers: HeaderMap) -> Response {
+    refuse_method(&state, &headers, METHODS)
+}
+
+/// Answers a method that saved subscriptions do not have.
+pub(super) async fn wrong_method_of_saved(State(state): State<Arc<HttpState>>, headers: HeaderMap) -> Response {
+    refuse_method(&state, &headers, METHODS_OF_SAVED)
+}
+
+fn answer_preflight(
+    state: &HttpState,
+    headers: &HeaderMap,
+    methods: &'static str,
+    allowed_headers: &'static str,
+) -> Response {
+    let mut response = match check_origin(headers, &state.allowed_origins) {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err(refused) => refused.into_response(),
     };
-    add_headers(&state, &headers, &mut response);
+    add_headers(state, headers, &mut response);
     let is_allowed = response.status() == StatusCode::NO_CONTENT;
     let response_headers = response.headers_mut();
-    response_headers.insert(header::ALLOW, HeaderValue::from_static(METHODS));
+    response_headers.insert(header::ALLOW, HeaderValue::from_static(methods));
     if is_allowed {
-        response_headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(METHODS));
-        response_headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("authorization"));
+        response_headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(methods));
+        response_headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(allowed_headers));
         response_headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(MAX_AGE));
     }
     response
 }
 
-/// Answers a method that these do not have.
-pub(super) async fn wrong_method(State(state): State<Arc<HttpState>>, headers: HeaderMap) -> Response {
-    let mut response = (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, METHODS)]).into_response();
-    add_headers(&state, &headers, &mut response);
+fn refuse_method(state: &HttpState, headers: &HeaderMap, methods: &'static str) -> Response {
+    let mut response = (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, methods)]).into_response();
+    add_headers(state, headers, &mut response);
     response
 }
 

@@ -12,7 +12,7 @@ use tickwire_core::protocol::Encoding;
 use tickwire_node::auth::bearer;
 use tungstenite::handshake::derive_accept_key;
 
-use super::{HttpRefusal, OfferedCredentials};
+use super::{HttpRefusal, OfferedQuery};
 use crate::auth::Credentials;
 
 /// How many bytes the decoded key of a client has.
@@ -121,7 +121,7 @@ pub(super) fn choose_encoding(headers: &HeaderMap) -> Result<Option<Encoding>, H
 /// The credentials in the header `Authorization`, or else in the query.
 pub(crate) fn offered_credentials(
     headers: &HeaderMap,
-    offered: OfferedCredentials,
+    offered: OfferedQuery,
 ) -> Result<Option<Credentials>, HttpRefusal> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     match (values.next(), values.next()) {
@@ -259,7 +259,7 @@ mod tests {
             for value in values {
                 headers.append(header::AUTHORIZATION, HeaderValue::from_str(value).unwrap());
             }
-            offered_credentials(&headers, OfferedCredentials { token: None, user: Some("ann".to_owned()) })
+            offered_credentials(&headers, OfferedQuery { token: None, user: Some("ann".to_owned()), saved: None })
         };
         let is = |token: &str| Ok(Some(Credentials::Token(token.to_owned())));
         for value in ["Bearer t.o.k", "bearer t.o.k", "BEARER t.o.k", "Bearer   t.o.k  ", " bEARER \t t.o.k"] {

@@ -13,11 +13,12 @@ use tickwire_core::protocol::{
     SubscriptionSelector, Subscriptions,
 };
 
-use super::Shard;
+use super::{Shard, ShardConfig};
+use crate::granting::{self, SubscriptionFault, symbols};
 use crate::index::Subscriber;
 use crate::messages::ToEdge;
 use crate::metrics;
-use crate::shard::session::{Request, symbols};
+use crate::shard::session::{ActiveSubscription, Request};
 use crate::socket::{Incoming, Socket};
 
 /// Errors that only a faulty client causes. A correct client may reach limits, or ask for what is not possible now.
@@ -55,6 +56,9 @@ impl<S: Socket> Shard<S> {
     }
 
     fn act(&mut self, now: Millis, number: u64, id: Option<Id>, frame: ClientFrame) -> Result<(), ServerError> {
+        if matches!(frame, ClientFrame::List | ClientFrame::Unsubscribe { .. } | ClientFrame::Subscribe { .. }) {
+            self.apply_saved(now, number);
+        }
         match frame {
             ClientFrame::Auth { token } => self.authenticate(now, number, id, token),
             ClientFrame::Ping => {
@@ -62,7 +66,10 @@ impl<S: Socket> Shard<S> {
                 Ok(())
             }
             ClientFrame::List => self.request(now, number, Request::List { id }),
-            ClientFrame::Unsubscribe { chosen } => self.request(now, number, Request::Unsubscribe { id, chosen }),
+            ClientFrame::Unsubscribe { chosen } => {
+                self.leave_saved(number, &chosen);
+                self.request(now, number, Request::Unsubscribe { id, chosen })
+            }
             ClientFrame::Subscribe { name, wanted, since } => {
                 if let Some(Since::Position(position)) = &since {
                     self.check_partitions(&id, "since", position)?;
@@ -81,8 +88,10 @@ impl<S: Socket> Shard<S> {
                     return Err(ServerError::new(id, ErrorCode::Unavailable, message));
                 }
                 let filter = Arc::clone(&subscription.filter);
+                let chosen = SubscriptionSelector::One(name.clone());
                 let past = since.map(|since| self.backfill_begin(since));
                 self.request(now, number, Request::Subscribe { id, name, subscription, past })?;
+                self.leave_saved(number, &chosen);
                 self.ask(ToEdge::Add(self.id(number), vec![filter]));
                 Ok(())
             }
@@ -98,13 +107,14 @@ impl<S: Socket> Shard<S> {
                     return Err(ServerError::new(id, ErrorCode::Unavailable, message));
                 }
                 self.check_subscriptions(&id, subscriptions.len())?;
-                let subscriptions = subscriptions
+                let mut subscriptions = subscriptions
                     .into_iter()
                     .map(|(name, wanted)| self.granted(&id, &name, &wanted).map(|granted| (name, granted)))
                     .collect::<Result<Vec<_>, ServerError>>()?;
                 self.check_symbols(&id, subscriptions.iter().map(|(_, wanted)| symbols(&wanted.filter)).sum())?;
                 let bytes = subscriptions.iter().map(|(_, wanted)| wanted.filter.bytes()).sum();
                 self.check_bytes(&id, bytes, bytes)?;
+                self.resume_saved(now, number, &mut subscriptions);
                 let filters = subscriptions.iter().map(|(_, wanted)| Arc::clone(&wanted.filter)).collect();
                 self.request(now, number, Request::Resume { id, from, subscriptions })?;
                 self.ask(ToEdge::Add(self.id(number), filters));
@@ -120,16 +130,8 @@ impl<S: Socket> Shard<S> {
         name: &SubscriptionName,
         wanted: &SubscriptionRequest,
     ) -> Result<Subscription, ServerError> {
-        let config = &self.settings.config;
-        let filter = wanted.filter.resolve(&self.settings.kinds).map_err(|error| {
-            let message = format!("{:?}: {error}", name.as_str());
-            ServerError::new(id.clone(), ErrorCode::BadFilter, message)
-        })?;
-        let usual = u16::try_from(config.window.as_millis()).unwrap_or(u16::MAX);
-        let window_ms = if config.batching { wanted.window_ms.unwrap_or(usual) } else { 0 };
-        let most = (config.max_events_per_hour > 0).then_some(config.max_events_per_hour);
-        let max_events_per_hour = [wanted.quota(), most].into_iter().flatten().min();
-        Ok(Subscription { filter: Arc::new(filter), window_ms, max_events_per_hour })
+        let ShardConfig { config, kinds, .. } = &self.settings;
+        granting::grant(config, kinds, name, wanted).map_err(refused(id))
     }
 
     /// Where a session resumes: at the position that it names, or beyond it where it has seen more.
@@ -175,22 +177,17 @@ impl<S: Socket> Shard<S> {
     }
 
     fn check_subscriptions(&self, id: &Option<Id>, subscriptions: usize) -> Result<(), ServerError> {
-        let most = self.settings.config.max_subscriptions;
-        check_count(id, "subscription", subscriptions, most, ErrorCode::SubscriptionLimit)
+        granting::check_subscriptions(&self.settings.config, subscriptions).map_err(refused(id))
     }
 
     fn check_symbols(&self, id: &Option<Id>, symbols: usize) -> Result<(), ServerError> {
-        check_count(id, "symbol", symbols, self.settings.config.max_symbols, ErrorCode::SymbolLimit)
+        granting::check_symbols(&self.settings.config, symbols).map_err(refused(id))
     }
 
     /// Checks the size of a session's filters: those that it will have, and those in requests that wait.
     fn check_bytes(&self, id: &Option<Id>, wanted: usize, asked: usize) -> Result<(), ServerError> {
+        granting::check_bytes(&self.settings.config, wanted).map_err(refused(id))?;
         let most = self.settings.config.max_filter_bytes;
-        if wanted > most {
-            let message =
-                format!("filters may take {most} bytes per connection, these take {wanted}; use smaller filters");
-            return Err(ServerError::new(id.clone(), ErrorCode::FilterBudget, message));
-        }
         if asked > most {
             let message = format!("filters of {most} bytes wait for their answers; send more after these");
             return Err(ServerError::new(id.clone(), ErrorCode::Unavailable, message));
@@ -199,7 +196,7 @@ impl<S: Socket> Shard<S> {
     }
 
     /// Queues a request after those that wait, and answers it at once if it is the first and needs no confirmation.
-    fn request(&mut self, now: Millis, number: u64, request: Request) -> Result<(), ServerError> {
+    pub(super) fn request(&mut self, now: Millis, number: u64, request: Request) -> Result<(), ServerError> {
         let limit = self.settings.config.max_subscriptions;
         let session = self.sessions.get_mut(number).ok_or_else(|| session_ending(None))?;
         if session.requests.len() >= limit {
@@ -232,6 +229,10 @@ impl<S: Socket> Shard<S> {
                 let gaps = self.go_on(now, number, id.clone(), &from);
                 (id, Some(gaps))
             }
+            Some(Request::Saved { change, .. }) => {
+                self.change_by_saved(now, number, change);
+                return self.answer_waiting(now, number);
+            }
             Some(Request::Unsubscribe { .. } | Request::List { .. }) | None => return,
         };
         self.update_registration(number);
@@ -248,7 +249,7 @@ impl<S: Socket> Shard<S> {
     }
 
     /// Activates a subscription, and returns its number.
-    fn activate(&mut self, number: u64, name: SubscriptionName, subscription: Subscription) -> Option<u32> {
+    pub(super) fn activate(&mut self, number: u64, name: SubscriptionName, subscription: Subscription) -> Option<u32> {
         let session = self.sessions.get_mut(number)?;
         let (filter, window_ms) = (Arc::clone(&subscription.filter), subscription.window_ms);
         let (subscription, former) = session.hold(name, subscription);
@@ -267,6 +268,7 @@ impl<S: Socket> Shard<S> {
             match session.requests.pop_front_if(|request| !request.is_confirmed()) {
                 Some(Request::Unsubscribe { id, chosen }) => self.unsubscribe(now, number, id, chosen),
                 Some(Request::List { id }) => self.answer(now, number, id, ServerFrame::Subscriptions),
+                Some(Request::Saved { change, .. }) => self.change_by_saved(now, number, change),
                 Some(Request::Subscribe { .. } | Request::Resume { .. }) | None => return,
             }
         }
@@ -291,16 +293,21 @@ impl<S: Socket> Shard<S> {
                 }
             },
         };
-        for held in ended {
-            self.index.remove(number, held.number, &held.subscription.filter);
-            self.ask(ToEdge::Remove(held.subscription.filter));
-        }
+        self.deactivate(number, ended);
         self.update_registration(number);
         self.answer(now, number, id, ServerFrame::Subscribed);
     }
 
+    /// Ends subscriptions that the session has released.
+    pub(super) fn deactivate(&mut self, number: u64, ended: Vec<ActiveSubscription>) {
+        for held in ended {
+            self.index.remove(number, held.number, &held.subscription.filter);
+            self.ask(ToEdge::Remove(held.subscription.filter));
+        }
+    }
+
     /// Answers with the full list of subscriptions, and the position from which on it is active.
-    fn answer(&mut self, now: Millis, number: u64, id: Option<Id>, frame: fn(Subscriptions) -> ServerFrame) {
+    pub(super) fn answer(&mut self, now: Millis, number: u64, id: Option<Id>, frame: fn(Subscriptions) -> ServerFrame) {
         self.flush(now, number);
         self.show(now, number, id, frame);
     }
@@ -330,12 +337,9 @@ impl<S: Socket> Shard<S> {
     }
 }
 
-/// Checks a count against its limit per connection.
-fn check_count(id: &Option<Id>, what: &str, count: usize, most: usize, code: ErrorCode) -> Result<(), ServerError> {
-    if count <= most {
-        return Ok(());
-    }
-    Err(ServerError::new(id.clone(), code, format!("{what} limit is {most} per connection")))
+/// The error of a refused subscription.
+fn refused(id: &Option<Id>) -> impl FnOnce(SubscriptionFault) -> ServerError {
+    move |(code, message)| ServerError::new(id.clone(), code, message)
 }
 
 fn session_ending(id: Option<Id>) -> ServerError {

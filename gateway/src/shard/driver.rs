@@ -110,11 +110,12 @@ fn take_messages(shard: &mut Shard<TcpSocket>, clock: Clock, messages: &mut Vec<
         match message {
             ToShard::Edge(message) => shard.take(now, message),
             ToShard::Question(question) => shard.answer_question(now, question),
+            ToShard::Saved(user) => shard.saved_changed(now, &user),
             ToShard::Arrive(new_session) => {
-                let NewSession { socket, identity, peer, place } = *new_session;
+                let NewSession { socket, identity, peer, takes_saved, place } = *new_session;
                 // A socket that cannot be attached is closed by its drop.
                 if let Ok(socket) = TcpSocket::attach(socket) {
-                    shard.arrive(now, socket, identity, peer, place);
+                    shard.arrive(now, socket, identity, peer, place, takes_saved);
                 }
             }
         }

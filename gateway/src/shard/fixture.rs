@@ -69,6 +69,7 @@ impl ShardFixture {
             partitions: PARTITIONS,
             authenticator: Arc::new(Authenticator::new(&config.auth)),
             registry: Arc::new(SessionRegistry::new(1)),
+            saved: Arc::default(),
             clocks: Clocks { wall: wall_clock, monotonic },
             seed: 0,
         };
@@ -109,7 +110,7 @@ impl ShardFixture {
         let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
         let socket = TcpSocket::new(tcp, reader, rate, Encoding::Json).detach().unwrap();
         let before = self.shard.sessions.numbers(|_| true);
-        self.shard.arrive(self.now, TcpSocket::attach(socket).unwrap(), identity, [127, 0, 0, 1].into(), place);
+        self.shard.arrive(self.now, TcpSocket::attach(socket).unwrap(), identity, [127, 0, 0, 1].into(), place, true);
         let number = self.shard.sessions.numbers(|_| true).into_iter().find(|number| !before.contains(number));
         let number = number.unwrap();
         self.clients.push((number, client));

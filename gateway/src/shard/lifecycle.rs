@@ -52,7 +52,8 @@ const CLOSE_GRACE_MS: u64 = 5_000;
 const RECONNECT_JITTER_MS: u32 = 1_000;
 
 impl<S: Socket> Shard<S> {
-    /// Starts the session of an authenticated client. `place` is its place among the sessions of this gateway.
+    /// Starts the session of an authenticated client. `place` is its place among the sessions of this gateway, and
+    /// `takes_saved` says whether it gets the saved subscriptions of its user.
     pub(crate) fn arrive(
         &mut self,
         now: Millis,
@@ -60,6 +61,7 @@ impl<S: Socket> Shard<S> {
         identity: Identity,
         peer: IpAddr,
         place: OwnedSemaphorePermit,
+        takes_saved: bool,
     ) {
         let Identity { user, plan, weight, expires } = identity;
         let session = Session {
@@ -81,6 +83,7 @@ impl<S: Socket> Shard<S> {
             ahead: None,
             partially_sent: 0,
             sent: Sent::default(),
+            saved: takes_saved.then(Box::default),
             record: Record::new(now, peer),
             malformed_frames: MalformedFrames::default(),
             liveness: Liveness::new(now),
@@ -118,6 +121,7 @@ impl<S: Socket> Shard<S> {
         }
         let heartbeat = self.settings.config.heartbeat_interval;
         let id = self.id(number);
+        let subscriptions = self.hold_saved(now, number);
         let Some(session) = self.sessions.get_mut(number) else { return };
         session.stage = SessionStage::Open;
         session.liveness = Liveness::new(now);
@@ -128,6 +132,7 @@ impl<S: Socket> Shard<S> {
             gateway: self.settings.gateway.clone(),
             heartbeat_ms: u32::try_from(heartbeat.as_millis()).unwrap_or(u32::MAX),
             max_frame_bytes: Some(self.settings.config.max_frame_bytes as u64),
+            subscriptions,
         };
         self.watch(number);
         self.log_opened(now, number);
@@ -156,6 +161,9 @@ impl<S: Socket> Shard<S> {
         if !self.check_token(now, number) {
             return;
         }
+        if self.sessions.get(number).and_then(Session::saved_due).is_some_and(|due| due <= now) {
+            self.apply_saved(now, number);
+        }
         let (heartbeat, patience) = (self.heartbeat_ms(), millis(self.settings.config.slow_deadline));
         let Some(session) = self.sessions.get_mut(number) else { return };
         if session.beat_at <= now {
@@ -175,13 +183,14 @@ impl<S: Socket> Shard<S> {
         self.set_next_timer(now, number);
     }
 
-    /// Sets the timer for the next heartbeat of the session, or for its token if that is earlier.
+    /// Sets the timer for what is due first: the next heartbeat of the session, its token, or its saved subscriptions.
     pub(super) fn set_next_timer(&mut self, now: Millis, number: u64) {
         let Some(session) = self.sessions.get(number).filter(|session| session.stage == SessionStage::Open) else {
             return;
         };
-        let beat_at = session.beat_at;
-        self.set_timer(number, self.term_due(now, number).map_or(beat_at, |due| due.min(beat_at)));
+        let (beat_at, saved_due) = (session.beat_at, session.saved_due());
+        let due = [self.term_due(now, number), saved_due].into_iter().flatten().fold(beat_at, Millis::min);
+        self.set_timer(number, due);
     }
 
     pub(super) fn heartbeat(&mut self, now: Millis, number: u64) {

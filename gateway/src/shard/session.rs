@@ -13,9 +13,11 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::auth::TokenTerm;
 use crate::backfill::request::Backfill;
 use crate::delivery::Delivery;
+use crate::granting::FilterSize;
 use crate::limits::budget::Budget;
 use crate::outbox::Outbox;
 use crate::record::{Record, Sent};
+use crate::saved::in_session::SessionSaved;
 use crate::shard::liveness::Liveness;
 use crate::shard::malformed_frames::MalformedFrames;
 use crate::shard::turns::SocketReading;
@@ -27,10 +29,23 @@ pub(crate) enum Request {
     Subscribe { id: Option<Id>, name: SubscriptionName, subscription: Subscription, past: Option<BackfillBegin> },
     /// Waits until all of it is confirmed.
     Resume { id: Option<Id>, from: Position, subscriptions: Vec<(SubscriptionName, Subscription)> },
+    /// A change by the saved subscriptions of the user. Waits until all of it is confirmed, unless it only removes.
+    Saved { change: SavedChange, is_confirmed: bool },
     /// Takes effect as soon as it is its turn.
     Unsubscribe { id: Option<Id>, chosen: SubscriptionSelector },
     /// Answered as soon as it is its turn.
     List { id: Option<Id> },
+}
+
+/// A change of a session's subscriptions that its client has not asked for.
+#[derive(Debug)]
+pub(crate) struct SavedChange {
+    /// The subscriptions to end.
+    pub(crate) removed: Vec<SubscriptionName>,
+    /// Those to add or replace.
+    pub(crate) granted: Vec<(SubscriptionName, Subscription)>,
+    /// Whether the session was open for a while. Otherwise these are the ones that it begins with.
+    pub(crate) is_live: bool,
 }
 
 /// Where the backfill of a subscription begins.
@@ -45,23 +60,33 @@ pub(crate) enum BackfillBegin {
 impl Request {
     /// The id of the client's frame.
     pub(crate) fn into_id(self) -> Option<Id> {
-        let (Self::Subscribe { id, .. } | Self::Resume { id, .. } | Self::Unsubscribe { id, .. } | Self::List { id }) =
-            self;
-        id
+        match self {
+            Self::Subscribe { id, .. } | Self::Resume { id, .. } | Self::Unsubscribe { id, .. } | Self::List { id } => {
+                id
+            }
+            Self::Saved { .. } => None,
+        }
     }
 
     /// The subscriptions that it asks for.
     fn wanted(&self) -> Vec<(&SubscriptionName, &Subscription)> {
         match self {
             Self::Subscribe { name, subscription, .. } => vec![(name, subscription)],
-            Self::Resume { subscriptions, .. } => subscriptions.iter().map(|(name, wanted)| (name, wanted)).collect(),
+            Self::Resume { subscriptions, .. }
+            | Self::Saved { change: SavedChange { granted: subscriptions, .. }, .. } => {
+                subscriptions.iter().map(|(name, wanted)| (name, wanted)).collect()
+            }
             Self::Unsubscribe { .. } | Self::List { .. } => Vec::new(),
         }
     }
 
     /// Whether it needs a confirmation.
     pub(crate) fn is_confirmed(&self) -> bool {
-        matches!(self, Self::Subscribe { .. } | Self::Resume { .. })
+        match self {
+            Self::Subscribe { .. } | Self::Resume { .. } => true,
+            Self::Saved { is_confirmed, .. } => *is_confirmed,
+            Self::Unsubscribe { .. } | Self::List { .. } => false,
+        }
     }
 
     /// Whether it asks for a backfill.
@@ -140,6 +165,8 @@ pub(crate) struct Session<S> {
     pub(crate) beat_at: Millis,
     /// When its timer fires: for its welcome, a heartbeat, the expiry of its token, or the end of its close.
     pub(crate) attention: Millis,
+    /// What it knows of the saved subscriptions of its user; `None` if its client does not want them.
+    pub(crate) saved: Option<Box<SessionSaved>>,
     /// What the log reports of it.
     pub(crate) record: Box<Record>,
     /// Its place among the sessions that this gateway accepts.
@@ -216,6 +243,13 @@ impl<S> Session<S> {
         self.subscriptions.iter().map(|held| (held.name.clone(), held.subscription.clone())).collect()
     }
 
+    /// The subscriptions after all requests are granted, with the sizes of their filters.
+    pub(crate) fn sizes(&self) -> BTreeMap<SubscriptionName, FilterSize> {
+        let held = self.subscriptions.iter().map(|held| (&held.name, &held.subscription));
+        let asked = self.requests.iter().flat_map(Request::wanted);
+        held.chain(asked).map(|(name, wanted)| (name.clone(), FilterSize::of(&wanted.filter))).collect()
+    }
+
     /// The number of subscriptions after all requests are granted.
     pub(crate) fn wanted_subscriptions(&self, added: &SubscriptionName) -> usize {
         let mut names: Vec<&SubscriptionName> = self.subscriptions.iter().map(|held| &held.name).collect();
@@ -257,9 +291,4 @@ impl<S> Session<S> {
 /// The subscription with this number.
 pub(crate) fn held(subscriptions: &[ActiveSubscription], number: u32) -> Option<&ActiveSubscription> {
     subscriptions.iter().find(|held| held.number == number)
-}
-
-/// The number of symbols of a filter.
-pub(crate) fn symbols(filter: &Filter) -> usize {
-    filter.symbols.as_ref().map_or(0, std::collections::BTreeSet::len)
 }

@@ -113,6 +113,7 @@ impl SimGateway {
             partitions: PARTITIONS,
             authenticator: Arc::new(Authenticator::new(&config.auth)),
             registry: Arc::new(SessionRegistry::new(SHARDS)),
+            saved: Arc::default(),
             clocks: Clocks { wall: clocks::wall, monotonic: clocks::work },
             seed: number as u64,
         };

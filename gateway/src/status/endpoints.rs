@@ -82,7 +82,74 @@ pub(crate) static PUBLIC_OPENAPI: Endpoint = Endpoint {
 };
 
 /// The endpoints of the server for clients, without the document itself.
-pub(crate) static PUBLIC: [&Endpoint; 3] = [&CONNECT, &STREAM, &ME];
+pub(crate) static PUBLIC: [&Endpoint; 6] = [&CONNECT, &STREAM, &ME, &SAVED, &SAVE, &UNSAVE];
+
+const fn of_saved() -> [Field; 6] {
+    [
+        field("user", "string", "The user"),
+        field("name", "string", "The name of the subscription"),
+        field("request", "object", "The subscription, as within a resume"),
+        field("created", "string", "When the name was first saved"),
+        field("last_used", "string", "When it was saved, or on which day the user last had a session"),
+        field("updated_by", "string", "Who saved it: the user, or `operator`"),
+    ]
+}
+
+/// Where the saved subscriptions are.
+const SAVED_PATH: &str = "/v1/users/{user}/subscriptions/{name}";
+
+/// A saved subscription.
+pub(crate) static SAVED: Endpoint = Endpoint {
+    method: "GET",
+    path: SAVED_PATH,
+    listener: Listener::Both,
+    access: Access::UserOrOperator,
+    summary: "A saved subscription of a user",
+    status: 200,
+    media: JSON,
+    fields: &of_saved(),
+    others: &[
+        (400, "The path is not valid"),
+        (404, "The user has no saved subscription of this name"),
+        (503, "NATS does not answer"),
+    ],
+};
+
+/// Saves a subscription.
+pub(crate) static SAVE: Endpoint = Endpoint {
+    method: "PUT",
+    path: SAVED_PATH,
+    listener: Listener::Both,
+    access: Access::UserOrOperator,
+    summary: "Saves a subscription of a user, for all of the user's sessions",
+    status: 200,
+    media: JSON,
+    fields: &of_saved(),
+    others: &[
+        (400, "The path, If-Match or the subscription is not valid"),
+        (412, "The saved subscriptions of the user have another revision"),
+        (413, "The body is too large"),
+        (503, "NATS does not answer; the subscription may be saved nevertheless"),
+    ],
+};
+
+/// Deletes a saved subscription.
+pub(crate) static UNSAVE: Endpoint = Endpoint {
+    method: "DELETE",
+    path: SAVED_PATH,
+    listener: Listener::Both,
+    access: Access::UserOrOperator,
+    summary: "Deletes a saved subscription of a user, and ends it in the user's sessions",
+    status: 204,
+    media: "",
+    fields: &[],
+    others: &[
+        (400, "The path or If-Match is not valid"),
+        (404, "The user has no saved subscription of this name"),
+        (412, "The saved subscriptions of the user have another revision"),
+        (503, "NATS does not answer; the subscription may be deleted nevertheless"),
+    ],
+};
 
 /// The status of a user.
 pub(crate) static USER: Endpoint = Endpoint {

@@ -61,9 +61,11 @@ impl AdminGate {
         match (access, role) {
             (Access::Anyone | Access::User, _)
             | (Access::Reader, Some(AdminRole::Operator | AdminRole::Producer))
-            | (Access::Operator, Some(AdminRole::Operator)) => Ok(Some(holder)),
+            | (Access::Operator | Access::UserOrOperator, Some(AdminRole::Operator)) => Ok(Some(holder)),
             (Access::Reader, None) => Err(wrong_role("`operator` or `producer`")),
-            (Access::Operator, Some(AdminRole::Producer) | None) => Err(wrong_role("`operator`")),
+            (Access::Operator | Access::UserOrOperator, Some(AdminRole::Producer) | None) => {
+                Err(wrong_role("`operator`"))
+            }
         }
     }
 }

@@ -38,9 +38,10 @@ pub fn document(endpoints: &[&'static Endpoint]) -> Value {
 }
 
 fn operation(endpoint: &Endpoint) -> Value {
-    let tag = match endpoint.listener {
-        Listener::Public => "public",
-        Listener::Admin => "admin",
+    let tags: &[&str] = match endpoint.listener {
+        Listener::Public => &["public"],
+        Listener::Admin => &["admin"],
+        Listener::Both => &["public", "admin"],
     };
     let words = endpoint.path.split(['/', '{', '}', '.']).filter(|word| !word.is_empty());
     let id: Vec<String> = std::iter::once(endpoint.method.to_lowercase()).chain(words.map(str::to_owned)).collect();
@@ -48,7 +49,7 @@ fn operation(endpoint: &Endpoint) -> Value {
         "operationId": id.join("_"),
         "summary": endpoint.summary,
         "description": description(endpoint.access),
-        "tags": [tag],
+        "tags": tags,
         "responses": responses(endpoint),
     });
     if endpoint.access != Access::Anyone {
@@ -72,6 +73,10 @@ fn description(access: Access) -> &'static str {
         Access::User => "Needs the token of a user.",
         Access::Reader => "Needs a token with the role `operator` or `producer`, if admin.require_token says so.",
         Access::Operator => "Needs a token with the role `operator`, if admin.require_token says so.",
+        Access::UserOrOperator => {
+            "Needs the token of the user; on the server for operators one with the role `operator`, if \
+             admin.require_token says so."
+        }
     }
 }
 
@@ -111,11 +116,14 @@ fn responses(endpoint: &Endpoint) -> Value {
         Access::Reader | Access::Operator => {
             &[(401, "The token is missing or not valid"), (403, "The token has another role")]
         }
+        Access::UserOrOperator => {
+            &[(401, "The token is missing or not valid"), (403, "The token is of another user, or has another role")]
+        }
     };
     for (status, description) in guarded.iter().chain(endpoint.others) {
         let mut response = json!({ "description": description });
         // The server for clients refuses with plain text, and an endpoint without a guard refuses nobody.
-        if endpoint.listener == Listener::Admin && endpoint.access != Access::Anyone {
+        if endpoint.listener != Listener::Public && endpoint.access != Access::Anyone {
             response["content"] = refusal.clone();
         }
         responses.insert(status.to_string(), response);

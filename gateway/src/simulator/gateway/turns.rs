@@ -262,6 +262,7 @@ impl SimShard {
                 ToShard::Edge(message) => self.shard.take(now, message),
                 ToShard::Arrive(_) => panic!("clients do not arrive through the inbox in the simulator"),
                 ToShard::Question(_) => panic!("nobody asks about users in the simulator"),
+                ToShard::Saved(_) => panic!("nobody saves subscriptions in the simulator"),
             }
         }
         self.take_new_clients(now);
@@ -271,7 +272,14 @@ impl SimShard {
     fn take_new_clients(&mut self, now: Millis) {
         for (identity, socket) in std::mem::take(&mut self.arriving) {
             self.new_sockets.push(socket.clone());
-            self.shard.arrive(now, GatewaySocket(socket), identity, [127, 0, 0, 1].into(), super::connection_permit());
+            self.shard.arrive(
+                now,
+                GatewaySocket(socket),
+                identity,
+                [127, 0, 0, 1].into(),
+                super::connection_permit(),
+                false,
+            );
         }
     }
 

@@ -143,6 +143,9 @@ pub struct GatewayConfig {
     /// How long the members must stay the same before a rebalance.
     #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<0, 600_000, _>")]
     pub rebalance_cooldown: Duration,
+    /// After how many days without use saved subscriptions are removed; 0 is never.
+    #[serde(deserialize_with = "values::within::<0, 36_500, _, _>")]
+    pub saved_days: u32,
     /// The address of a gateway by name; empty if there is none.
     #[serde(deserialize_with = "values::connect_url")]
     pub connect_url: String,

@@ -1,0 +1,100 @@
+//! `/v1/users/{user}/subscriptions/{name}` for users: each may read and change its own saved subscriptions.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, PathRejection};
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use tickwire_core::ids::UserId;
+
+use crate::http::identify::identify;
+use crate::http::{CredentialsQuery, HttpRefusal, HttpState, check_origin, cors};
+use crate::saved::requests;
+use crate::saved::store::SavedError;
+
+/// When to try again if NATS does not answer, in seconds.
+const RETRY_SECONDS: u32 = 1;
+
+/// The user and the name of a path.
+type SavedPath = Result<Path<(String, String)>, PathRejection>;
+
+/// Answers with a saved subscription.
+pub(super) async fn show(
+    State(state): State<Arc<HttpState>>,
+    path: SavedPath,
+    query: CredentialsQuery,
+    headers: HeaderMap,
+) -> Response {
+    let answer = async {
+        let (user, name) = owner(&state, path, query, &headers)?;
+        requests::show(&state.saved, &user, &name).await.map_err(HttpRefusal::from)
+    };
+    finish(&state, &headers, answer.await)
+}
+
+/// Saves a subscription.
+pub(super) async fn put(
+    State(state): State<Arc<HttpState>>,
+    path: SavedPath,
+    query: CredentialsQuery,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let answer = async {
+        let (user, name) = owner(&state, path, query, &headers)?;
+        let body = body.map_err(|rejection| HttpRefusal::new(rejection.status(), rejection.body_text()))?;
+        let by = user.as_str();
+        requests::put(&state.saved, &user, &name, &headers, &body, by).await.map_err(HttpRefusal::from)
+    };
+    finish(&state, &headers, answer.await)
+}
+
+/// Deletes a saved subscription.
+pub(super) async fn delete(
+    State(state): State<Arc<HttpState>>,
+    path: SavedPath,
+    query: CredentialsQuery,
+    headers: HeaderMap,
+) -> Response {
+    let answer = async {
+        let (user, name) = owner(&state, path, query, &headers)?;
+        requests::delete(&state.saved, &user, &name, &headers).await.map_err(HttpRefusal::from)
+    };
+    finish(&state, &headers, answer.await)
+}
+
+/// The user of the path, if the credentials prove that it is the one who asks, and the name of the subscription.
+fn owner(
+    state: &HttpState,
+    path: SavedPath,
+    query: CredentialsQuery,
+    headers: &HeaderMap,
+) -> Result<(UserId, String), HttpRefusal> {
+    check_origin(headers, &state.allowed_origins)?;
+    let user = identify(state, query, headers)?.user;
+    let Path((named, name)) =
+        path.map_err(|rejection| HttpRefusal::new(StatusCode::BAD_REQUEST, rejection.body_text()))?;
+    if named != user.as_str() {
+        let message = "a user may read and change only its own saved subscriptions";
+        return Err(HttpRefusal::new(StatusCode::FORBIDDEN, message));
+    }
+    Ok((user, name))
+}
+
+fn finish(state: &HttpState, headers: &HeaderMap, answer: Result<Response, HttpRefusal>) -> Response {
+    let mut response = answer.unwrap_or_else(HttpRefusal::into_response);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    cors::add_headers(state, headers, &mut response);
+    response
+}
+
+impl From<SavedError> for HttpRefusal {
+    fn from(error: SavedError) -> Self {
+        match error.refusal().0 {
+            StatusCode::SERVICE_UNAVAILABLE => Self::later(error.to_string(), RETRY_SECONDS),
+            status => Self::new(status, error.to_string()),
+        }
+    }
+}

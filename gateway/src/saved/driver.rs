@@ -1,0 +1,172 @@
+//! Follows the bucket of saved subscriptions: tells shards whose subscriptions have changed, notes which users have
+//! sessions here, and removes what nobody uses.
+//!
+//! Every look is a request of its own with a deadline, so there is nothing to restore after a lost connection. Several
+//! gateways may write at the same time: a write expects the revision that was read, and the second one has nothing left
+//! to do.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tickwire_core::event::Timestamp;
+use tickwire_core::ids::{NodeRef, UserId};
+use tickwire_core::placement::View;
+use tickwire_node::bucket::{ALL_KEYS, BucketError};
+use tickwire_node::clock::{millis, wall_clock};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::SavedTable;
+use super::book::SavedBook;
+use super::store::{Precondition, SavedError, SavedStore};
+use crate::byte_queue::ByteSender;
+use crate::messages::ToShard;
+use crate::metrics;
+use crate::new_session::shard_of;
+use crate::registry::SessionRegistry;
+
+/// The pause between two looks. Every gateway applies a change within a second.
+const PAUSE: Duration = Duration::from_millis(400);
+
+/// How long a gateway that starts tries to read the bucket.
+const START_DEADLINE: Duration = Duration::from_secs(20);
+
+/// The pause between two searches for unused subscriptions.
+const SWEEP_PAUSE: Duration = Duration::from_secs(60);
+
+/// How many users are written in one turn at most, for a use and for a sweep.
+const WRITES: usize = 16;
+
+/// A day, in milliseconds. A use is noted once in that time.
+const DAY_MS: i64 = 24 * 3_600 * 1_000;
+
+/// What the driver works with.
+#[derive(Debug)]
+pub(crate) struct SavedSetup {
+    pub(crate) store: SavedStore,
+    pub(crate) table: Arc<SavedTable>,
+    pub(crate) registry: Arc<SessionRegistry>,
+    pub(crate) shards: Vec<ByteSender<ToShard>>,
+    pub(crate) me: NodeRef,
+    pub(crate) view: watch::Receiver<Arc<View>>,
+}
+
+/// The task.
+#[derive(Debug)]
+pub(crate) struct SavedDriver {
+    setup: SavedSetup,
+    book: SavedBook,
+    sweep_at: Instant,
+    /// Whether the last look has failed.
+    is_failing: bool,
+}
+
+impl SavedDriver {
+    /// Reads the bucket for the first time. No session may begin before that: it would lack its saved subscriptions.
+    ///
+    /// # Errors
+    /// When the bucket cannot be read before the deadline.
+    pub(crate) async fn start(setup: SavedSetup) -> Result<Self, BucketError> {
+        let end = Instant::now() + START_DEADLINE;
+        let mut driver = Self { setup, book: SavedBook::new(), sweep_at: Instant::now(), is_failing: false };
+        loop {
+            match driver.look().await {
+                Ok(()) => return Ok(driver),
+                Err(error) if Instant::now() >= end => return Err(error),
+                Err(error) => debug!(%error, "saved subscriptions not read yet"),
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// Follows the bucket until `stop`.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        while stop.run_until_cancelled(sleep(PAUSE)).await.is_some() {
+            if stop.run_until_cancelled(self.turn()).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    async fn turn(&mut self) {
+        let looked = self.look().await;
+        let was_failing = std::mem::replace(&mut self.is_failing, looked.is_err());
+        match looked {
+            Ok(()) if was_failing => info!("saved subscriptions read again"),
+            Ok(()) => {}
+            Err(error) if was_failing => return debug!(%error, "saved subscriptions not read"),
+            // What is known stays in effect.
+            Err(error) => return warn!(%error, "saved subscriptions not read, those known before stay in effect"),
+        }
+        let now = Timestamp(i64::try_from(millis(wall_clock())).unwrap_or(i64::MAX));
+        self.note_uses(now).await;
+        if Instant::now() >= self.sweep_at {
+            self.sweep_at = Instant::now() + SWEEP_PAUSE;
+            self.sweep(now).await;
+        }
+    }
+
+    /// Looks at the bucket, reads what is new, and tells the shards.
+    async fn look(&mut self) -> Result<(), BucketError> {
+        let SavedSetup { store, table, registry, shards, .. } = &self.setup;
+        let state = store.bucket.look().await?.state;
+        let Some(after) = self.book.look(state) else { return Ok(()) };
+        let entries = store.bucket.many_entries_after(ALL_KEYS, after, state.last).await?;
+        for (user, set) in self.book.take(state, after, entries) {
+            // A session that arrives after this finds the new ones in the table.
+            table.set(&user, &set);
+            if registry.has_sessions_of(&user)
+                && let Some(shard) = shards.get(shard_of(&user, shards.len()))
+                && !shard.send(ToShard::Saved(user))
+            {
+                debug!("change of saved subscriptions for an ended shard dropped");
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes, once a day, the use by users who have sessions here.
+    async fn note_uses(&self, now: Timestamp) {
+        let since = Timestamp(now.0.saturating_sub(DAY_MS));
+        let users = self.book.unused_since(since, |user| self.setup.registry.has_sessions_of(user));
+        for user in users.into_iter().take(WRITES) {
+            let noted = self.setup.store.edit(&user, Precondition::Any, |record| {
+                record.note_use(since, now);
+                Ok(())
+            });
+            if let Err(error) = noted.await {
+                log_unwritten(&user, &error);
+            }
+        }
+    }
+
+    /// Removes the subscriptions that were not used for `gateway.saved_days`, of the users whose home is here.
+    async fn sweep(&self, now: Timestamp) {
+        let SavedSetup { store, me, view, .. } = &self.setup;
+        let days = i64::from(store.config.saved_days);
+        if days == 0 {
+            return;
+        }
+        let since = Timestamp(now.0.saturating_sub(days * DAY_MS));
+        let view = Arc::clone(&view.borrow());
+        let users = self.book.unused_since(since, |user| view.home(user).is_some_and(|home| home.id == me.id));
+        for user in users.into_iter().take(WRITES) {
+            match store.edit(&user, Precondition::Any, |record| Ok(record.sweep(since))).await {
+                Ok((names, _)) => {
+                    metrics::SWEPT_SUBSCRIPTIONS.increment(names.len() as u64);
+                    for name in names {
+                        info!(%user, subscription = name.as_str(), days, "unused saved subscription removed");
+                    }
+                }
+                Err(error) => log_unwritten(&user, &error),
+            }
+        }
+    }
+}
+
+/// It is tried again in a later turn.
+fn log_unwritten(user: &UserId, error: &SavedError) {
+    debug!(%user, %error, "use of saved subscriptions not written yet");
+}

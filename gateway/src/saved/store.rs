@@ -1,0 +1,109 @@
+//! Reads and writes the bucket of saved subscriptions. A write expects the revision that was read, so no change is lost.
+
+use std::sync::Arc;
+
+use tickwire_core::event::{Kinds, key};
+use tickwire_core::ids::UserId;
+use tickwire_core::protocol::FrameError;
+use tickwire_node::bucket::{Bucket, BucketError};
+use tickwire_node::config::GatewayConfig;
+use tickwire_node::names::SUBSCRIPTIONS_BUCKET;
+use tickwire_node::nats::Nats;
+
+use super::record::SavedRecord;
+
+/// How often a change is tried whose key others change at the same time.
+const ATTEMPTS: u32 = 5;
+
+/// The bucket, and what a saved subscription is checked against.
+#[derive(Clone, Debug)]
+pub(crate) struct SavedStore {
+    pub(super) bucket: Bucket,
+    pub(super) config: Arc<GatewayConfig>,
+    pub(super) kinds: Arc<Kinds>,
+}
+
+/// Why saved subscriptions were not read or changed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SavedError {
+    /// The subscription would be refused in a frame, too.
+    #[error(transparent)]
+    Subscription(#[from] FrameError),
+    /// The path, a header or the body is not valid.
+    #[error("{0}")]
+    BadRequest(String),
+    /// There is none of this name.
+    #[error("the user has no saved subscription of this name")]
+    Missing,
+    /// They are not as the request expects.
+    #[error("the saved subscriptions of the user were changed since they were read: read them again")]
+    OtherRevision,
+    /// NATS did not answer, or refused. A change may take effect nevertheless.
+    #[error(transparent)]
+    Unavailable(BucketError),
+}
+
+/// What a request expects of the saved subscriptions of its user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Precondition {
+    /// Nothing.
+    Any,
+    /// They have this revision.
+    Revision(u64),
+}
+
+impl SavedStore {
+    /// Opens the bucket.
+    pub(crate) async fn open(nats: &Nats, config: GatewayConfig, kinds: Arc<Kinds>) -> Result<Self, BucketError> {
+        let bucket = Bucket::open(nats, SUBSCRIPTIONS_BUCKET).await?;
+        Ok(Self { bucket, config: Arc::new(config), kinds })
+    }
+
+    /// The saved subscriptions of a user, and their revision: 0 if there are none. A value that cannot be read counts
+    /// as none, and the next change replaces it.
+    pub(super) async fn read(&self, user: &UserId) -> Result<(SavedRecord, u64), SavedError> {
+        let entry = self.bucket.entry_of(&key::encode(user.as_str())).await.map_err(SavedError::Unavailable)?;
+        let read = |value: &[u8]| serde_json::from_slice(value).unwrap_or_default();
+        Ok(entry.map_or_else(Default::default, |entry| (read(&entry.value), entry.revision)))
+    }
+
+    /// Changes the saved subscriptions of a user. Returns the result of the change, and the revision after it. `change`
+    /// is called again if somebody else has changed them meanwhile.
+    pub(super) async fn edit<T>(
+        &self,
+        user: &UserId,
+        precondition: Precondition,
+        change: impl Fn(&mut SavedRecord) -> Result<T, SavedError>,
+    ) -> Result<(T, u64), SavedError> {
+        let mut left = ATTEMPTS;
+        loop {
+            let (mut record, revision) = self.read(user).await?;
+            if precondition != Precondition::Any && precondition != Precondition::Revision(revision) {
+                return Err(SavedError::OtherRevision);
+            }
+            let before = record.clone();
+            let changed = change(&mut record)?;
+            if record == before {
+                return Ok((changed, revision));
+            }
+            left -= 1;
+            let value = serde_json::to_vec(&record).map_err(|error| SavedError::BadRequest(error.to_string()))?;
+            let value = (!record.subscriptions.is_empty()).then_some(value);
+            match self.write(user, value, revision).await {
+                Ok(revision) => return Ok((changed, revision)),
+                Err(BucketError::OtherRevision { .. }) if left == 0 => return Err(SavedError::OtherRevision),
+                Err(BucketError::OtherRevision { .. }) => {}
+                Err(error) => return Err(SavedError::Unavailable(error)),
+            }
+        }
+    }
+
+    /// Writes or deletes the key of a user if it has this revision. Returns the new one, 0 if it was deleted.
+    async fn write(&self, user: &UserId, value: Option<Vec<u8>>, revision: u64) -> Result<u64, BucketError> {
+        let key = key::encode(user.as_str());
+        match value {
+            Some(value) => self.bucket.update(&key, value, revision).await,
+            None => self.bucket.delete(&key, Some(revision)).await.map(|()| 0),
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Saved subscriptions: written at one gateway, applied at another one, to new sessions and to those that are open.
+
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use tickwire_core::protocol::{Encoding, ServerMessage, Subscriptions};
+use tickwire_testkit::eventually;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::cluster::Cluster;
+use crate::feed;
+use crate::node::DEADLINE;
+use crate::socket::{Incoming, Socket};
+
+/// An answer: its status, its ETag and its body.
+struct Answer {
+    status: u16,
+    tag: Option<String>,
+    body: String,
+}
+
+/// Sends a request about a saved subscription of ann.
+async fn ask(address: SocketAddr, method: &str, name: &str, if_match: Option<&str>, body: &str) -> Answer {
+    let mut tcp = TcpStream::connect(address).await.unwrap();
+    let if_match = if_match.map(|tag| format!("If-Match: {tag}\r\n")).unwrap_or_default();
+    let path = format!("/v1/users/ann/subscriptions/{name}?user=ann");
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{if_match}");
+    let request = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+    tcp.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    tcp.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let tag = head.lines().find_map(|line| line.strip_prefix("etag: ")).map(str::to_owned);
+    Answer { status: head.split(' ').nth(1).unwrap().parse().unwrap(), tag, body: body.to_owned() }
+}
+
+async fn put(address: SocketAddr, name: &str, request: &Value) -> Answer {
+    ask(address, "PUT", name, None, &request.to_string()).await
+}
+
+/// The next list of subscriptions that the session gets without having asked.
+async fn list(socket: &mut Socket) -> Subscriptions {
+    match socket.next().await {
+        Incoming::Message(ServerMessage::Subscribed(list) | ServerMessage::Subscriptions(list)) => {
+            assert_eq!(list.id, None);
+            list
+        }
+        other => panic!("no list but {other:?}"),
+    }
+}
+
+fn names(list: &Subscriptions) -> Vec<&str> {
+    list.subscriptions.keys().map(|name| name.as_str()).collect()
+}
+
+#[tokio::test]
+async fn saved_subscription_is_applied_at_another_gateway_and_follows_changes() {
+    let mut cluster = Cluster::start(1, 2).await;
+    let addresses = cluster.gateway_addresses().await;
+    let (writes, serves) = (addresses[0], addresses[1]);
+    let request = json!({ "filter": { "symbols": ["AAPL"] }, "window_ms": 0 });
+    let saved = put(writes, "portfolio", &request).await;
+    assert_eq!(saved.status, 200, "{}", saved.body);
+    let body: Value = serde_json::from_str(&saved.body).unwrap();
+    assert_eq!((&body["request"], &body["updated_by"]), (&request, &json!("ann")));
+    assert_eq!(body["created"], body["last_used"]);
+
+    // The other gateway learns of it within a second.
+    let mut socket = eventually("the welcome names the saved subscription", DEADLINE, async || {
+        let mut socket = Socket::open(serves, "?user=ann", Encoding::Json).await;
+        let welcome = socket.welcome().await;
+        (!welcome.subscriptions.is_empty()).then_some(socket)
+    })
+    .await;
+    assert_eq!(names(&list(&mut socket).await), ["portfolio"]);
+    let producer = cluster.producer().await;
+    producer.publish_all(&[feed::pattern("AAPL", 1), feed::pattern("TSLA", 2)]).await;
+    socket.until(1).await;
+
+    // A change and a deletion reach the open session.
+    let changed = json!({ "filter": { "symbols": ["TSLA"] }, "window_ms": 0 });
+    let tag = saved.tag.unwrap();
+    let put = ask(writes, "PUT", "portfolio", Some(&tag), &changed.to_string()).await;
+    assert_eq!(put.status, 200, "{}", put.body);
+    assert_eq!(ask(writes, "PUT", "portfolio", Some(&tag), &changed.to_string()).await.status, 412);
+    assert_eq!(names(&list(&mut socket).await), ["portfolio"]);
+    producer.publish_all(&[feed::pattern("AAPL", 3), feed::pattern("TSLA", 4)]).await;
+    socket.until(2).await;
+    let symbols: Vec<_> = socket.events.iter().map(|event| event.symbol.as_ref().unwrap().as_str()).collect();
+    assert_eq!(symbols, ["AAPL", "TSLA"]);
+
+    assert_eq!(ask(serves, "DELETE", "portfolio", None, "").await.status, 204);
+    assert!(list(&mut socket).await.subscriptions.is_empty());
+    assert_eq!(ask(writes, "GET", "portfolio", None, "").await.status, 404);
+}
+
+#[tokio::test]
+async fn refused_subscription_is_not_saved_and_a_session_may_do_without() {
+    let mut cluster = Cluster::start(1, 1).await;
+    let address = cluster.gateway_addresses().await[0];
+    for (request, path) in [
+        (json!({ "filter": { "symbols": ["A?"] } }), "symbols[0]"),
+        (json!({ "filter": {}, "window_ms": 5_000 }), "window_ms"),
+        (json!({ "since": "5m" }), "since"),
+        (json!({ "preset": "daily", "patterns": ["Doji"] }), "patterns"),
+    ] {
+        let answer = put(address, "bad", &request).await;
+        assert!(answer.status == 400 && answer.body.contains(path), "{request}: {} {}", answer.status, answer.body);
+    }
+    assert_eq!(ask(address, "GET", "bad", None, "").await.status, 404);
+
+    assert_eq!(put(address, "good", &json!({ "preset": "daily" })).await.status, 200);
+    let welcomed = async |query: &'static str| {
+        let mut socket = Socket::open(address, query, Encoding::MsgPack).await;
+        (socket.welcome().await.subscriptions.len(), socket)
+    };
+    eventually("the gateway knows it", DEADLINE, async || {
+        let (count, _) = welcomed("?user=ann").await;
+        (count == 1).then_some(())
+    })
+    .await;
+    let (count, mut without) = welcomed("?user=ann&saved=false").await;
+    assert_eq!(count, 0);
+    assert!(without.list().await.subscriptions.is_empty());
+    let (_, mut other) = welcomed("?user=bob").await;
+    assert!(other.list().await.subscriptions.is_empty());
+}
