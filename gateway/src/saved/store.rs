@@ -9,11 +9,15 @@ use tickwire_node::bucket::{Bucket, BucketError};
 use tickwire_node::config::GatewayConfig;
 use tickwire_node::names::SUBSCRIPTIONS_BUCKET;
 use tickwire_node::nats::Nats;
+use tokio::sync::Semaphore;
 
 use super::record::SavedRecord;
 
 /// How often a change is tried whose key others change at the same time.
 const ATTEMPTS: u32 = 5;
+
+/// How many changes are made at the same time, so that no number of requests floods the bucket.
+const TURNS: usize = 8;
 
 /// The bucket, and what a saved subscription is checked against.
 #[derive(Clone, Debug)]
@@ -21,6 +25,7 @@ pub(crate) struct SavedStore {
     pub(super) bucket: Bucket,
     pub(super) config: Arc<GatewayConfig>,
     pub(super) kinds: Arc<Kinds>,
+    turns: Arc<Semaphore>,
 }
 
 /// Why saved subscriptions were not read or changed.
@@ -56,7 +61,7 @@ impl SavedStore {
     /// Opens the bucket.
     pub(crate) async fn open(nats: &Nats, config: GatewayConfig, kinds: Arc<Kinds>) -> Result<Self, BucketError> {
         let bucket = Bucket::open(nats, SUBSCRIPTIONS_BUCKET).await?;
-        Ok(Self { bucket, config: Arc::new(config), kinds })
+        Ok(Self { bucket, config: Arc::new(config), kinds, turns: Arc::new(Semaphore::new(TURNS)) })
     }
 
     /// The saved subscriptions of a user, and their revision: 0 if there are none. A value that cannot be read counts
@@ -75,6 +80,7 @@ impl SavedStore {
         precondition: Precondition,
         change: impl Fn(&mut SavedRecord) -> Result<T, SavedError>,
     ) -> Result<(T, u64), SavedError> {
+        let _turn = self.turns.acquire().await.ok();
         let mut left = ATTEMPTS;
         loop {
             let (mut record, revision) = self.read(user).await?;
@@ -87,23 +93,26 @@ impl SavedStore {
                 return Ok((changed, revision));
             }
             left -= 1;
-            let value = serde_json::to_vec(&record).map_err(|error| SavedError::BadRequest(error.to_string()))?;
-            let value = (!record.subscriptions.is_empty()).then_some(value);
-            match self.write(user, value, revision).await {
+            match self.replace(user, &record, revision).await {
                 Ok(revision) => return Ok((changed, revision)),
-                Err(BucketError::OtherRevision { .. }) if left == 0 => return Err(SavedError::OtherRevision),
-                Err(BucketError::OtherRevision { .. }) => {}
-                Err(error) => return Err(SavedError::Unavailable(error)),
+                Err(SavedError::OtherRevision) if left > 0 => {}
+                Err(error) => return Err(error),
             }
         }
     }
 
-    /// Writes or deletes the key of a user if it has this revision. Returns the new one, 0 if it was deleted.
-    async fn write(&self, user: &UserId, value: Option<Vec<u8>>, revision: u64) -> Result<u64, BucketError> {
+    /// Writes the saved subscriptions of a user if they have this revision. Returns the new one, 0 without any.
+    pub(super) async fn replace(&self, user: &UserId, record: &SavedRecord, revision: u64) -> Result<u64, SavedError> {
         let key = key::encode(user.as_str());
-        match value {
-            Some(value) => self.bucket.update(&key, value, revision).await,
-            None => self.bucket.delete(&key, Some(revision)).await.map(|()| 0),
-        }
+        let written = if record.subscriptions.is_empty() {
+            self.bucket.delete(&key, Some(revision)).await.map(|()| 0)
+        } else {
+            let value = serde_json::to_vec(record).map_err(|error| SavedError::BadRequest(error.to_string()))?;
+            self.bucket.update(&key, value, revision).await
+        };
+        written.map_err(|error| match error {
+            BucketError::OtherRevision { .. } => SavedError::OtherRevision,
+            error => SavedError::Unavailable(error),
+        })
     }
 }
