@@ -2,12 +2,14 @@
 //! users.
 //!
 //! * `record` is what a key of the bucket holds, and how it is changed; `store` reads and writes it;
-//! * `requests` serves those who read and change it over HTTP, on either server;
+//! * `requests` serves those who read and change it over HTTP, on either server, and `bulk` those who change it for
+//!   many users at once;
 //! * `driver` follows the bucket, `book` is what it knows of it, and [`SavedTable`] is where shards look up the saved
 //!   subscriptions of a user;
 //! * `in_session` decides what a session does with them (`shard/saved.rs`).
 
 mod book;
+pub(crate) mod bulk;
 pub(crate) mod driver;
 pub(crate) mod in_session;
 mod record;

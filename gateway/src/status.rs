@@ -27,7 +27,7 @@ use crate::edge::EdgeStatus;
 use crate::metrics;
 use crate::registry::SessionRegistry;
 use crate::saved::store::SavedStore;
-use crate::status::endpoints::{CLOSE_SESSIONS, PUBLIC, SAVE, SAVED, UNSAVE, USER};
+use crate::status::endpoints::{CLOSE_SESSIONS, PUBLIC, SAVE, SAVE_ALL, SAVED, UNSAVE, USER};
 use crate::status::users::{UserStatus, Users};
 
 /// The counts of `/v1/stats`.
@@ -110,6 +110,7 @@ pub(crate) fn add_routes(routes: ApiRoutes, users: &Arc<Users>, store: &Arc<Save
         .add(&CLOSE_SESSIONS, delete(close_sessions).with_state(Arc::clone(users)))
         .add(&SAVED, get(saved::show).with_state(Arc::clone(store)))
         .add(&SAVE, put(saved::put).with_state(Arc::clone(store)))
+        .add(&SAVE_ALL, put(saved::put_all).with_state(Arc::clone(store)))
         .add(&UNSAVE, delete(saved::delete).with_state(Arc::clone(store)))
         .describe(PUBLIC)
 }

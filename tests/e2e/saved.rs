@@ -19,11 +19,14 @@ struct Answer {
     body: String,
 }
 
-/// Sends a request about a saved subscription of ann.
+/// Sends a request about a saved subscription of ann, or to a path.
 async fn ask(address: SocketAddr, method: &str, name: &str, if_match: Option<&str>, body: &str) -> Answer {
     let mut tcp = TcpStream::connect(address).await.unwrap();
     let if_match = if_match.map(|tag| format!("If-Match: {tag}\r\n")).unwrap_or_default();
-    let path = format!("/v1/users/ann/subscriptions/{name}?user=ann");
+    let path = match name.starts_with('/') {
+        true => name.to_owned(),
+        false => format!("/v1/users/ann/subscriptions/{name}?user=ann"),
+    };
     let head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{if_match}");
     let request = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
     tcp.write_all(request.as_bytes()).await.unwrap();
@@ -124,4 +127,26 @@ async fn refused_subscription_is_not_saved_and_a_session_may_do_without() {
     assert!(without.list().await.subscriptions.is_empty());
     let (_, mut other) = welcomed("?user=bob").await;
     assert!(other.list().await.subscriptions.is_empty());
+}
+
+#[tokio::test]
+async fn many_users_succeed_alone_or_together() {
+    let mut cluster = Cluster::start(1, 1).await;
+    let (public, admin) = (cluster.gateway_addresses().await[0], cluster.gateways[0].address("admin").await);
+    let portfolio = json!({ "portfolio": { "filter": { "symbols": ["AAPL"] } } });
+    let some = json!({ "subscriptions": { "ann": portfolio, "bob": { "portfolio": { "window_ms": 5_000 } } } });
+    let count = |answer: &Answer| {
+        let body: Value = serde_json::from_str(&answer.body).unwrap();
+        let results = body["results"].as_array().unwrap().clone();
+        (answer.status, results.iter().map(|result| result["saved"].as_bool().unwrap()).collect::<Vec<_>>())
+    };
+    let refused = ask(admin, "PUT", "/v1/subscriptions?atomic=true", None, &some.to_string()).await;
+    assert_eq!(count(&refused), (409, vec![false, false]));
+    assert_eq!(ask(public, "GET", "portfolio", None, "").await.status, 404);
+    let partly = ask(admin, "PUT", "/v1/subscriptions", None, &some.to_string()).await;
+    assert_eq!(count(&partly), (200, vec![true, false]));
+    assert_eq!(ask(public, "GET", "portfolio", None, "").await.status, 200);
+    let all = json!({ "subscriptions": { "ann": portfolio, "bob": portfolio } });
+    let together = ask(admin, "PUT", "/v1/subscriptions?atomic=true", None, &all.to_string()).await;
+    assert_eq!(count(&together), (200, vec![true, true]));
 }

@@ -76,6 +76,8 @@ async fn access_is_as_the_matrix_says() {
         ("DELETE", gateway, "/v1/users/bob/subscriptions/none", [401, 403, 403, 404, 401]),
         ("GET", gateway, "/v1/me", nobody),
         ("GET", gateway, "/v1/connect", nobody),
+        ("PUT", gateway, "/v1/subscriptions", [401, 403, 403, 400, 401]),
+        ("PUT", public, "/v1/subscriptions", nobody),
         ("GET", router, "/readyz", anyone),
         ("GET", router, "/v1/openapi.json", anyone),
         ("GET", router, "/v1/cluster", readers),

@@ -5,7 +5,8 @@ use axum::Json;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use tickwire_core::event::{Timestamp, object};
+use tickwire_core::event::Timestamp;
+use tickwire_core::event::object::{self, ObjectError};
 use tickwire_core::ids::UserId;
 use tickwire_core::protocol::codes::ErrorCode;
 use tickwire_core::protocol::{FrameError, SubscriptionName, SubscriptionRequest};
@@ -41,11 +42,8 @@ pub(crate) async fn put(
     by: &str,
 ) -> Result<Response, SavedError> {
     let (name, precondition) = (read_name(name)?, precondition(headers)?);
-    let bad_body = |error: object::ObjectError| {
-        SavedError::from(FrameError { code: ErrorCode::BadFrame, message: error.to_string(), id: None })
-    };
-    let request = SubscriptionRequest::read(object::from_json(body).map_err(bad_body)?)?;
-    let now = Timestamp(i64::try_from(millis(wall_clock())).unwrap_or(i64::MAX));
+    let request = SubscriptionRequest::read(object::from_json(body).map_err(|error| bad_body(&error))?)?;
+    let now = wall_now();
     let written = store.edit(user, precondition, |record| {
         record.put(name.clone(), request.clone(), now, by);
         record.check(&name, &store.config, &store.kinds)?;
@@ -90,7 +88,17 @@ fn answer(user: &UserId, name: &SubscriptionName, saved: &SavedSubscription, rev
     response
 }
 
-fn read_name(name: &str) -> Result<SubscriptionName, SavedError> {
+/// The time of day.
+pub(super) fn wall_now() -> Timestamp {
+    Timestamp(i64::try_from(millis(wall_clock())).unwrap_or(i64::MAX))
+}
+
+/// The refusal of a body that is not an object.
+pub(super) fn bad_body(error: &ObjectError) -> SavedError {
+    FrameError { code: ErrorCode::BadFrame, message: error.to_string(), id: None }.into()
+}
+
+pub(super) fn read_name(name: &str) -> Result<SubscriptionName, SavedError> {
     SubscriptionName::new(name).map_err(|error| SavedError::BadRequest(format!("the name in the path: {error}")))
 }
 

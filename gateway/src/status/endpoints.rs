@@ -133,6 +133,26 @@ pub(crate) static SAVE: Endpoint = Endpoint {
     ],
 };
 
+/// Saves subscriptions of many users.
+pub(crate) static SAVE_ALL: Endpoint = Endpoint {
+    method: "PUT",
+    path: "/v1/subscriptions",
+    listener: Listener::Admin,
+    access: Access::Operator,
+    summary: "Saves subscriptions of many users; with ?atomic=true all of them or none",
+    status: 200,
+    media: JSON,
+    fields: &[
+        field("saved", "integer", "For how many users they were saved"),
+        field("results", "array", "For each user, whether they were saved, else the code and the message"),
+    ],
+    others: &[
+        (400, "The query or the body is not valid"),
+        (409, "With ?atomic=true: not all could be saved; the answer has the fields of that with 200"),
+        (413, "The body is too large"),
+    ],
+};
+
 /// Deletes a saved subscription.
 pub(crate) static UNSAVE: Endpoint = Endpoint {
     method: "DELETE",
@@ -193,7 +213,7 @@ mod tests {
 
     #[test]
     fn checked_in_document_has_all_endpoints() {
-        let of_gateways = [&USER, &CLOSE_SESSIONS].into_iter().chain(PUBLIC);
+        let of_gateways = [&USER, &CLOSE_SESSIONS, &SAVE_ALL].into_iter().chain(PUBLIC);
         let of_routers = tickwire_router_node::endpoints();
         let endpoints: Vec<_> = status::endpoints().chain(of_gateways).chain(of_routers).chain([&OPENAPI]).collect();
         let document = document(&endpoints);

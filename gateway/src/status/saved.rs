@@ -1,18 +1,20 @@
-//! `/v1/users/{user}/subscriptions/{name}` for operators, who may read and change what any user has saved.
+//! `/v1/users/{user}/subscriptions/{name}` for operators, who may read and change what any user has saved, and
+//! `/v1/subscriptions`, by which they change it for many users.
 
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, PathRejection};
-use axum::extract::{Path, State};
+use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
+use serde::Deserialize;
 use tickwire_core::ids::UserId;
 use tickwire_node::api::ApiRefusal;
 
 use super::bad_user;
-use crate::saved::requests;
 use crate::saved::store::{SavedError, SavedStore};
+use crate::saved::{bulk, requests};
 
 /// Who has saved what an operator has written.
 const OPERATOR: &str = "operator";
@@ -43,6 +45,25 @@ pub(super) async fn delete(
 ) -> Result<Response, ApiRefusal> {
     let (user, name) = read(path)?;
     requests::delete(&store, &user, &name, &headers).await.map_err(ApiRefusal::from)
+}
+
+/// The query of a request for many users.
+#[derive(Deserialize)]
+pub(super) struct BulkQuery {
+    /// Whether nothing is saved if anything cannot be saved.
+    #[serde(default)]
+    atomic: bool,
+}
+
+pub(super) async fn put_all(
+    State(store): State<Arc<SavedStore>>,
+    query: Result<Query<BulkQuery>, QueryRejection>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiRefusal> {
+    let Query(BulkQuery { atomic }) =
+        query.map_err(|rejection| ApiRefusal::bad_request("bad_request", rejection.body_text()))?;
+    let body = body.map_err(|rejection| ApiRefusal::new(rejection.status(), "bad_body", rejection.body_text()))?;
+    bulk::put_all(&store, atomic, &body, OPERATOR).await.map_err(ApiRefusal::from)
 }
 
 fn read(path: SavedPath) -> Result<(UserId, String), ApiRefusal> {

@@ -1,0 +1,260 @@
+//! Saves subscriptions of many users in one request, for operators who assign portfolios.
+//!
+//! The users succeed or fail independently. With `atomic` nothing is written unless everything is valid, and if a write
+//! fails, those before it are undone. An undo expects the revision that was written, so it never takes back what
+//! somebody else has written meanwhile.
+
+use std::convert::identity;
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use futures_util::{StreamExt, stream};
+use serde::Serialize;
+use serde_json::Value;
+use tickwire_core::event::Timestamp;
+use tickwire_core::event::object::{self, Object};
+use tickwire_core::ids::UserId;
+use tickwire_core::protocol::{SubscriptionName, SubscriptionRequest};
+use tracing::warn;
+
+use super::record::SavedRecord;
+use super::requests::{bad_body, read_name, wall_now};
+use super::store::{Precondition, SavedError, SavedStore};
+
+/// How many users one request may have.
+const MAX_USERS: usize = 1_000;
+
+/// How many users are read or written at the same time.
+const LANES: usize = 8;
+
+/// The field of the body.
+const FIELD: &str = "subscriptions";
+
+/// What a request saves for one user.
+#[derive(Debug)]
+struct Assignment {
+    user: UserId,
+    wanted: Vec<(SubscriptionName, SubscriptionRequest)>,
+}
+
+/// The saved subscriptions of a user before and after an assignment.
+struct Prepared {
+    user: UserId,
+    before: SavedRecord,
+    after: SavedRecord,
+    revision: u64,
+}
+
+/// What became of the assignment of one user.
+#[derive(Debug, Serialize)]
+struct UserResult {
+    user: String,
+    saved: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+}
+
+#[derive(Serialize)]
+struct BulkAnswer {
+    saved: usize,
+    results: Vec<UserResult>,
+}
+
+/// Saves the subscriptions in the body, each for its user. `by` is the name of who does it.
+pub(crate) async fn put_all(
+    store: &SavedStore,
+    is_atomic: bool,
+    body: &[u8],
+    by: &str,
+) -> Result<Response, SavedError> {
+    let assignments = read(body)?;
+    let now = wall_now();
+    let results = if is_atomic {
+        put_atomically(store, assignments, now, by).await
+    } else {
+        let saves = assignments.into_iter().map(|(user, assignment)| put_one(store, user, assignment, now, by));
+        stream::iter(saves).buffered(LANES).collect::<Vec<_>>().await
+    };
+    let saved = results.iter().filter(|result| result.saved).count();
+    let status = if is_atomic && saved < results.len() { StatusCode::CONFLICT } else { StatusCode::OK };
+    Ok((status, Json(BulkAnswer { saved, results })).into_response())
+}
+
+async fn put_one(
+    store: &SavedStore,
+    user: String,
+    assignment: Result<Assignment, SavedError>,
+    now: Timestamp,
+    by: &str,
+) -> UserResult {
+    let done = async {
+        let Assignment { user, wanted } = assignment?;
+        store.edit(&user, Precondition::Any, |record| assign(store, record, &wanted, now, by)).await
+    };
+    match done.await {
+        Ok(_) => UserResult::saved(user),
+        Err(error) => UserResult::failed(user, &error),
+    }
+}
+
+async fn put_atomically(
+    store: &SavedStore,
+    assignments: Vec<(String, Result<Assignment, SavedError>)>,
+    now: Timestamp,
+    by: &str,
+) -> Vec<UserResult> {
+    let prepares = assignments.into_iter().map(|(user, assignment)| prepare(store, user, assignment, now, by));
+    let prepared: Vec<Result<Prepared, UserResult>> = stream::iter(prepares).buffered(LANES).collect().await;
+    if prepared.iter().any(Result::is_err) {
+        return prepared.into_iter().map(|one| one.map_or_else(identity, Prepared::not_saved)).collect();
+    }
+    let writes = prepared.into_iter().flatten().map(|one| write(store, one));
+    let written: Vec<(Prepared, Result<u64, SavedError>)> = stream::iter(writes).buffered(LANES).collect().await;
+    if written.iter().all(|(_, written)| written.is_ok()) {
+        return written.into_iter().map(|(one, _)| UserResult::saved(one.user.to_string())).collect();
+    }
+    let undos = written.into_iter().map(|(one, written)| undo(store, one, written));
+    stream::iter(undos).buffered(LANES).collect().await
+}
+
+/// Reads what a user has, and checks what the user would have.
+async fn prepare(
+    store: &SavedStore,
+    user: String,
+    assignment: Result<Assignment, SavedError>,
+    now: Timestamp,
+    by: &str,
+) -> Result<Prepared, UserResult> {
+    let prepared = async {
+        let Assignment { user, wanted } = assignment?;
+        let (before, revision) = store.read(&user).await?;
+        let mut after = before.clone();
+        assign(store, &mut after, &wanted, now, by)?;
+        Ok::<_, SavedError>(Prepared { user, before, after, revision })
+    };
+    prepared.await.map_err(|error| UserResult::failed(user, &error))
+}
+
+async fn write(store: &SavedStore, one: Prepared) -> (Prepared, Result<u64, SavedError>) {
+    let written = store.replace(&one.user, &one.after, one.revision).await;
+    (one, written)
+}
+
+/// Undoes the write of a user, if there was one.
+async fn undo(store: &SavedStore, one: Prepared, written: Result<u64, SavedError>) -> UserResult {
+    let revision = match written {
+        Ok(revision) => revision,
+        Err(error) => return UserResult::failed(one.user.to_string(), &error),
+    };
+    match store.replace(&one.user, &one.before, revision).await {
+        Ok(_) => one.not_saved(),
+        Err(error) => {
+            warn!(user = %one.user, %error, "saved subscriptions not restored after a failed atomic request");
+            UserResult { saved: true, ..UserResult::failed(one.user.to_string(), &error) }
+        }
+    }
+}
+
+/// Saves all subscriptions of an assignment in a record.
+fn assign(
+    store: &SavedStore,
+    record: &mut SavedRecord,
+    wanted: &[(SubscriptionName, SubscriptionRequest)],
+    now: Timestamp,
+    by: &str,
+) -> Result<(), SavedError> {
+    for (name, request) in wanted {
+        record.put(name.clone(), request.clone(), now, by);
+    }
+    for (name, _) in wanted {
+        record.check(name, &store.config, &store.kinds)?;
+    }
+    Ok(())
+}
+
+/// The assignments in a body, in the order of the users. A fault of one user is that of its assignment.
+fn read(body: &[u8]) -> Result<Vec<(String, Result<Assignment, SavedError>)>, SavedError> {
+    let mut fields = object::from_json(body).map_err(|error| bad_body(&error))?;
+    let users = match (fields.remove(FIELD), fields.is_empty()) {
+        (Some(Value::Object(users)), true) => users,
+        _ => {
+            let message = "the body must be {\"subscriptions\":{user:{name:{…}}}} and nothing else";
+            return Err(SavedError::BadRequest(message.to_owned()));
+        }
+    };
+    if users.len() > MAX_USERS {
+        return Err(SavedError::BadRequest(format!(
+            "a request may have {MAX_USERS} users, this one has {}",
+            users.len()
+        )));
+    }
+    Ok(users.into_iter().map(|(user, wanted)| (user.clone(), read_one(&user, wanted))).collect())
+}
+
+fn read_one(user: &str, wanted: Value) -> Result<Assignment, SavedError> {
+    let user = UserId::new(user).map_err(|error| SavedError::BadRequest(error.to_string()))?;
+    let wanted = entries(wanted)?;
+    let one = |(name, fields): (String, Value)| {
+        let name = read_name(&name)?;
+        Ok::<_, SavedError>((name, SubscriptionRequest::read(entries(fields)?)?))
+    };
+    Ok(Assignment { user, wanted: wanted.into_iter().map(one).collect::<Result<_, _>>()? })
+}
+
+fn entries(value: Value) -> Result<Object, SavedError> {
+    match value {
+        Value::Object(entries) => Ok(entries),
+        _ => Err(SavedError::BadRequest("each user and each subscription must be an object".to_owned())),
+    }
+}
+
+impl Prepared {
+    /// The result for a user who is as before because of a fault of another one.
+    fn not_saved(self) -> UserResult {
+        let message = Some("not saved because of a fault of another user".to_owned());
+        UserResult { user: self.user.to_string(), saved: false, code: Some("not_saved"), message }
+    }
+}
+
+impl UserResult {
+    fn saved(user: String) -> Self {
+        Self { user, saved: true, code: None, message: None }
+    }
+
+    fn failed(user: String, error: &SavedError) -> Self {
+        Self { user, saved: false, code: Some(error.refusal().1), message: Some(error.to_string()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn fault_of_a_user_is_that_of_its_assignment() {
+        let body = json!({ "subscriptions": {
+            "ann": { "a": { "preset": "daily" }, "b": { "filter": {} } },
+            "bob": { "*": {} },
+            "eve": { "a": { "window_ms": 5_000 } },
+            "max": 7,
+        }});
+        let read = read(body.to_string().as_bytes()).unwrap();
+        let shown: Vec<_> = read.iter().map(|(user, one)| (user.as_str(), one.as_ref().ok())).collect();
+        let counts: Vec<_> = shown.iter().map(|(user, one)| (*user, one.map(|one| one.wanted.len()))).collect();
+        assert_eq!(counts, [("ann", Some(2)), ("bob", None), ("eve", None), ("max", None)]);
+    }
+
+    #[test]
+    fn body_is_one_object_of_at_most_so_many_users() {
+        let many: Object = (0..=MAX_USERS).map(|number| (format!("u{number}"), json!({}))).collect();
+        for body in [json!({}), json!([]), json!({ "subscriptions": {}, "x": 1 }), json!({ "subscriptions": many })] {
+            assert!(read(body.to_string().as_bytes()).is_err(), "{body}");
+        }
+        assert!(read(b"{\"subscriptions\":{}}").unwrap().is_empty());
+    }
+}
