@@ -1,4 +1,5 @@
-//! The headers that let pages of other origins ask for a user's home gateway and status (CORS; Fetch, 3.2).
+//! The headers that let pages of other origins ask for a user's home gateway, status and saved subscriptions (CORS;
+//! Fetch, 3.2).
 //!
 //! The answer depends on the origin, so every answer has `Vary: origin` for caches. A page whose origin may not connect
 //! gets no CORS headers.
