@@ -1,6 +1,6 @@
 //! The table of a gateway's endpoints: those for clients, and those for operators beside the ones of every node.
 
-use tickwire_node::api::{Access, Endpoint, Field, Input, JSON, Listener};
+use tickwire_node::api::{Access, Endpoint, Field, Input, JSON, Listener, Parameter, Place};
 
 const fn field(name: &'static str, kind: &'static str, meaning: &'static str) -> Field {
     Field { name, kind, meaning }
@@ -95,6 +95,20 @@ const fn of_saved() -> [Field; 6] {
     ]
 }
 
+const IF_MATCH: Parameter = Parameter {
+    place: Place::Header,
+    name: "If-Match",
+    is_required: false,
+    meaning: "Only if what the user has saved has this revision, as its ETag has it",
+};
+
+const ATOMIC: Parameter = Parameter {
+    place: Place::Query,
+    name: "atomic",
+    is_required: false,
+    meaning: "true: nothing is saved if anything cannot be saved",
+};
+
 /// Where the saved subscriptions are.
 const SAVED_PATH: &str = "/v1/users/{user}/subscriptions/{name}";
 
@@ -105,6 +119,7 @@ pub(crate) static SAVED: Endpoint = Endpoint {
     listener: Listener::Both,
     access: Access::UserOrOperator,
     summary: "A saved subscription of a user",
+    input: Input::NONE,
     status: 200,
     media: JSON,
     fields: &of_saved(),
@@ -122,6 +137,7 @@ pub(crate) static SAVE: Endpoint = Endpoint {
     listener: Listener::Both,
     access: Access::UserOrOperator,
     summary: "Saves a subscription of a user, for all of the user's sessions",
+    input: Input { parameters: &[IF_MATCH], media: &[JSON] },
     status: 200,
     media: JSON,
     fields: &of_saved(),
@@ -140,6 +156,7 @@ pub(crate) static SAVE_ALL: Endpoint = Endpoint {
     listener: Listener::Admin,
     access: Access::Operator,
     summary: "Saves subscriptions of many users; with ?atomic=true all of them or none",
+    input: Input { parameters: &[ATOMIC], media: &[JSON] },
     status: 200,
     media: JSON,
     fields: &[
@@ -160,6 +177,7 @@ pub(crate) static UNSAVE: Endpoint = Endpoint {
     listener: Listener::Both,
     access: Access::UserOrOperator,
     summary: "Deletes a saved subscription of a user, and ends it in the user's sessions",
+    input: Input { parameters: &[IF_MATCH], media: &[] },
     status: 204,
     media: "",
     fields: &[],
