@@ -28,7 +28,7 @@ Examples:
   tickwire watch --user ann --symbols AAPL,NVDA --min-confidence 0.7
   tickwire watch --user ann --kinds pattern,market --json
   tickwire watch --user ann --symbols AAPL --since 5m
-  tickwire watch --user ann --preset swing_trading --symbols AAPL,NVDA
+  tickwire watch --user ann --preset swing_trading --symbols AAPL,NVDA --alert
   tickwire watch --token \"$(tickwire token --user ann)\" --filter '{\"tags\":[\"high_confidence\"]}'")]
 pub(crate) struct WatchArgs {
     /// The gateway
@@ -71,6 +71,9 @@ pub(crate) struct WatchArgs {
     /// A whole filter as JSON; the other flags win over its fields
     #[arg(long, value_name = "JSON", value_parser = values::object)]
     filter: Option<Map<String, Value>>,
+    /// Get the events as alerts: confidence raises their priority
+    #[arg(long)]
+    alert: bool,
     /// Print the events as JSON, one object a line
     #[arg(long)]
     json: bool,
@@ -122,7 +125,7 @@ impl WatchArgs {
         let (client, mut messages) = connected?;
         let subscribing = client.clone();
         let mut printer = table::Printer::new(self.json, self.since.is_some());
-        let options = SubscribeOptions { since: self.since, ..SubscribeOptions::default() };
+        let options = SubscribeOptions { alert: self.alert, since: self.since, ..SubscribeOptions::default() };
         let mut subscribed = tokio::spawn(async move { subscribing.subscribe("watch", filter, options).await });
         let mut confirmed = false;
         let ended = loop {

@@ -242,6 +242,7 @@ impl BenchClient {
                         filter: plan.filter(self.number).into(),
                         window_ms: Some(plan.window_ms),
                         max_events_per_hour: None,
+                        alert: false,
                     },
                     since: None,
                 };

@@ -45,6 +45,9 @@ pub struct SubscribeOptions {
     pub window_ms: Option<u16>,
     /// The most events that are sent in an hour. A notice reports the events that were dropped beyond it.
     pub max_events_per_hour: Option<u32>,
+    /// Whether its events come as [`Message::Alert`]: with the names of the subscriptions that they match, and with a
+    /// priority that their confidence raises. An event of several subscriptions is an alert if one of them asks for it.
+    pub alert: bool,
     /// The start of a backfill with stored events. They are sent after the answer and before new events, and
     /// [`Message::Past`] ends them. If the connection is lost before that, the backfill does not continue.
     pub since: Option<Since>,
@@ -103,8 +106,8 @@ impl Client {
         options: SubscribeOptions,
     ) -> Result<Subscriptions, ClientError> {
         let name = SubscriptionName::new(name)?;
-        let SubscribeOptions { window_ms, max_events_per_hour, since } = options;
-        let wanted = SubscriptionRequest { filter: filter.into(), window_ms, max_events_per_hour };
+        let SubscribeOptions { window_ms, max_events_per_hour, alert, since } = options;
+        let wanted = SubscriptionRequest { filter: filter.into(), window_ms, max_events_per_hour, alert };
         self.list_after(ClientFrame::Subscribe { name, wanted, since }, "subscribe").await
     }
 

@@ -43,6 +43,9 @@ pub enum Message {
     },
     /// An event that a subscription matches. `p` and `seq` identify it.
     Event(Box<ReceivedEvent>),
+    /// The same for a subscription that asks for alerts: `subs` has the names of the subscriptions that it matches, and
+    /// its priority is raised by its confidence.
+    Alert(Box<ReceivedEvent>),
     /// The server's heartbeat with the client's position.
     Heartbeat(Heartbeat),
     /// A notice of the server, for example about dropped events.

@@ -186,7 +186,12 @@ pub(crate) fn welcome_frame() -> ServerFrame {
 }
 
 pub(crate) fn subscriptions(id: Id, names: &[&str]) -> Subscriptions {
-    let one = || Subscription { filter: Arc::new(Filter::default()), window_ms: 100, max_events_per_hour: None };
+    let one = || Subscription {
+        filter: Arc::new(Filter::default()),
+        window_ms: 100,
+        max_events_per_hour: None,
+        alert: false,
+    };
     let named = |name: &&str| (SubscriptionName::new(name).unwrap(), one());
     Subscriptions::new(Some(id), names.iter().map(named).collect(), "p1".into())
 }

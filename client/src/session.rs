@@ -200,6 +200,11 @@ impl<'a, Io: AsyncRead + AsyncWrite + Unpin> ClientSession<'a, Io> {
                         self.deliver(Message::Event(event)).await;
                     }
                 }
+                ServerMessage::Alert(alert) => {
+                    if self.progress.take(alert.p, alert.seq, is_early) {
+                        self.deliver(Message::Alert(alert)).await;
+                    }
+                }
                 ServerMessage::Early => {}
                 ServerMessage::Heartbeat(heartbeat) => {
                     if let Some(position) = &heartbeat.position {

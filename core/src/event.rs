@@ -1,5 +1,6 @@
 //! A decoded event: the one shape that routers match, gateways deliver and clients see.
 
+mod alert;
 pub mod calendar;
 pub mod context;
 pub mod decode;

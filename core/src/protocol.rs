@@ -26,7 +26,7 @@ pub use array::{ArrayWriter, write_array};
 pub use client::{
     ClientFrame, FilterRequest, MAX_EVENTS_PER_HOUR, MAX_WINDOW_MS, SubscriptionRequest, SubscriptionSelector, Token,
 };
-pub use event::{ReceivedEvent, encode_event};
+pub use event::{ReceivedEvent, encode_alert, encode_event};
 pub use received::{ServerMessage, UnreadableMessage};
 pub use server::encode;
 pub use server::{

@@ -335,6 +335,7 @@ proptest! {
             data: event.data.clone(),
             context: event.context.clone().filter(|context| !context.is_empty()),
             conflated: 0,
+            subs: Vec::new(),
         }));
         for encoding in Encoding::ALL {
             let object = encode_event(&event, Partition(p), Seq(seq), encoding);

@@ -67,7 +67,7 @@ impl IndexLoad {
     }
 
     fn subscriber(number: u64) -> Subscriber {
-        Subscriber { session: number, subscription: 1, window_ms: 100 }
+        Subscriber { session: number, subscription: 1, window_ms: 100, alert: false }
     }
 
     fn index(&self) -> (Index, Vec<Arc<Filter>>) {

@@ -10,8 +10,10 @@ use tickwire_core::ids::{Millis, Partition, Seq};
 use tickwire_core::protocol::Encoding;
 use tickwire_gateway::delivery::Delivery;
 use tickwire_gateway::limits::account::Account;
-use tickwire_gateway::outbox::{Frame, Outbox, OutboxLimits};
+use tickwire_gateway::outbox::{Frame, Outbox, OutboxLimits, Target};
 use tickwire_testkit::blank_event;
+
+const TARGET: Target = Target { subscription: 1, window_ms: 100, alert: false };
 
 const LIMITS: OutboxLimits = OutboxLimits { bytes: 64 * 1024, critical: 20, lanes: true, patience: u64::MAX };
 
@@ -36,7 +38,7 @@ fn outbox(criterion: &mut Criterion) {
             let (mut outbox, mut account, mut frame) = (Outbox::new(), Account::new(0), Frame::default());
             bencher.iter(|| {
                 for delivery in &events[..batch] {
-                    black_box(outbox.push(Millis(0), delivery, (1, 100), Encoding::Json, &LIMITS));
+                    black_box(outbox.push(Millis(0), delivery, TARGET, Encoding::Json, &LIMITS));
                 }
                 let times = (Millis(0), || Timestamp(0));
                 outbox.compose(times, (&mut account, |_, _| true), Encoding::Json, &LIMITS, &mut frame);
@@ -50,7 +52,7 @@ fn outbox(criterion: &mut Criterion) {
         bencher.iter(|| {
             let mut outbox = Outbox::new();
             for delivery in &events {
-                outbox.push(Millis(0), delivery, (1, 100), Encoding::Json, &LIMITS);
+                outbox.push(Millis(0), delivery, TARGET, Encoding::Json, &LIMITS);
                 if outbox.bytes() > LIMITS.bytes {
                     black_box(outbox.shed_load(Millis(0), Encoding::Json, &LIMITS, &mut dropped));
                 }

@@ -1,4 +1,6 @@
-//! An event on its way to sessions: decoded once per gateway, encoded once per encoding, and shared by all sessions.
+//! An event on its way to sessions: decoded once per gateway, encoded once per encoding, and shared by all sessions. As
+//! an alert it has other bytes and another priority; these bytes are made when the first session needs them, and shared
+//! as well.
 
 use std::sync::OnceLock;
 
@@ -6,7 +8,7 @@ use bytes::Bytes;
 use tickwire_core::coverage::Weight;
 use tickwire_core::event::{Event, Priority, Timestamp};
 use tickwire_core::ids::{Partition, Seq};
-use tickwire_core::protocol::{Encoding, encode_event};
+use tickwire_core::protocol::{Encoding, encode_alert, encode_event};
 
 use crate::handling;
 
@@ -25,6 +27,16 @@ pub struct Delivery {
     expiry: Option<Timestamp>,
     /// Its size in the messages between nodes, in bytes.
     wire_bytes: usize,
+    /// Its priority as an alert.
+    alert_priority: Priority,
+    forms: WireForms,
+    /// Its forms as an alert. Most events are no alerts, so they have no room for them.
+    alert_forms: OnceLock<Box<WireForms>>,
+}
+
+/// The object of an event in both encodings, each encoded when it is first needed.
+#[derive(Debug, Default)]
+struct WireForms {
     json: OnceLock<Bytes>,
     msgpack: OnceLock<Bytes>,
 }
@@ -36,12 +48,13 @@ impl Delivery {
         Self {
             goes_first: handling::goes_first(&event),
             expiry: handling::expiry(&event),
+            alert_priority: event.alert_priority(),
             event,
             partition,
             seq,
             wire_bytes: 0,
-            json: OnceLock::new(),
-            msgpack: OnceLock::new(),
+            forms: WireForms::default(),
+            alert_forms: OnceLock::new(),
         }
     }
 
@@ -57,10 +70,15 @@ impl Delivery {
         size_of::<Self>() + 2 * self.wire_bytes
     }
 
-    /// Whether it is urgent: while the budget lasts it waits neither for a window nor for the rate, and it is never
-    /// dropped to make room.
-    pub(crate) fn is_urgent(&self) -> bool {
-        self.event.priority == Priority::Critical || self.goes_first
+    /// Its priority, as an alert or not.
+    pub(crate) fn priority(&self, as_alert: bool) -> Priority {
+        if as_alert { self.alert_priority } else { self.event.priority }
+    }
+
+    /// Whether it is urgent, as an alert or not: while the budget lasts it waits neither for a window nor for the rate,
+    /// and it is never dropped to make room.
+    pub(crate) fn is_urgent(&self, as_alert: bool) -> bool {
+        self.priority(as_alert) == Priority::Critical || self.goes_first
     }
 
     /// Whether its time to live is over. The clock is read only if it has one.
@@ -76,11 +94,23 @@ impl Delivery {
     /// The encoded event. It is encoded when the first session with this encoding gets it, and does not depend on the
     /// session.
     pub fn object(&self, encoding: Encoding) -> &Bytes {
-        let form = match encoding {
+        let form = self.forms.of(encoding);
+        form.get_or_init(|| encode_event(&self.event, self.partition, self.seq, encoding).into())
+    }
+
+    /// The encoded alert, without the names of subscriptions. It does not depend on the session either.
+    pub fn alert_object(&self, encoding: Encoding) -> &Bytes {
+        let form = self.alert_forms.get_or_init(Box::default).of(encoding);
+        form.get_or_init(|| encode_alert(&self.event, self.partition, self.seq, encoding).into())
+    }
+}
+
+impl WireForms {
+    fn of(&self, encoding: Encoding) -> &OnceLock<Bytes> {
+        match encoding {
             Encoding::Json => &self.json,
             Encoding::MsgPack => &self.msgpack,
-        };
-        form.get_or_init(|| encode_event(&self.event, self.partition, self.seq, encoding).into())
+        }
     }
 }
 

@@ -44,7 +44,7 @@ pub(crate) fn grant(
     let window_ms = if config.batching { wanted.window_ms.unwrap_or(usual) } else { 0 };
     let most = (config.max_events_per_hour > 0).then_some(config.max_events_per_hour);
     let max_events_per_hour = [wanted.quota(), most].into_iter().flatten().min();
-    Ok(Subscription { filter: Arc::new(filter), window_ms, max_events_per_hour })
+    Ok(Subscription { filter: Arc::new(filter), window_ms, max_events_per_hour, alert: wanted.alert })
 }
 
 /// Checks the number of subscriptions of a connection.

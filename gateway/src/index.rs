@@ -50,6 +50,8 @@ pub struct Subscriber {
     pub subscription: u32,
     /// How long events may wait for it, in milliseconds.
     pub window_ms: u16,
+    /// Whether its events are alerts.
+    pub alert: bool,
 }
 
 /// The place of a filter in the index.
@@ -108,8 +110,8 @@ impl Index {
         self.sessions.of_user(user)
     }
 
-    /// Adds a subscription, or changes its window or its filter. Returns the interned filter; the caller should keep it
-    /// instead of its own copy.
+    /// Adds a subscription, or changes its filter, its window or whether its events are alerts. Returns the interned
+    /// filter; the caller should keep it instead of its own copy.
     pub fn add(&mut self, subscriber: Subscriber, filter: &Arc<Filter>) -> Arc<Filter> {
         let slot = self.slots.get(filter).copied().unwrap_or_else(|| self.intern(filter));
         let Subscriber { session, subscription, .. } = subscriber;

@@ -43,6 +43,17 @@ pub struct OutboxLimits {
     pub patience: u64,
 }
 
+/// The subscription that an event is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Its number within the session.
+    pub subscription: u32,
+    /// How long events may wait for it, in milliseconds.
+    pub window_ms: u16,
+    /// Whether its events are alerts.
+    pub alert: bool,
+}
+
 /// The load of an outbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutboxLoad {
@@ -98,23 +109,27 @@ impl Outbox {
     }
 
     /// Adds an event for a subscription, which may wait for its window. An event that was just added for another
-    /// subscription is not added again; the smaller window counts.
+    /// subscription is not added again; the smaller window counts. It becomes an alert, in the lane of its raised
+    /// priority, if one of the subscriptions asks for alerts.
     pub fn push(
         &mut self,
         now: Millis,
         delivery: &Arc<Delivery>,
-        (subscription, window_ms): (u32, u16),
+        target: Target,
         encoding: Encoding,
         limits: &OutboxLimits,
     ) -> OutboxLoad {
-        let lane = if limits.lanes { lane_of(delivery) } else { 0 };
-        let again = self.lanes.last_mut(lane).is_some_and(|last| Arc::ptr_eq(&last.delivery, delivery));
-        if !again {
-            let waiting =
-                QueuedEvent { delivery: Arc::clone(delivery), since: now, subscription, conflated: 0, exempt: false };
-            self.lanes.push(lane, waiting, encoding);
+        let Target { subscription, window_ms, alert } = target;
+        let lane = |as_alert| if limits.lanes { lane_of(delivery, as_alert) } else { 0 };
+        let is_alert = self.lanes.last(lane(true), delivery).is_some_and(|last| last.alert);
+        if !is_alert && (alert || self.lanes.last(lane(false), delivery).is_none()) {
+            // As an alert it has another place, and other bytes.
+            self.lanes.remove_last(lane(false), delivery, encoding);
+            let delivery = Arc::clone(delivery);
+            let waiting = QueuedEvent { delivery, since: now, subscription, conflated: 0, alert, exempt: false };
+            self.lanes.push(lane(alert), waiting, encoding);
         }
-        let exempt = delivery.is_urgent() && self.lanes.urgent() <= self.budget(now, limits);
+        let exempt = delivery.is_urgent(alert) && self.lanes.urgent() <= self.budget(now, limits);
         let due = match self.last_sent {
             _ if exempt => now,
             Some(last) => now.max(last.plus(window_ms.into())).max(self.held_until),
@@ -202,7 +217,7 @@ impl Outbox {
             && (allowance > 0 || budget > 0)
             && let Some(first) = self.lanes.front(lane)
         {
-            let grown = size + first.delivery.object(encoding).len();
+            let grown = size + first.object(encoding).len();
             if grown > FRAME_BYTES && size > 0 {
                 break;
             }
@@ -211,7 +226,7 @@ impl Outbox {
                 self.dropped(NoticeCode::Expired, EventOutcome::Dropped, &waiting, &mut frame.dropped);
                 continue;
             }
-            let urgent = waiting.delivery.is_urgent();
+            let urgent = waiting.is_urgent();
             if !quota(account, &waiting) && !urgent {
                 self.dropped(NoticeCode::Quota, EventOutcome::Dropped, &waiting, &mut frame.dropped);
                 continue;

@@ -168,8 +168,12 @@ mod tests {
     }
 
     fn named(names: &[&str]) -> NamedSubscriptions {
-        let subscription =
-            Subscription { filter: Arc::new(Filter::default()), window_ms: 100, max_events_per_hour: None };
+        let subscription = Subscription {
+            filter: Arc::new(Filter::default()),
+            window_ms: 100,
+            max_events_per_hour: None,
+            alert: false,
+        };
         names.iter().map(|name| (SubscriptionName::new(name).unwrap(), subscription.clone())).collect()
     }
 

@@ -16,6 +16,8 @@
 //! * [`sessions`], [`accounts`] and [`timers`] are the tables of the shard, and `clocks` are the clocks that it reads.
 
 pub(crate) mod accounts;
+#[cfg(test)]
+mod alert_tests;
 pub(crate) mod backfill;
 #[cfg(test)]
 mod bounds;
@@ -65,13 +67,13 @@ use tickwire_node::config::GatewayConfig;
 use crate::auth::Authenticator;
 use crate::byte_queue::ByteSender;
 use crate::delivery::Delivery;
-use crate::index::Index;
 use crate::index::metrics::PublishedStatistics;
+use crate::index::{Index, Subscriber};
 use crate::limits::account::Account;
 use crate::limits::budget::Rate;
 use crate::messages::{FromEdge, SessionId, SkippedRange, ToEdge};
 use crate::metrics;
-use crate::outbox::{Frame, OutboxLimits, OutboxLoad};
+use crate::outbox::{Frame, OutboxLimits, OutboxLoad, Target};
 use crate::registry::SessionRegistry;
 use crate::saved::SavedTable;
 use crate::shard::accounts::Accounts;
@@ -343,7 +345,8 @@ impl<S: Socket> Shard<S> {
             else {
                 return;
             };
-            let target = (subscriber.subscription, subscriber.window_ms);
+            let Subscriber { subscription, window_ms, alert, .. } = *subscriber;
+            let target = Target { subscription, window_ms, alert };
             let encoding = session.socket.encoding();
             if session.is_already_covered(delivery) {
                 return;

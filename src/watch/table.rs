@@ -34,8 +34,13 @@ impl Printer {
         if !self.is_printed(message) {
             return Ok(());
         }
-        if let Message::Event(event) = message {
-            let line = self.line_of(event);
+        let event = match message {
+            Message::Event(event) => Some(("event", event)),
+            Message::Alert(alert) => Some(("alert", alert)),
+            _ => None,
+        };
+        if let Some((object_type, event)) = event {
+            let line = self.line_of(object_type, event);
             let Some(held) = &mut self.held else { return self.write(&mut io::stdout(), &line) };
             if held.hold(line) {
                 return Ok(());
@@ -62,9 +67,9 @@ impl Printer {
         lines.iter().try_for_each(|line| self.write(&mut output, line))
     }
 
-    fn line_of(&self, event: &ReceivedEvent) -> EventLine {
+    fn line_of(&self, object_type: &'static str, event: &ReceivedEvent) -> EventLine {
         let text = if self.json {
-            json(event)
+            json(object_type, event)
         } else {
             let style = if self.colours { style(event.priority) } else { Style::new() };
             format!("{style}{}{style:#}", row(event))
@@ -129,8 +134,8 @@ fn row(event: &ReceivedEvent) -> String {
     }
 }
 
-/// The event as a gateway writes it.
-fn json(event: &ReceivedEvent) -> String {
+/// The event, or the alert, as a gateway writes it.
+fn json(object_type: &'static str, event: &ReceivedEvent) -> String {
     #[derive(Serialize)]
     struct EventLine<'a> {
         #[serde(rename = "T")]
@@ -138,7 +143,7 @@ fn json(event: &ReceivedEvent) -> String {
         #[serde(flatten)]
         event: &'a ReceivedEvent,
     }
-    serde_json::to_string(&EventLine { object_type: "event", event }).unwrap_or_default()
+    serde_json::to_string(&EventLine { object_type, event }).unwrap_or_default()
 }
 
 /// The text for a message that is not an event, if it has one.
@@ -186,7 +191,7 @@ fn text_of(message: &Message) -> Option<String> {
             Some(pause) => format!("disconnected: {reason}; trying again in {pause:.1?}"),
             None => format!("disconnected: {reason}"),
         },
-        Message::Event(_) | Message::Heartbeat(_) => return None,
+        Message::Event(_) | Message::Alert(_) | Message::Heartbeat(_) => return None,
         _ => return None,
     })
 }
@@ -201,8 +206,10 @@ mod tests {
     fn received(object: &str) -> ReceivedEvent {
         let mut messages =
             ServerMessage::parse(format!("[{object}]").as_bytes(), tickwire_core::protocol::Encoding::Json).unwrap();
-        let Some(ServerMessage::Event(event)) = messages.pop() else { panic!("not an event") };
-        *event
+        match messages.pop() {
+            Some(ServerMessage::Event(event) | ServerMessage::Alert(event)) => *event,
+            other => panic!("not an event: {other:?}"),
+        }
     }
 
     const PATTERN: &str = concat!(
@@ -218,8 +225,11 @@ mod tests {
 
     #[test]
     fn json_output_equals_the_received_event() {
-        assert_eq!(json(&received(PATTERN)), PATTERN);
-        assert_eq!(json(&received(MARKET)), MARKET);
+        assert_eq!(json("event", &received(PATTERN)), PATTERN);
+        assert_eq!(json("event", &received(MARKET)), MARKET);
+        let alert = PATTERN.replace(r#""T":"event""#, r#""T":"alert""#);
+        let alert = alert.replace(r#""data":{"source":"x"}}"#, r#""data":{"source":"x"},"subs":["mine"]}"#);
+        assert_eq!(json("alert", &received(&alert)), alert);
     }
 
     #[test]
@@ -266,6 +276,7 @@ mod tests {
         let event = || Message::Event(Box::new(received(PATTERN)));
         let mut printer = Printer::new(false, true);
         printer.print(&event()).unwrap();
+        printer.print(&Message::Alert(Box::new(received(PATTERN)))).unwrap();
         assert!(printer.held.is_some() && printer.day.is_none());
         printer.print(&Message::Past { name: SubscriptionName::default(), complete: true }).unwrap();
         assert!(printer.held.is_none());

@@ -174,6 +174,7 @@ pub(crate) fn as_received(entry: &OracleEntry) -> ReceivedEvent {
         data: event.data,
         context: None,
         conflated: 0,
+        subs: Vec::new(),
     }
 }
 

@@ -37,13 +37,13 @@ pub(crate) struct Socket {
     /// Messages of a frame that were not handled yet.
     queue: VecDeque<ServerMessage>,
     last_id: u64,
-    /// The events read so far.
+    /// The events and alerts read so far.
     pub(crate) events: Vec<ReceivedEvent>,
     /// The gaps so far.
     pub(crate) gaps: Vec<Gap>,
     /// The notices so far.
     pub(crate) notices: Vec<Notice>,
-    /// The wire objects of all events read so far.
+    /// The wire objects of all events and alerts read so far.
     pub(crate) objects: Vec<Value>,
     /// The `caught_up` messages so far.
     pub(crate) caught_up: Vec<CaughtUp>,
@@ -285,8 +285,11 @@ impl Socket {
     /// Records a message, or returns it if it is for the caller.
     fn sort(&mut self, message: ServerMessage) -> Option<ServerMessage> {
         match message {
-            ServerMessage::Event(event) if self.may_repeat.remove(&(event.p, event.seq)) => {}
-            ServerMessage::Event(event) => self.events.push(*event),
+            ServerMessage::Event(event) | ServerMessage::Alert(event) => {
+                if !self.may_repeat.remove(&(event.p, event.seq)) {
+                    self.events.push(*event);
+                }
+            }
             ServerMessage::Gap(gap) => self.gaps.push(gap),
             ServerMessage::Notice(notice) => self.notices.push(notice),
             ServerMessage::CaughtUp(end) => self.caught_up.push(end),
@@ -318,15 +321,15 @@ impl Socket {
             Encoding::Json => serde_json::from_slice(frame).unwrap(),
             Encoding::MsgPack => rmp_serde::from_slice(frame).unwrap(),
         };
-        self.objects.extend(objects.into_iter().filter(|object| object["T"] == "event"));
+        self.objects.extend(objects.into_iter().filter(|object| object["T"] == "event" || object["T"] == "alert"));
         let messages = ServerMessage::parse(frame, self.encoding).unwrap();
         let is_early = messages.first() == Some(&ServerMessage::Early);
         for message in &messages {
             match message {
-                ServerMessage::Event(event) if is_early => {
+                ServerMessage::Event(event) | ServerMessage::Alert(event) if is_early => {
                     self.early.insert((event.p, event.seq));
                 }
-                ServerMessage::Event(event) => {
+                ServerMessage::Event(event) | ServerMessage::Alert(event) => {
                     let seen = self.seen.entry(event.p).or_insert(event.seq);
                     *seen = event.seq.max(*seen);
                 }

@@ -25,7 +25,7 @@ async fn reconnect_without_a_position_subscribes_to_everything_again() {
         peer.send(&[subscribed(id, &["a", "b"])]).await;
     };
     let calls = async {
-        let options = SubscribeOptions { window_ms: Some(7), max_events_per_hour: Some(9), since: None };
+        let options = SubscribeOptions { window_ms: Some(7), max_events_per_hour: Some(9), alert: true, since: None };
         client.subscribe("b", json!({ "symbols": ["NVDA"] }), options).await.unwrap();
         client.unsubscribe("c").await.unwrap();
     };
@@ -43,11 +43,9 @@ async fn reconnect_without_a_position_subscribes_to_everything_again() {
     assert!(matches!(frame, ClientFrame::Subscribe { name, .. } if name.as_str() == "a"));
     let (second, frame) = peer.receive().await;
     let ClientFrame::Subscribe { name, wanted, since: None } = frame else { panic!("{frame:?}") };
-    let filter = json!({ "symbols": ["NVDA"] });
-    assert_eq!(
-        (name.as_str(), wanted),
-        ("b", SubscriptionRequest { filter: filter.into(), window_ms: Some(7), max_events_per_hour: Some(9) })
-    );
+    let filter = json!({ "symbols": ["NVDA"] }).into();
+    let expected = SubscriptionRequest { filter, window_ms: Some(7), max_events_per_hour: Some(9), alert: true };
+    assert_eq!((name.as_str(), wanted), ("b", expected));
 
     assert!(matches!(next(&mut messages).await, Message::Connected { .. }));
     assert_eq!(next(&mut messages).await, Message::Interrupted);

@@ -31,6 +31,7 @@ async fn every_request_is_sent_and_answered_in_both_encodings() {
                 filter: filter.clone().into(),
                 window_ms: Some(50),
                 max_events_per_hour: Some(30),
+                alert: true,
             };
             assert_eq!(frame, ClientFrame::Subscribe { name: name("a"), wanted, since: None });
             peer.send(&[subscribed(id, &["a"])]).await;
@@ -48,7 +49,8 @@ async fn every_request_is_sent_and_answered_in_both_encodings() {
             peer.send(&[subscribed(id, &[])]).await;
         };
         let calls = async {
-            let options = SubscribeOptions { window_ms: Some(50), max_events_per_hour: Some(30), since: None };
+            let options =
+                SubscribeOptions { window_ms: Some(50), max_events_per_hour: Some(30), alert: true, since: None };
             let list = client.subscribe("a", filter.clone(), options).await.unwrap();
             assert_eq!(list.subscriptions.keys().collect::<Vec<_>>(), [&name("a")]);
             assert_eq!(client.list().await.unwrap().subscriptions, list.subscriptions);
@@ -66,7 +68,7 @@ async fn preset_is_sent_by_its_name_and_again_after_a_reconnect() {
         let (client, mut messages, mut stage, mut peer) = connected(ClientConfig { encoding, ..config() }).await;
         let request = PresetRequest::new(Preset::SwingTrading, Some(&json!(["AAPL"])), None).unwrap();
         let filter = request.clone().into();
-        let wanted = SubscriptionRequest { filter, window_ms: None, max_events_per_hour: None };
+        let wanted = SubscriptionRequest { filter, window_ms: None, max_events_per_hour: None, alert: false };
         let script = async {
             let (id, frame) = peer.receive().await;
             assert_eq!(frame, ClientFrame::Subscribe { name: name("a"), wanted: wanted.clone(), since: None });

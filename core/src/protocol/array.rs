@@ -1,10 +1,9 @@
 //! Builds the server's messages from encoded objects. Objects are copied unread, except for the header of an object
 //! that gets an extra field for one session.
 
-use super::Encoding;
+use serde::Serialize;
 
-/// The name of the field `conflated` in MessagePack: a text of nine bytes.
-const CONFLATED_MSGPACK: &[u8] = b"\xa9conflated";
+use super::Encoding;
 
 /// Appends an array of encoded objects to `bytes`.
 pub fn write_array<'a>(bytes: &mut Vec<u8>, objects: impl ExactSizeIterator<Item = &'a [u8]>, encoding: Encoding) {
@@ -53,28 +52,12 @@ impl<'b> ArrayWriter<'b> {
 
     /// Appends an object that replaces `conflated` older ones. It must have fewer than 65,535 fields.
     pub fn conflated(&mut self, object: &[u8], conflated: u32) {
-        self.separate();
-        match (self.encoding, object) {
-            (Encoding::Json, [fields @ .., b'}']) => {
-                self.bytes.extend_from_slice(fields);
-                self.bytes.extend_from_slice(format!(",\"conflated\":{conflated}}}").as_bytes());
-            }
-            // The headers of a map in the MessagePack specification: fixmap up to 15 fields, then map 16.
-            (Encoding::MsgPack, [header @ 0x80..=0x8e, fields @ ..]) => {
-                self.bytes.push(header + 1);
-                self.put_conflated(fields, conflated);
-            }
-            (Encoding::MsgPack, [0x8f, fields @ ..]) => {
-                self.bytes.extend_from_slice(&[0xde, 0, 16]);
-                self.put_conflated(fields, conflated);
-            }
-            (Encoding::MsgPack, [0xde, high, low, fields @ ..]) => {
-                self.bytes.push(0xde);
-                self.bytes.extend_from_slice(&(u16::from_be_bytes([*high, *low]) + 1).to_be_bytes());
-                self.put_conflated(fields, conflated);
-            }
-            _ => self.bytes.extend_from_slice(object),
-        }
+        self.extended(object, "conflated", &conflated);
+    }
+
+    /// Appends an alert that matches the subscriptions with these names. It must have fewer than 65,535 fields.
+    pub fn alert(&mut self, object: &[u8], subs: &[&str]) {
+        self.extended(object, "subs", &subs);
     }
 
     /// Ends the array.
@@ -90,11 +73,44 @@ impl<'b> ArrayWriter<'b> {
         }
     }
 
-    fn put_conflated(&mut self, fields: &[u8], conflated: u32) {
+    /// Appends an object with one more field.
+    fn extended(&mut self, object: &[u8], name: &str, value: &impl Serialize) {
+        self.separate();
+        match (self.encoding, object) {
+            (Encoding::Json, [fields @ .., b'}']) => {
+                self.bytes.extend_from_slice(fields);
+                self.bytes.push(b',');
+                self.put(&name);
+                self.bytes.push(b':');
+                self.put(value);
+                self.bytes.push(b'}');
+            }
+            // The headers of a map in the MessagePack specification: fixmap up to 15 fields, then map 16.
+            (Encoding::MsgPack, [header @ 0x80..=0x8e, fields @ ..]) => {
+                self.bytes.push(header + 1);
+                self.put_msgpack(fields, name, value);
+            }
+            (Encoding::MsgPack, [0x8f, fields @ ..]) => {
+                self.bytes.extend_from_slice(&[0xde, 0, 16]);
+                self.put_msgpack(fields, name, value);
+            }
+            (Encoding::MsgPack, [0xde, high, low, fields @ ..]) => {
+                self.bytes.push(0xde);
+                self.bytes.extend_from_slice(&(u16::from_be_bytes([*high, *low]) + 1).to_be_bytes());
+                self.put_msgpack(fields, name, value);
+            }
+            _ => self.bytes.extend_from_slice(object),
+        }
+    }
+
+    fn put_msgpack(&mut self, fields: &[u8], name: &str, value: &impl Serialize) {
         self.bytes.extend_from_slice(fields);
-        self.bytes.extend_from_slice(CONFLATED_MSGPACK);
-        self.bytes.push(0xce);
-        self.bytes.extend_from_slice(&conflated.to_be_bytes());
+        self.put(&name);
+        self.put(value);
+    }
+
+    fn put(&mut self, value: &impl Serialize) {
+        self.bytes.extend_from_slice(&self.encoding.write(value));
     }
 }
 
@@ -112,6 +128,21 @@ mod tests {
         match encoding {
             Encoding::Json => serde_json::from_slice(&bytes).unwrap(),
             Encoding::MsgPack => rmp_serde::from_slice(&bytes).unwrap(),
+        }
+    }
+
+    #[test]
+    fn names_of_subscriptions_are_added_to_an_alert() {
+        for encoding in Encoding::ALL {
+            let (mut bytes, object) = (Vec::new(), encoding.write(&json!({ "T": "alert" })));
+            let mut array = ArrayWriter::new(&mut bytes, 1, encoding);
+            array.alert(&object, &["a \"quoted\" one", "ü"]);
+            array.end();
+            let read: Value = match encoding {
+                Encoding::Json => serde_json::from_slice(&bytes).unwrap(),
+                Encoding::MsgPack => rmp_serde::from_slice(&bytes).unwrap(),
+            };
+            assert_eq!(read, json!([{ "T": "alert", "subs": ["a \"quoted\" one", "ü"] }]), "{encoding:?}");
         }
     }
 

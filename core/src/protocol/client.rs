@@ -31,7 +31,10 @@ pub const MAX_EVENTS_PER_HOUR: u32 = 1_000_000_000;
 /// The actions, each with its fields besides `action` and `id`.
 const ACTIONS: [(&str, &[&str]); 6] = [
     ("auth", &["token"]),
-    ("subscribe", &["name", "filter", "preset", "symbols", "patterns", "window_ms", "max_events_per_hour", "since"]),
+    (
+        "subscribe",
+        &["name", "filter", "preset", "symbols", "patterns", "window_ms", "max_events_per_hour", "alert", "since"],
+    ),
     ("unsubscribe", &["name"]),
     ("resume", &["position", "seen", "subscriptions"]),
     ("list", &[]),
@@ -39,7 +42,7 @@ const ACTIONS: [(&str, &[&str]); 6] = [
 ];
 
 /// The fields of a subscription within `resume`.
-const WANTED: &[&str] = &["filter", "preset", "symbols", "patterns", "window_ms", "max_events_per_hour"];
+const WANTED: &[&str] = &["filter", "preset", "symbols", "patterns", "window_ms", "max_events_per_hour", "alert"];
 
 /// A subscription as the client requested it.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,6 +53,8 @@ pub struct SubscriptionRequest {
     pub window_ms: Option<u16>,
     /// The most events in any hour; it wins over that of a preset.
     pub max_events_per_hour: Option<u32>,
+    /// Whether its events are sent as alerts.
+    pub alert: bool,
 }
 
 /// A frame of a client.
@@ -188,6 +193,9 @@ impl SubscriptionRequest {
         if let Some(most) = self.max_events_per_hour {
             to_json["max_events_per_hour"] = json!(most);
         }
+        if self.alert {
+            to_json["alert"] = json!(true);
+        }
         to_json
     }
 }
@@ -276,6 +284,7 @@ fn wanted(take: &mut impl FnMut(&str) -> Option<Value>) -> Result<SubscriptionRe
         max_events_per_hour: take("max_events_per_hour")
             .map(|value| whole_number("max_events_per_hour", &value, 1..=MAX_EVENTS_PER_HOUR))
             .transpose()?,
+        alert: flag("alert", take("alert"))?,
     })
 }
 
@@ -323,6 +332,14 @@ fn subscriptions(value: Option<Value>) -> Result<BTreeMap<SubscriptionName, Subs
         return Err(bad_field("subscriptions", "missing; list all subscriptions to continue"));
     }
     Ok(subscriptions)
+}
+
+fn flag(name: &str, value: Option<Value>) -> Result<bool, FrameProblem> {
+    match value {
+        None => Ok(false),
+        Some(Value::Bool(flag)) => Ok(flag),
+        Some(other) => Err(bad_field(name, format_args!("expected true or false, found {}", found(&other)))),
+    }
 }
 
 fn text(name: &str, value: Option<Value>) -> Result<Option<String>, FrameProblem> {

@@ -1,11 +1,12 @@
 //! The object of an event, in both directions: the server writes it from a borrowed [`Event`], a client reads it into a
-//! [`ReceivedEvent`]. Its fields are listed here once.
+//! [`ReceivedEvent`]. Its fields are listed here once. An alert has the same fields, another type, and a priority that
+//! the confidence raises.
 
 use compact_str::CompactString;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::Encoding;
 use super::context::write_known;
+use super::{Encoding, SubscriptionName};
 use crate::event::object;
 use crate::event::{Event, EventContext, Kind, Priority, Regime, Tier, Timestamp, TradingSession};
 use crate::ids::{Confidence, Partition, Pattern, Room, Seq, Symbol};
@@ -20,9 +21,13 @@ macro_rules! event_object {
             /// How many older events of the same kind, key, pattern and tier this one has replaced.
             #[serde(default, skip_serializing_if = "is_zero")]
             pub conflated: u32,
+            /// The names of the subscriptions that an alert matches; empty for other events.
+            #[serde(default, skip_serializing_if = "Vec::is_empty")]
+            pub subs: Vec<SubscriptionName>,
         }
 
-        /// The same as the server writes it. `conflated` differs between sessions, so each session's outbox adds it.
+        /// The same as the server writes it. `conflated` and `subs` differ between sessions, so they are added when a
+        /// frame is written.
         #[derive(Serialize)]
         struct EventObject<'a> {
             #[serde(rename = "T")]
@@ -85,7 +90,18 @@ event_object! {
 /// the key is only present if there is no symbol.
 #[must_use]
 pub fn encode_event(event: &Event, partition: Partition, seq: Seq, encoding: Encoding) -> Vec<u8> {
-    encoding.write(&EventObject {
+    encoding.write(&object_of(event, partition, seq))
+}
+
+/// Encodes the same as an alert, with its [raised priority](Event::alert_priority).
+#[must_use]
+pub fn encode_alert(event: &Event, partition: Partition, seq: Seq, encoding: Encoding) -> Vec<u8> {
+    let event_object = object_of(event, partition, seq);
+    encoding.write(&EventObject { object_type: "alert", priority: event.alert_priority(), ..event_object })
+}
+
+fn object_of(event: &Event, partition: Partition, seq: Seq) -> EventObject<'_> {
+    EventObject {
         object_type: "event",
         kind: &event.kind,
         key: event.symbol.is_none().then_some(&event.key),
@@ -104,7 +120,7 @@ pub fn encode_event(event: &Event, partition: Partition, seq: Seq, encoding: Enc
         session: event.session,
         data: &event.data,
         context: event.context.as_deref().filter(|context| !context.is_empty()),
-    })
+    }
 }
 
 fn to_text<S: Serializer>(ts: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {

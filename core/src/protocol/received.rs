@@ -23,6 +23,8 @@ pub enum ServerMessage {
     Subscriptions(Subscriptions),
     /// An event that a subscription matches.
     Event(Box<ReceivedEvent>),
+    /// An event that a subscription with `alert` matches.
+    Alert(Box<ReceivedEvent>),
     /// The connection works; carries the position.
     Heartbeat(Heartbeat),
     /// The backfill is complete.

@@ -1,5 +1,5 @@
 //! The frames of the server: objects with a type `T`, always in an array. An event's object is encoded once for each
-//! encoding and shared by all sessions, so nothing in it may depend on the session.
+//! encoding, as an event and as an alert, and shared by all sessions, so nothing in it may depend on the session.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -115,6 +115,9 @@ pub struct Subscription {
     /// no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_events_per_hour: Option<u32>,
+    /// Whether its events are sent as alerts.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub alert: bool,
 }
 
 /// The end of a backfill: later events are new.
@@ -258,4 +261,8 @@ pub fn encode(frame: &ServerFrame, encoding: Encoding) -> Vec<u8> {
 
 fn is_zero(count: &u64) -> bool {
     *count == 0
+}
+
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }

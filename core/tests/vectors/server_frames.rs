@@ -11,8 +11,9 @@ use tickwire_core::filter::presets::{Preset, PresetRequest};
 use tickwire_core::ids::{NodeId, Partition, Sector, Seq, UserId};
 use tickwire_core::protocol::codes::NoticeCode;
 use tickwire_core::protocol::{
-    Authenticated, CaughtUp, Encoding, Gap, Goaway, Heartbeat, Id, Notice, Pong, SeqRange, ServerError, ServerFrame,
-    ServerMessage, Subscription, SubscriptionName, Subscriptions, Welcome, encode, encode_event, write_array,
+    ArrayWriter, Authenticated, CaughtUp, Encoding, Gap, Goaway, Heartbeat, Id, Notice, Pong, SeqRange, ServerError,
+    ServerFrame, ServerMessage, Subscription, SubscriptionName, Subscriptions, Welcome, encode, encode_alert,
+    encode_event, write_array,
 };
 
 use crate::events::decoded;
@@ -56,6 +57,19 @@ fn server_frames_are_encoded_as_documented() {
 
 type Parts = [Vec<Vec<u8>>; 2];
 
+/// An event as an alert for subscriptions with these names.
+fn alert(event: &Event, p: u16, seq: u64, subs: &[&str]) -> Parts {
+    Encoding::ALL.map(|encoding| {
+        let mut bytes = Vec::new();
+        let mut array = ArrayWriter::new(&mut bytes, 1, encoding);
+        array.alert(&encode_alert(event, Partition(p), Seq(seq), encoding), subs);
+        array.end();
+        // Without the bytes of the array.
+        let end = bytes.len() - usize::from(encoding == Encoding::Json);
+        vec![bytes[1..end].to_vec()]
+    })
+}
+
 /// The messages of `server_frames.json` in order, each as its objects in JSON and in MessagePack.
 fn messages() -> Vec<(&'static str, Parts)> {
     let frame = |frame: ServerFrame| Encoding::ALL.map(|encoding| vec![encode(&frame, encoding)]);
@@ -69,13 +83,20 @@ fn messages() -> Vec<(&'static str, Parts)> {
     let id = |number: u64| Some(Id::Number(number.into()));
     let one = |name: &str, filter: Value, window_ms| {
         let filter = Arc::new(Filter::parse(&filter, &kinds()).unwrap());
-        [(SubscriptionName::new(name).unwrap(), Subscription { filter, window_ms, max_events_per_hour: None })].into()
+        [(
+            SubscriptionName::new(name).unwrap(),
+            Subscription { filter, window_ms, max_events_per_hour: None, alert: false },
+        )]
+        .into()
     };
     let mut few: BTreeMap<SubscriptionName, Subscription> = one("few", json!({ "symbols": ["AAPL"] }), 100);
     few.values_mut().for_each(|subscription| subscription.max_events_per_hour = Some(60));
+    let mut alerts: BTreeMap<SubscriptionName, Subscription> =
+        one("breakouts", json!({ "patterns": ["BreakoutBO"], "min_confidence": 0.7 }), 100);
+    alerts.values_mut().for_each(|subscription| subscription.alert = true);
     let swing = PresetRequest::new(Preset::SwingTrading, Some(&json!(["AAPL", "NVDA"])), None).unwrap();
     let max_events_per_hour = swing.preset().max_events_per_hour();
-    let swing = Subscription { filter: Arc::new(swing.filter()), window_ms: 100, max_events_per_hour };
+    let swing = Subscription { filter: Arc::new(swing.filter()), window_ms: 100, max_events_per_hour, alert: false };
     let swing: BTreeMap<_, _> = [(SubscriptionName::new("swing").unwrap(), swing)].into();
     let position = "ARhj8jeTtx4ABNRRAAwDAA";
     let breakouts = json!({
@@ -108,6 +129,8 @@ fn messages() -> Vec<(&'static str, Parts)> {
     let in_rooms = event(&published("pattern", "AAPL", rooms), 3, 10453);
     let voluminous = published("pattern", "AAPL", json!({ "pattern": "Doji", "volume": 2500 }));
     let within = |context| event(&Event { context: Some(Box::new(context)), ..voluminous.clone() }, 3, 10454);
+    let raised = json!({ "pattern": "BreakoutBO", "confidence": 0.92, "priority": "medium" });
+    let raised = alert(&published("pattern", "AAPL", raised), 3, 10456, &["all", "breakouts"]);
     let session = EventContext { session: Some(TradingSession::Regular), ..EventContext::default() };
     let all = EventContext {
         regime: Some(Regime::Bull),
@@ -179,6 +202,7 @@ fn messages() -> Vec<(&'static str, Parts)> {
             frame(ServerFrame::Subscribed(Subscriptions::new(id(6), one("desk", desk, 100), position.into()))),
         ),
         ("subscribed with a quota", frame(ServerFrame::Subscribed(Subscriptions::new(id(7), few, position.into())))),
+        ("subscribed with alerts", frame(ServerFrame::Subscribed(Subscriptions::new(id(12), alerts, position.into())))),
         ("subscribed to a preset", frame(ServerFrame::Subscribed(Subscriptions::new(id(10), swing, position.into())))),
         (
             "subscribed, nothing left",
@@ -198,6 +222,7 @@ fn messages() -> Vec<(&'static str, Parts)> {
         ("event sent to rooms", in_rooms),
         ("event with context", within(all)),
         ("event with what a replay knows", within(session)),
+        ("alert", raised),
         ("batch", join(old, least)),
         ("caught up", frame(ServerFrame::CaughtUp(CaughtUp { id: id(8), resumed: true, position: position.into() }))),
         ("heartbeat", frame(ServerFrame::Heartbeat(Heartbeat { position: Some(position.into()) }))),

@@ -13,7 +13,7 @@ use tickwire_core::protocol::{Encoding, Id};
 
 use crate::delivery::Delivery;
 use crate::limits::backfill_slots::{BackfillSlot, CohortKey};
-use crate::outbox::{Outbox, OutboxLimits};
+use crate::outbox::{Outbox, OutboxLimits, Target};
 
 /// How often dropped new events become part of the backfill. After that they are dropped with a notice, as for any
 /// session that reads too slowly.
@@ -233,7 +233,7 @@ impl Backfill {
     pub(crate) fn take(
         &mut self,
         now: Millis,
-        (cohort, subscription): (u64, u32),
+        (cohort, target): (u64, Target),
         delivery: &Arc<Delivery>,
         encoding: Encoding,
         limits: &OutboxLimits,
@@ -241,14 +241,14 @@ impl Backfill {
         let (at, seq) = (usize::from(delivery.partition.0), delivery.seq);
         let is_mine = self.stage == BackfillStage::InCohort(cohort) && !self.is_full;
         let is_wanted = match self.target {
-            BackfillTarget::Session => subscription <= self.newest_subscription,
-            BackfillTarget::Subscription(mine) => subscription == mine,
+            BackfillTarget::Session => target.subscription <= self.newest_subscription,
+            BackfillTarget::Subscription(mine) => target.subscription == mine,
         };
         let is_lacking = self.reached[at] < seq && seq <= self.asked_to[at];
         if !(is_mine && is_wanted && is_lacking) {
             return false;
         }
-        self.outbox.push(now, delivery, (subscription, 0), encoding, limits);
+        self.outbox.push(now, delivery, target, encoding, limits);
         self.unpaid_events += 1 + (delivery.bytes() / LARGE) as u64;
         true
     }

@@ -20,6 +20,11 @@ fn delivery(partition: u16, seq: u64) -> Arc<Delivery> {
     Arc::new(Delivery::new(event, Partition(partition), Seq(seq)))
 }
 
+/// A subscription without alerts.
+fn of(subscription: u32) -> Target {
+    Target { subscription, window_ms: 0, alert: false }
+}
+
 fn seqs<const N: usize>(seqs: [u64; N]) -> Vec<Seq> {
     seqs.map(Seq).into()
 }
@@ -43,7 +48,7 @@ fn joined_cohort(of: BackfillTarget) -> Backfill {
 
 /// Offers an event of the first partition for subscription 1.
 fn take(one: &mut Backfill, seq: u64) -> bool {
-    one.take(Millis(0), (COHORT, 1), &delivery(0, seq), JSON, &LIMITS)
+    one.take(Millis(0), (COHORT, of(1)), &delivery(0, seq), JSON, &LIMITS)
 }
 
 fn reach(one: &mut Backfill, through: u64) {
@@ -71,7 +76,10 @@ fn only_lacking_events_are_taken() {
     let mut one = joined_cohort(BackfillTarget::Session);
     let taken: Vec<u64> = (8..=23).filter(|seq| take(&mut one, *seq)).collect();
     assert_eq!(taken, (11..=20).collect::<Vec<_>>());
-    assert!(!one.take(Millis(0), (COHORT, 1), &delivery(1, 30), JSON, &LIMITS), "the other partition lacks nothing");
+    assert!(
+        !one.take(Millis(0), (COHORT, of(1)), &delivery(1, 30), JSON, &LIMITS),
+        "the other partition lacks nothing"
+    );
     assert_eq!(read(&mut one), taken);
 }
 
@@ -93,7 +101,7 @@ fn event_that_matches_two_subscriptions_is_sent_once() {
     let mut one = joined_cohort(BackfillTarget::Session);
     let event = delivery(0, 11);
     for subscription in [1, 2] {
-        assert!(one.take(Millis(0), (COHORT, subscription), &event, JSON, &LIMITS));
+        assert!(one.take(Millis(0), (COHORT, of(subscription)), &event, JSON, &LIMITS));
     }
     assert_eq!(read(&mut one), [11]);
 }
@@ -102,7 +110,7 @@ fn event_that_matches_two_subscriptions_is_sent_once() {
 fn another_cohort_changes_nothing() {
     let mut one = lacking(BackfillTarget::Session);
     let other = |one: &mut Backfill, cohort| {
-        let taken = one.take(Millis(0), (cohort, 1), &delivery(0, 11), JSON, &LIMITS);
+        let taken = one.take(Millis(0), (cohort, of(1)), &delivery(0, 11), JSON, &LIMITS);
         one.reach(cohort, Partition(0), Seq(12));
         let missed = one.miss(cohort, Partition(0), Seq(10), Seq(12));
         (taken, missed, one.ranges().1[0])
@@ -126,7 +134,7 @@ fn another_cohort_changes_nothing() {
 fn backfill_of_a_subscription_takes_only_its_events() {
     let mut one = joined_cohort(BackfillTarget::Subscription(2));
     assert!(!take(&mut one, 11), "the event is for subscription 1");
-    assert!(one.take(Millis(0), (COHORT, 2), &delivery(0, 11), JSON, &LIMITS));
+    assert!(one.take(Millis(0), (COHORT, of(2)), &delivery(0, 11), JSON, &LIMITS));
     assert_eq!((one.of(), read(&mut one)), (BackfillTarget::Subscription(2), vec![11]));
 }
 
@@ -195,7 +203,7 @@ fn backfill_that_gives_way_asks_for_the_rest_later() {
     one.asked();
     assert_eq!(one.next(&LIMITS), BackfillAction::Wait);
     one.joined_cohort(COHORT + 1);
-    assert!(one.take(Millis(0), (COHORT + 1, 1), &delivery(0, 13), JSON, &LIMITS), "it takes again");
+    assert!(one.take(Millis(0), (COHORT + 1, of(1)), &delivery(0, 13), JSON, &LIMITS), "it takes again");
     assert!(one.complete);
 }
 

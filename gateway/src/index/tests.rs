@@ -21,7 +21,7 @@ const SESSIONS: u64 = 6;
 
 #[derive(Clone, Debug)]
 enum Change {
-    /// A new subscription, or one that gets another filter or another window.
+    /// A new subscription, or one that gets another filter or another window, or asks for alerts or not.
     Add {
         subscriber: Subscriber,
         filter: Filter,
@@ -62,10 +62,8 @@ fn user(session: u64) -> UserId {
 
 fn change() -> impl Strategy<Value = Change> {
     let subscriber = || {
-        (0..SESSIONS, 0..3u32, 0..3u16).prop_map(|(session, subscription, window_ms)| Subscriber {
-            session,
-            subscription,
-            window_ms,
+        (0..SESSIONS, 0..3u32, 0..3u16, any::<bool>()).prop_map(|(session, subscription, window_ms, alert)| {
+            Subscriber { session, subscription, window_ms, alert }
         })
     };
     prop_oneof![
@@ -89,7 +87,8 @@ struct Pair {
     alive: BTreeSet<u64>,
     /// Ended sessions that are still in the index.
     stale: BTreeSet<u64>,
-    subscriptions: BTreeMap<(u64, u32), (Arc<Filter>, u16)>,
+    /// Their filters, windows, and whether they ask for alerts.
+    subscriptions: BTreeMap<(u64, u32), (Arc<Filter>, u16, bool)>,
 }
 
 impl Pair {
@@ -97,18 +96,18 @@ impl Pair {
         match change {
             Change::Add { subscriber, filter } => self.add(subscriber, &Arc::new(filter))?,
             Change::Share { subscriber, with } => {
-                if let Some((filter, _)) = self.subscriptions.values().nth(with).cloned() {
+                if let Some((filter, ..)) = self.subscriptions.values().nth(with).cloned() {
                     self.add(subscriber, &filter)?;
                 }
             }
             Change::Remove { session, subscription } => {
-                if let Some((filter, _)) = self.subscriptions.remove(&(session, subscription)) {
+                if let Some((filter, ..)) = self.subscriptions.remove(&(session, subscription)) {
                     self.index.remove(session, subscription, &filter);
                 }
             }
             Change::RemoveOther { session, subscription, filter } => {
                 let key = (session, subscription);
-                if self.subscriptions.get(&key).is_none_or(|(held, _)| **held != filter) {
+                if self.subscriptions.get(&key).is_none_or(|(held, ..)| **held != filter) {
                     self.index.remove(session, subscription, &Arc::new(filter));
                 }
             }
@@ -136,11 +135,11 @@ impl Pair {
     }
 
     fn add(&mut self, subscriber: Subscriber, filter: &Arc<Filter>) -> Result<(), TestCaseError> {
-        let Subscriber { session, subscription, window_ms } = subscriber;
+        let Subscriber { session, subscription, window_ms, alert } = subscriber;
         if self.alive.contains(&session) {
             let kept = self.index.add(subscriber, filter);
             prop_assert_eq!(&kept, filter);
-            self.subscriptions.insert((session, subscription), (kept, window_ms));
+            self.subscriptions.insert((session, subscription), (kept, window_ms, alert));
         }
         Ok(())
     }
@@ -165,11 +164,12 @@ impl Pair {
         let expected: Vec<Subscriber> = self
             .subscriptions
             .iter()
-            .filter(|((session, _), (filter, _))| event.audience.admits(&user(*session)) && is_for(event, filter))
-            .map(|((session, subscription), (_, window_ms))| Subscriber {
+            .filter(|((session, _), (filter, ..))| event.audience.admits(&user(*session)) && is_for(event, filter))
+            .map(|((session, subscription), (_, window_ms, alert))| Subscriber {
                 session: *session,
                 subscription: *subscription,
                 window_ms: *window_ms,
+                alert: *alert,
             })
             .collect();
         prop_assert_eq!(found, expected);
@@ -180,7 +180,7 @@ impl Pair {
     fn count(&self) -> Result<(), TestCaseError> {
         let statistics = self.index.statistics();
         let filters: BTreeSet<String> =
-            self.subscriptions.values().map(|(filter, _)| json!(filter).to_string()).collect();
+            self.subscriptions.values().map(|(filter, ..)| json!(filter).to_string()).collect();
         prop_assert_eq!(statistics.subscriptions, self.subscriptions.len() as u64);
         prop_assert_eq!(statistics.filters, filters.len() as u64);
         prop_assert_eq!(statistics.of(Dimension::User).entries, (self.alive.len() + self.stale.len()) as u64);
@@ -190,7 +190,7 @@ impl Pair {
     fn end(mut self) -> Result<(), TestCaseError> {
         self.count()?;
         self.sweep()?;
-        for ((session, subscription), (filter, _)) in std::mem::take(&mut self.subscriptions) {
+        for ((session, subscription), (filter, ..)) in std::mem::take(&mut self.subscriptions) {
             self.index.remove(session, subscription, &filter);
         }
         let Index { filters, slots, lists, rooms, .. } = &self.index;
@@ -254,7 +254,7 @@ proptest! {
 
 /// A subscription of a session.
 fn subscriber(session: u64, subscription: u32) -> Subscriber {
-    Subscriber { session, subscription, window_ms: 0 }
+    Subscriber { session, subscription, window_ms: 0, alert: false }
 }
 
 #[test]

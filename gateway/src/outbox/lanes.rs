@@ -5,6 +5,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tickwire_core::event::{Kind, Priority, Tier};
 use tickwire_core::ids::{Millis, Pattern, Seq};
 use tickwire_core::protocol::Encoding;
@@ -31,8 +32,24 @@ pub struct QueuedEvent {
     pub subscription: u32,
     /// How many older events it replaced.
     pub conflated: u32,
+    /// Whether it is sent as an alert.
+    pub alert: bool,
     /// Whether it is sent by the budget of urgent events, and does not count for the user's rate.
     pub exempt: bool,
+}
+
+impl QueuedEvent {
+    /// Whether it is urgent.
+    #[must_use]
+    pub fn is_urgent(&self) -> bool {
+        self.delivery.is_urgent(self.alert)
+    }
+
+    /// Its encoded object, as an event or as an alert, without what differs between sessions.
+    #[must_use]
+    pub fn object(&self, encoding: Encoding) -> &Bytes {
+        if self.alert { self.delivery.alert_object(encoding) } else { self.delivery.object(encoding) }
+    }
 }
 
 /// The lanes, lowest first.
@@ -54,9 +71,9 @@ struct ConflationKey<'e> {
     tier: Option<Tier>,
 }
 
-/// The lane in which an event waits.
-pub(crate) fn lane_of(delivery: &Delivery) -> usize {
-    if delivery.goes_first { FIRST } else { delivery.event.priority as usize }
+/// The lane in which an event waits, as an alert or not.
+pub(crate) fn lane_of(delivery: &Delivery, as_alert: bool) -> usize {
+    if delivery.goes_first { FIRST } else { delivery.priority(as_alert) as usize }
 }
 
 impl Lanes {
@@ -76,14 +93,22 @@ impl Lanes {
     /// Adds an event at the end of a lane.
     pub(crate) fn push(&mut self, lane: usize, waiting: QueuedEvent, encoding: Encoding) {
         self.len += 1;
-        self.urgent += u32::from(waiting.delivery.is_urgent());
-        self.bytes += waiting.delivery.object(encoding).len();
+        self.urgent += u32::from(waiting.is_urgent());
+        self.bytes += waiting.object(encoding).len();
         self.lanes[lane].push_back(waiting);
     }
 
-    /// The last event of a lane.
-    pub(crate) fn last_mut(&mut self, lane: usize) -> Option<&mut QueuedEvent> {
-        self.lanes[lane].back_mut()
+    /// The last event of a lane, if it is this one.
+    pub(crate) fn last(&self, lane: usize, delivery: &Arc<Delivery>) -> Option<&QueuedEvent> {
+        self.lanes[lane].back().filter(|last| Arc::ptr_eq(&last.delivery, delivery))
+    }
+
+    /// Removes the last event of a lane, if it is this one.
+    pub(crate) fn remove_last(&mut self, lane: usize, delivery: &Arc<Delivery>, encoding: Encoding) {
+        let removed = self.lanes[lane].pop_back_if(|last| Arc::ptr_eq(&last.delivery, delivery));
+        if let Some(waiting) = removed {
+            self.count_removed(&waiting, encoding);
+        }
     }
 
     /// The lane whose first event is sent next, and whether that is before its turn.
@@ -107,7 +132,7 @@ impl Lanes {
 
     /// The lane whose first event is sent next if only urgent ones may be sent.
     pub(crate) fn next_urgent(&self) -> Option<(usize, bool)> {
-        let is_next = |lane: &usize| self.lanes[*lane].front().is_some_and(|first| first.delivery.is_urgent());
+        let is_next = |lane: &usize| self.lanes[*lane].front().is_some_and(QueuedEvent::is_urgent);
         // With lanes switched off, urgent events are among all others, and keep their place.
         Some(([FIRST, CRITICAL, 0].into_iter().find(is_next)?, false))
     }
@@ -126,7 +151,7 @@ impl Lanes {
 
     /// Removes the oldest event that is not urgent from the lowest lane that has one.
     pub(crate) fn pop_lowest(&mut self, encoding: Encoding) -> Option<QueuedEvent> {
-        let droppable = |waiting: &QueuedEvent| !waiting.delivery.is_urgent();
+        let droppable = |waiting: &QueuedEvent| !waiting.is_urgent();
         let (lane, at) =
             (0..).zip(&self.lanes).find_map(|(lane, waiting)| Some((lane, waiting.iter().position(droppable)?)))?;
         let waiting = self.lanes[lane as usize].remove(at)?;
@@ -136,7 +161,7 @@ impl Lanes {
 
     /// Removes events that have waited for [`PATIENCE_MS`] and are not urgent, and passes them to `removed`.
     pub(crate) fn remove_late(&mut self, now: Millis, encoding: Encoding, mut removed: impl FnMut(QueuedEvent)) {
-        let is_late = |waiting: &QueuedEvent| !waiting.delivery.is_urgent() && now.since(waiting.since) >= PATIENCE_MS;
+        let is_late = |waiting: &QueuedEvent| !waiting.is_urgent() && now.since(waiting.since) >= PATIENCE_MS;
         for lane in 0..self.lanes.len() {
             while let Some(waiting) = self.lanes[lane].pop_front_if(|first| is_late(first)) {
                 self.count_removed(&waiting, encoding);
@@ -149,7 +174,7 @@ impl Lanes {
     pub(crate) fn conflate(&mut self, encoding: Encoding, mut removed: impl FnMut(QueuedEvent)) {
         let mut newest: HashMap<ConflationKey<'_>, (Seq, usize)> = HashMap::new();
         for (at, waiting) in self.iter().enumerate() {
-            if let Some(key) = conflation_key(&waiting.delivery) {
+            if let Some(key) = conflation_key(waiting) {
                 let found = (waiting.delivery.seq, at);
                 newest.entry(key).and_modify(|known| *known = (*known).max(found)).or_insert(found);
             }
@@ -157,8 +182,7 @@ impl Lanes {
         // For each event how many others it replaces; `None` if another one replaces it.
         let mut replaces = vec![Some(0); self.len];
         for (at, waiting) in self.iter().enumerate() {
-            let replacement =
-                conflation_key(&waiting.delivery).and_then(|key| newest.get(&key)).map_or(at, |(_, at)| *at);
+            let replacement = conflation_key(waiting).and_then(|key| newest.get(&key)).map_or(at, |(_, at)| *at);
             if replacement != at {
                 replaces[replacement] = replaces[replacement].map(|count| count + 1 + waiting.conflated);
                 replaces[at] = None;
@@ -169,7 +193,7 @@ impl Lanes {
             lane.retain_mut(|waiting| {
                 let Some(Some(count)) = replaces.next() else {
                     len -= 1;
-                    bytes -= waiting.delivery.object(encoding).len();
+                    bytes -= waiting.object(encoding).len();
                     removed(waiting.clone());
                     return false;
                 };
@@ -187,8 +211,8 @@ impl Lanes {
 
     fn count_removed(&mut self, waiting: &QueuedEvent, encoding: Encoding) {
         self.len -= 1;
-        self.urgent -= u32::from(waiting.delivery.is_urgent());
-        self.bytes -= waiting.delivery.object(encoding).len();
+        self.urgent -= u32::from(waiting.is_urgent());
+        self.bytes -= waiting.object(encoding).len();
         // Frees the memory of lanes that were long.
         if self.len == 0 {
             for lane in self.lanes.iter_mut().filter(|lane| lane.capacity() > 16) {
@@ -198,14 +222,14 @@ impl Lanes {
     }
 }
 
-/// The conflation key of an event; `None` for events that are never conflated: those of high priority, urgent ones, and
-/// those that are not the state of something.
-fn conflation_key(delivery: &Delivery) -> Option<ConflationKey<'_>> {
-    let event = &delivery.event;
+/// The conflation key of an event; `None` for events that are never conflated: alerts, those of high priority, urgent
+/// ones, and those that are not the state of something.
+fn conflation_key(waiting: &QueuedEvent) -> Option<ConflationKey<'_>> {
+    let event = &waiting.delivery.event;
     let is_state = event.symbol.is_some() || matches!(event.kind, Kind::Market | Kind::Health);
     let replaceable =
         event.priority <= Priority::Medium && is_state && !matches!(event.kind, Kind::Alert | Kind::Backtest);
-    (replaceable && !delivery.goes_first).then(|| ConflationKey {
+    (replaceable && !waiting.alert && !waiting.delivery.goes_first).then(|| ConflationKey {
         kind: &event.kind,
         key: &event.key,
         pattern: event.pattern.as_ref(),

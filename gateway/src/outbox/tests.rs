@@ -4,22 +4,25 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use tickwire_core::event::{Event, Handling, Priority, Strategy as SpreadStrategy};
-use tickwire_core::ids::{EpochId, Symbol};
+use tickwire_core::ids::{Confidence, EpochId, Symbol};
 use tickwire_testkit::blank_event;
 
 use super::*;
 
+mod alerts;
 mod handling;
 mod properties;
 
 const WINDOW: u16 = 100;
+const TARGET: Target = Target { subscription: 1, window_ms: WINDOW, alert: false };
 const OPEN: OutboxLimits = OutboxLimits { bytes: 1 << 20, critical: 1_000, lanes: true, patience: 10_000 };
 const JSON: Encoding = Encoding::Json;
 
-/// What rules said of an event of a test.
+/// What rules, or its producer, said of an event of a test.
 #[derive(Clone, Copy, Debug, Default)]
 struct Handled {
     goes_first: bool,
+    confidence: Option<f64>,
     ttl_ms: Option<u64>,
     stored: i64,
 }
@@ -45,6 +48,7 @@ fn handled_event(seq: u64, priority: Priority, key: u8, size: usize, handled: Ha
         key: symbol.as_str().into(),
         stored: Timestamp(handled.stored),
         symbol: Some(symbol),
+        confidence: handled.confidence.and_then(Confidence::new),
         priority,
         data,
         handling: handled.handling(),
@@ -76,7 +80,7 @@ impl Example {
     }
 
     fn push(&mut self, now: u64, seq: u64, priority: Priority) -> OutboxLoad {
-        self.outbox.push(Millis(now), &event(seq, priority, seq as u8, 1), (1, WINDOW), JSON, &self.limits)
+        self.outbox.push(Millis(now), &event(seq, priority, seq as u8, 1), TARGET, JSON, &self.limits)
     }
 
     fn send(&mut self, now: u64) -> Vec<u64> {
@@ -98,7 +102,13 @@ fn event_is_sent_at_once_to_a_quiet_session_and_at_the_end_of_the_window_to_a_bu
     assert_eq!(one.due(), None);
     one.push(1_025, 2, Priority::Low);
     assert_eq!(one.due(), Some(1_100));
-    one.outbox.push(Millis(1_025), &event(3, Priority::Low, 3, 1), (1, WINDOW / 2), JSON, &OPEN);
+    one.outbox.push(
+        Millis(1_025),
+        &event(3, Priority::Low, 3, 1),
+        Target { window_ms: WINDOW / 2, ..TARGET },
+        JSON,
+        &OPEN,
+    );
     assert_eq!(one.due(), Some(1_050), "the smallest window counts");
     one.push(1_030, 4, Priority::Critical);
     assert_eq!(one.due(), Some(1_030), "a critical event waits for no window");
@@ -113,7 +123,7 @@ fn event_that_matches_several_subscriptions_waits_once() {
     let (mut outbox, once) = (Outbox::new(), event(1, Priority::Critical, 1, 1));
     let limits = OutboxLimits { critical: 1, ..OPEN };
     for subscription in 1..4 {
-        outbox.push(Millis(0), &once, (subscription, WINDOW), JSON, &limits);
+        outbox.push(Millis(0), &once, Target { subscription, ..TARGET }, JSON, &limits);
     }
     assert_eq!(outbox.len(), 1);
     // It used one unit of the budget, not three.
@@ -130,7 +140,7 @@ fn frames_end_at_fifty_events_or_sixty_four_kilobytes() {
     assert!(many.send(0).is_empty());
     let mut large = Example::new(0, OPEN);
     for (seq, size) in [(1, 30_000), (2, 30_000), (3, 30_000), (4, 100_000)] {
-        large.outbox.push(Millis(0), &event(seq, Priority::Low, seq as u8, size), (1, WINDOW), JSON, &OPEN);
+        large.outbox.push(Millis(0), &event(seq, Priority::Low, seq as u8, size), TARGET, JSON, &OPEN);
     }
     assert_eq!([(); 3].map(|()| large.send(0)), [vec![1, 2], vec![3], vec![4]]);
 }
@@ -140,7 +150,7 @@ fn lanes_are_sent_by_priority_and_a_frame_that_overtakes_is_early() {
     let mut lanes = Example::new(0, OPEN);
     for seq in 1..=60 {
         let priority = if seq % 2 == 0 { Priority::High } else { Priority::Low };
-        lanes.outbox.push(Millis(0), &event(seq, priority, 1, 1), (1, WINDOW), JSON, &OPEN);
+        lanes.outbox.push(Millis(0), &event(seq, priority, 1, 1), TARGET, JSON, &OPEN);
     }
     let first = lanes.send(0);
     assert_eq!(first[..30], (1..=30).map(|n| n * 2).collect::<Vec<u64>>());
@@ -182,7 +192,7 @@ fn used_up_rate_conflates_then_drops_and_lets_critical_events_pass() {
     }
     assert_eq!(user.send(0), [1, 2, 3]);
     for seq in 4..=12 {
-        user.outbox.push(Millis(10), &event(seq, Priority::Low, (seq % 3) as u8, 1), (1, WINDOW), JSON, &OPEN);
+        user.outbox.push(Millis(10), &event(seq, Priority::Low, (seq % 3) as u8, 1), TARGET, JSON, &OPEN);
     }
     assert!(user.send(100).is_empty());
     let [(1, notice)] = &user.frame.notices[..] else { panic!("{:?}", user.frame.notices) };
@@ -220,7 +230,7 @@ fn slow_reader_loses_low_events_with_a_notice_and_then_recovers_or_is_closed() {
     let mut slow = Example::new(0, limits);
     let mut dropped = Vec::new();
     let mut push = |slow: &mut Example, seq: u64, priority, now| {
-        let load = slow.outbox.push(Millis(now), &event(seq, priority, seq as u8, 900), (1, WINDOW), JSON, &limits);
+        let load = slow.outbox.push(Millis(now), &event(seq, priority, seq as u8, 900), TARGET, JSON, &limits);
         (load == OutboxLoad::Heavy).then(|| slow.outbox.shed_load(Millis(now), JSON, &limits, &mut dropped))
     };
     let mut times_shed = 0;
@@ -283,7 +293,7 @@ fn reader_delayed_only_by_its_rate_is_not_slow() {
     let mut held = Example::new(30, limits);
     let push = |held: &mut Example, seq| {
         let event = event(seq, Priority::High, seq as u8, 400);
-        held.outbox.push(Millis(0), &event, (1, WINDOW), JSON, &limits) == OutboxLoad::Heavy
+        held.outbox.push(Millis(0), &event, TARGET, JSON, &limits) == OutboxLoad::Heavy
     };
     // It reads nothing until too much waits, and then everything that is sent.
     let heavy = (1..=200).find(|seq| push(&mut held, *seq)).unwrap();

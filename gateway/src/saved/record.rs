@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn record_is_read_as_it_was_written() {
         let mut record = SavedRecord::default();
-        let swing = json!({ "preset": "swing_trading", "symbols": ["AAPL"], "max_events_per_hour": 5 });
+        let swing = json!({ "preset": "swing_trading", "symbols": ["AAPL"], "max_events_per_hour": 5, "alert": true });
         record.put(name("swing"), request(swing.clone()), Timestamp(1_757_514_600_120), "ann");
         record.put(name("all"), request(json!({ "filter": {}, "window_ms": 50 })), Timestamp(0), "operator");
         let written = serde_json::to_value(&record).unwrap();

@@ -15,6 +15,7 @@ use crate::backfill::request::Backfill;
 use crate::delivery::Delivery;
 use crate::messages::{BackfillChunk, ToEdge};
 use crate::metrics;
+use crate::outbox::Target;
 use crate::shard::backfill::backfill_limits;
 use crate::socket::Socket;
 
@@ -233,9 +234,10 @@ impl<S: Socket> Shard<S> {
             index.matching(&delivery.event, |subscriber| {
                 let Some(session) = sessions.get_mut(subscriber.session) else { return };
                 let encoding = session.socket.encoding();
-                let source = (cohort, subscriber.subscription);
+                // What is old waits for no window.
+                let target = Target { subscription: subscriber.subscription, window_ms: 0, alert: subscriber.alert };
                 if let Some(backfill) = &mut session.backfill
-                    && backfill.take(now, source, delivery, encoding, &limits)
+                    && backfill.take(now, (cohort, target), delivery, encoding, &limits)
                 {
                     receivers.push(subscriber.session);
                 }

@@ -251,9 +251,10 @@ impl<S: Socket> Shard<S> {
     /// Activates a subscription, and returns its number.
     pub(super) fn activate(&mut self, number: u64, name: SubscriptionName, subscription: Subscription) -> Option<u32> {
         let session = self.sessions.get_mut(number)?;
-        let (filter, window_ms) = (Arc::clone(&subscription.filter), subscription.window_ms);
+        let Subscription { window_ms, alert, .. } = subscription;
+        let filter = Arc::clone(&subscription.filter);
         let (subscription, former) = session.hold(name, subscription);
-        let interned = self.index.add(Subscriber { session: number, subscription, window_ms }, &filter);
+        let interned = self.index.add(Subscriber { session: number, subscription, window_ms, alert }, &filter);
         if let Some(former) = former {
             self.ask(ToEdge::Remove(former.filter));
         }

@@ -232,16 +232,30 @@ pub(super) fn write_message(bytes: &mut Vec<u8>, frames: &[ServerFrame], encodin
 /// Takes an event from a quota. An event that is for several subscriptions is sent if one of them has no quota, or has
 /// some of it left.
 fn take_quota(account: &mut Account, now: Millis, subscriptions: &[ActiveSubscription], waiting: &QueuedEvent) -> bool {
-    let wanting = || {
-        let others = subscriptions.iter().filter(|other| {
-            other.number != waiting.subscription && admits(&other.subscription.filter, &waiting.delivery.event)
-        });
-        held(subscriptions, waiting.subscription).into_iter().chain(others)
-    };
+    let wanting = || wanting(subscriptions, waiting);
     wanting().any(|held| held.subscription.max_events_per_hour.is_none())
         || wanting().any(|ActiveSubscription { name, subscription, .. }| {
             subscription.max_events_per_hour.is_some_and(|most| account.take_quota(now, name, most))
         })
+}
+
+/// The subscriptions that an event is for: first the one that it waits for.
+fn wanting<'s>(
+    subscriptions: &'s [ActiveSubscription],
+    waiting: &QueuedEvent,
+) -> impl Iterator<Item = &'s ActiveSubscription> {
+    let others = subscriptions.iter().filter(move |other| {
+        other.number != waiting.subscription && admits(&other.subscription.filter, &waiting.delivery.event)
+    });
+    held(subscriptions, waiting.subscription).into_iter().chain(others)
+}
+
+/// The names of the subscriptions that an alert is for, sorted. They are found when it is written, so that events that
+/// wait need no memory for them.
+fn matched_names<'s>(subscriptions: &'s [ActiveSubscription], waiting: &QueuedEvent) -> Vec<&'s str> {
+    let mut names: Vec<&str> = wanting(subscriptions, waiting).map(|held| held.name.as_str()).collect();
+    names.sort_unstable();
+    names
 }
 
 /// Counts a frame that was given to the socket. Its events count as deliveries once the socket has taken all of it.
@@ -285,8 +299,9 @@ fn write_frame(
         array.object(&encode(&ServerFrame::Notice(notice), encoding));
     }
     for waiting in &content.events {
-        let object = waiting.delivery.object(encoding);
+        let object = waiting.object(encoding);
         match waiting.conflated {
+            _ if waiting.alert => array.alert(object, &matched_names(subscriptions, waiting)),
             0 => array.object(object),
             conflated => array.conflated(object, conflated),
         }

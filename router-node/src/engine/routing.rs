@@ -237,7 +237,8 @@ impl Routing {
     fn route(&mut self, partition: Partition, readable: Readable) {
         let Self { builder, table, flush, matches, .. } = self;
         let Readable { seq, event, wire } = readable;
-        let urgent = event.priority == Priority::Critical || event.strategy() == Strategy::PriorityFirst;
+        // Routers do not know which subscriptions ask for alerts.
+        let urgent = event.alert_priority() == Priority::Critical || event.strategy() == Strategy::PriorityFirst;
         table.matching(&event, |gateway| {
             let routed = RoutedEvent { wire: wire.clone(), stored: event.stored };
             flush.added(gateway, wire.len(), urgent);

@@ -11,10 +11,10 @@ fn index() -> Index {
     for session in 0..4 {
         index.register(&user(session), session);
     }
-    index.add(Subscriber { session: 0, subscription: 1, window_ms: 100 }, &news);
-    index.add(Subscriber { session: 0, subscription: 2, window_ms: 20 }, &desk);
-    index.add(Subscriber { session: 1, subscription: 1, window_ms: 50 }, &desk);
-    index.add(Subscriber { session: 2, subscription: 1, window_ms: 0 }, &news);
+    index.add(Subscriber { session: 0, subscription: 1, window_ms: 100, alert: false }, &news);
+    index.add(Subscriber { session: 0, subscription: 2, window_ms: 20, alert: false }, &desk);
+    index.add(Subscriber { session: 1, subscription: 1, window_ms: 50, alert: false }, &desk);
+    index.add(Subscriber { session: 2, subscription: 1, window_ms: 0, alert: false }, &news);
     index
 }
 

@@ -4,7 +4,7 @@ use tickwire_core::protocol::SeqRange;
 
 use super::*;
 
-const FIRST: Handled = Handled { goes_first: true, ttl_ms: None, stored: 0 };
+const FIRST: Handled = Handled { goes_first: true, confidence: None, ttl_ms: None, stored: 0 };
 
 fn good_for(ttl_ms: u64) -> Handled {
     Handled { ttl_ms: Some(ttl_ms), ..Handled::default() }
@@ -13,7 +13,7 @@ fn good_for(ttl_ms: u64) -> Handled {
 impl Example {
     fn push_handled(&mut self, now: u64, seq: u64, priority: Priority, handled: Handled) {
         let event = handled_event(seq, priority, seq as u8, 1, handled);
-        self.outbox.push(Millis(now), &event, (1, WINDOW), JSON, &self.limits);
+        self.outbox.push(Millis(now), &event, TARGET, JSON, &self.limits);
     }
 
     /// The notices of the last frame, without their ranges.
@@ -66,7 +66,7 @@ fn events_that_go_first_are_neither_conflated_nor_dropped() {
     let mut user = Example::new(3, OutboxLimits { critical: 0, ..OPEN });
     for seq in 1..=9 {
         let event = handled_event(seq, Priority::Low, 1, 1, FIRST);
-        user.outbox.push(Millis(0), &event, (1, WINDOW), JSON, &OPEN);
+        user.outbox.push(Millis(0), &event, TARGET, JSON, &OPEN);
     }
     assert_eq!((user.send(0), user.frame.notices.len(), user.outbox.len()), (vec![1, 2, 3], 0, 6));
     assert_eq!(user.send(1_100), [4, 5, 6]);
@@ -128,7 +128,7 @@ fn event_that_replaced_older_ones_and_expires_leaves_each_of_them_counted_once()
     assert_eq!(user.send(0), [1]);
     for seq in 2..=4 {
         let event = handled_event(seq, Priority::Low, 1, 1, good_for(500));
-        user.outbox.push(Millis(10), &event, (1, WINDOW), JSON, &OPEN);
+        user.outbox.push(Millis(10), &event, TARGET, JSON, &OPEN);
     }
     assert!(user.send(100).is_empty());
     assert_eq!(user.notices(), [("throttled", 0, 2, 0)]);

@@ -2,10 +2,13 @@
 
 use super::*;
 
+/// A subscription that wants an event, by its number, and whether it asks for alerts.
+type Wanting = (u32, bool);
+
 /// An input of an outbox.
 #[derive(Clone, Debug)]
 enum OutboxAction {
-    Event { priority: Priority, key: u8, size: usize, subscriptions: Vec<u32>, window: u16, handled: Handled },
+    Event { priority: Priority, key: u8, size: usize, subscriptions: Vec<Wanting>, window: u16, handled: Handled },
     Pause(u64),
     Stall(bool),
 }
@@ -15,13 +18,17 @@ fn action() -> impl Strategy<Value = OutboxAction> {
         prop::sample::select(Priority::ALL.to_vec()),
         0..6u8,
         prop::sample::select(vec![1, 50, 600]),
-        prop::collection::vec(0..3u32, 1..3),
+        prop::collection::vec((0..3u32, prop::bool::weighted(0.3)), 1..3),
         prop::sample::select(vec![0, 20, 100, 1_000]),
-        (prop::bool::weighted(0.15), prop::option::weighted(0.2, prop::sample::select(vec![0, 30, 300, 3_000]))),
+        (
+            prop::bool::weighted(0.15),
+            prop::sample::select(vec![None, Some(0.7), Some(0.85), Some(0.95)]),
+            prop::option::weighted(0.2, prop::sample::select(vec![0, 30, 300, 3_000])),
+        ),
     );
     prop_oneof![
-        12 => event.prop_map(|(priority, key, size, subscriptions, window, (goes_first, ttl_ms))| {
-            let handled = Handled { goes_first, ttl_ms, stored: 0 };
+        12 => event.prop_map(|(priority, key, size, subscriptions, window, (goes_first, confidence, ttl_ms))| {
+            let handled = Handled { goes_first, confidence, ttl_ms, stored: 0 };
             OutboxAction::Event { priority, key, size, subscriptions, window, handled }
         }),
         3 => (0..400u64).prop_map(OutboxAction::Pause),
@@ -39,7 +46,9 @@ struct OutboxRun {
     now: Millis,
     stalled: bool,
     pushed: Vec<Arc<Delivery>>,
-    received: Vec<Arc<Delivery>>,
+    /// The events that a subscription wanted as alerts.
+    alerts: BTreeSet<Seq>,
+    received: Vec<QueuedEvent>,
     seen: BTreeSet<Seq>,
     /// The times at which events that are not exempt were sent.
     sent: Vec<Millis>,
@@ -86,7 +95,7 @@ impl OutboxRun {
             if frame.is_empty() {
                 break;
             }
-            let size: usize = frame.events.iter().map(|waiting| waiting.delivery.object(JSON).len()).sum();
+            let size: usize = frame.events.iter().map(|waiting| waiting.object(JSON).len()).sum();
             assert!(frame.events.len() <= FRAME_EVENTS && (size <= FRAME_BYTES || frame.events.len() == 1));
             for (_, notice) in &frame.notices {
                 self.take_notice(notice);
@@ -94,7 +103,8 @@ impl OutboxRun {
             for waiting in &frame.events {
                 assert!(self.seen.insert(waiting.delivery.seq), "once");
                 assert!(!waiting.delivery.is_expired(|| time_of_day(now)), "sent although it is expired");
-                self.received.push(Arc::clone(&waiting.delivery));
+                assert_eq!(waiting.alert, self.alerts.contains(&waiting.delivery.seq), "an alert if any asks for it");
+                self.received.push(waiting.clone());
                 if !waiting.exempt {
                     self.sent.push(self.now);
                 }
@@ -128,10 +138,17 @@ impl OutboxRun {
                 let delivery = handled_event(self.pushed.len() as u64 + 1, priority, key, size, handled);
                 self.pushed.push(Arc::clone(&delivery));
                 let mut heavy = false;
-                for subscription in &subscriptions {
-                    let load = self.outbox.push(self.now, &delivery, (*subscription, window), JSON, &self.limits);
+                for (subscription, alert) in subscriptions {
+                    if alert {
+                        self.alerts.insert(delivery.seq);
+                    }
+                    let target = Target { subscription, window_ms: window, alert };
+                    let load = self.outbox.push(self.now, &delivery, target, JSON, &self.limits);
                     heavy |= load == OutboxLoad::Heavy;
                 }
+                let bytes: usize = self.outbox.lanes.iter().map(|waiting| waiting.object(JSON).len()).sum();
+                let urgent = self.outbox.lanes.iter().filter(|waiting| waiting.is_urgent()).count();
+                assert_eq!((self.outbox.bytes(), self.outbox.lanes.urgent() as usize), (bytes, urgent));
                 if heavy {
                     self.flush();
                     if self.outbox.bytes() > self.limits.bytes {
@@ -184,6 +201,7 @@ proptest! {
             now: Millis(0),
             stalled: false,
             pushed: Vec::new(),
+            alerts: BTreeSet::new(),
             received: Vec::new(),
             seen: BTreeSet::new(),
             sent: Vec::new(),
@@ -216,10 +234,10 @@ proptest! {
         prop_assert!(run.expired <= lost_late.count() as u64, "only events with a time to live expire");
 
         let mut last: BTreeMap<_, Seq> = BTreeMap::new();
-        for delivery in &run.received {
+        for QueuedEvent { delivery, alert, .. } in &run.received {
             let lane = match lanes {
                 true if delivery.goes_first => 4,
-                true => delivery.event.priority as u8,
+                true => delivery.priority(*alert) as u8,
                 false => 0,
             };
             let before = last.insert((delivery.event.key.clone(), lane), delivery.seq);
