@@ -12,7 +12,8 @@
 //! * `metrics` declares the metrics, `stats` adds up what shards count, and `record` counts what the log reports
 //!   of a session;
 //! * `saved` has the subscriptions that users have saved for all of their sessions;
-//! * `registry` knows every session, and `status` answers those who ask about them.
+//! * `registry` knows every session, and `status` answers those who ask about them;
+//! * `alerts` sends alerts of operators and producers to a user.
 //!
 //! Code that decides is pure and public, so that benches can measure it, and tests of routers have an edge
 //! ([`decisions`]). The clock is passed in.
@@ -54,6 +55,8 @@ mod saved;
 
 mod status;
 
+mod alerts;
+
 mod record;
 
 pub mod decisions;
@@ -78,6 +81,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::alerts::presence::PresenceFinder;
+use crate::alerts::sender::AlertSender;
 use crate::auth::Authenticator;
 use crate::byte_queue::{ByteReceiver, ByteSender};
 use crate::edge::{Driver, Edge, EdgeSetup, EdgeStatus, Inputs, NatsConnection};
@@ -90,8 +95,8 @@ use crate::saved::SavedTable;
 use crate::saved::driver::{SavedDriver, SavedSetup};
 use crate::saved::store::SavedStore;
 use crate::shard::{Clocks, Shard, ShardConfig};
+use crate::status::GatewayStatus;
 use crate::status::users::Users;
-use crate::status::{GatewayStatus, add_routes};
 
 /// Runs a gateway until a shutdown is requested and the drain is over.
 ///
@@ -112,12 +117,14 @@ pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, StartE
     let registry = Arc::new(SessionRegistry::new(shard_count(config)));
     let table = Arc::new(SavedTable::default());
     let (shards, requests) = start_shards(config, shutdown, &node, &authenticator, &registry, &table)?;
+    let alerts = start_alerts(config, shutdown, &node, &registry)?;
     let edge = start_edge(config, shutdown, &node, shards.clone(), requests).await?;
     let store = start_saved(config, shutdown, &node, (&registry, table, shards.clone())).await?;
     let users = Arc::new(Users::new(node.me.id.clone(), Arc::clone(&registry), shards.clone()));
     let capacity = capacity(config, node.descriptors)?;
     let status = GatewayStatus { registry, edge, most_sessions: capacity.sessions };
-    tickwire_node::status::open(&node, config, shutdown, Arc::new(status), |routes| add_routes(routes, &users, &store));
+    let add_routes = |routes| status::add_routes(routes, &users, &store, alerts);
+    tickwire_node::status::open(&node, config, shutdown, Arc::new(status), add_routes);
     let handshake = Handshake { authenticator, shards, auth_timeout: config.gateway.auth_timeout };
     let view = node.membership.view();
     let front = HttpState::new(handshake, users, store, &config.gateway, &capacity, view, shutdown.drain().clone());
@@ -162,6 +169,21 @@ fn start_shards(
             .map_err(|error| failed("shard", &error))?;
     }
     Ok((shards, requests))
+}
+
+/// Starts to answer which sessions a user has here. Returns the sender of alerts, which asks other gateways the same.
+fn start_alerts(
+    config: &Config,
+    shutdown: &Shutdown,
+    node: &Node,
+    registry: &Arc<SessionRegistry>,
+) -> Result<AlertSender, StartError> {
+    let finder =
+        PresenceFinder::new(node.me.clone(), node.nats.link.clone(), Arc::clone(registry), node.membership.view());
+    let questions = finder.questions().map_err(|error| failed("alerts", &error))?;
+    shutdown.spawn_infallible("presence", finder.clone().answer(questions, shutdown.drain().clone()));
+    let kinds = Arc::new(config.events.taken());
+    Ok(AlertSender::new(node.nats.clone(), config.stream.name.clone(), kinds, finder))
 }
 
 /// Starts the edge, which takes what routers send from now on. Returns its status.

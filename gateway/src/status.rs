@@ -4,6 +4,8 @@
 //! * `endpoints` is the table of the gateway's endpoints;
 //! * `users` reads and closes the sessions of a user;
 //! * `saved` reads and changes the saved subscriptions of a user.
+//!
+//! [`alerts`](crate::alerts) sends alerts to a user.
 
 pub(crate) mod endpoints;
 mod saved;
@@ -12,9 +14,10 @@ pub(crate) mod users;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::rejection::PathRejection;
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{Path, State};
-use axum::routing::{delete, get, put};
+use axum::routing::{delete, get, post, put};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tickwire_core::ids::{NodeId, UserId};
@@ -23,11 +26,12 @@ use tickwire_node::clock::{millis, wall_clock};
 use tickwire_node::status::{NamedCount, NamedRatio, RoleLoad, RoleStatus};
 use tokio::sync::watch;
 
+use crate::alerts::sender::{AlertSender, SentAlert};
 use crate::edge::EdgeStatus;
 use crate::metrics;
 use crate::registry::SessionRegistry;
 use crate::saved::store::SavedStore;
-use crate::status::endpoints::{CLOSE_SESSIONS, PUBLIC, SAVE, SAVE_ALL, SAVED, UNSAVE, USER};
+use crate::status::endpoints::{CLOSE_SESSIONS, PUBLIC, SAVE, SAVE_ALL, SAVED, SEND_ALERT, UNSAVE, USER};
 use crate::status::users::{UserStatus, Users};
 
 /// The counts of `/v1/stats`.
@@ -104,7 +108,12 @@ impl RoleStatus for GatewayStatus {
 }
 
 /// Adds the gateway's endpoints to its admin server.
-pub(crate) fn add_routes(routes: ApiRoutes, users: &Arc<Users>, store: &Arc<SavedStore>) -> ApiRoutes {
+pub(crate) fn add_routes(
+    routes: ApiRoutes,
+    users: &Arc<Users>,
+    store: &Arc<SavedStore>,
+    alerts: AlertSender,
+) -> ApiRoutes {
     routes
         .add(&USER, get(user).with_state(Arc::clone(users)))
         .add(&CLOSE_SESSIONS, delete(close_sessions).with_state(Arc::clone(users)))
@@ -112,6 +121,7 @@ pub(crate) fn add_routes(routes: ApiRoutes, users: &Arc<Users>, store: &Arc<Save
         .add(&SAVE, put(saved::put).with_state(Arc::clone(store)))
         .add(&SAVE_ALL, put(saved::put_all).with_state(Arc::clone(store)))
         .add(&UNSAVE, delete(saved::delete).with_state(Arc::clone(store)))
+        .add(&SEND_ALERT, post(send_alert).with_state(Arc::new(alerts)))
         .describe(PUBLIC)
 }
 
@@ -138,6 +148,14 @@ async fn close_sessions(State(users): State<Arc<Users>>, user: UserOfPath) -> Re
             Err(ApiRefusal::later("unanswered", "the shard of this user did not answer in time; repeat the request"))
         }
     }
+}
+
+async fn send_alert(
+    State(alerts): State<Arc<AlertSender>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<SentAlert>, ApiRefusal> {
+    let body = body.map_err(|rejection| ApiRefusal::bad_request("bad_json", rejection.to_string()))?;
+    Ok(Json(alerts.send(&body).await?))
 }
 
 fn read(user: UserOfPath) -> Result<UserId, ApiRefusal> {

@@ -10,6 +10,7 @@
 //! | `tw.beat.<role>` | beats of the nodes of a role |
 //! | `tw.view` | the announcement of a new view |
 //! | `tw.storage` | problems with the storage of NATS, routers to all nodes |
+//! | `tw.presence` | questions of a gateway whether a user has sessions, to all gateways |
 //! | `tw.name.<node>` | announcements of a node's name, to other nodes of the same name |
 //! | `tw.interest` | interest deltas, gateways to routers |
 //! | `tw.gwbeat` | interest beats, gateways to routers |
@@ -82,6 +83,9 @@ pub const INTEREST: &str = "tw.interest";
 
 /// Interest beats.
 pub const INTEREST_BEAT: &str = "tw.gwbeat";
+
+/// Questions whether a user has sessions, from a gateway to all gateways.
+pub const PRESENCE: &str = "tw.presence";
 
 /// Requests for replays, to any router.
 pub const REPLAY: &str = "tw.replay";

@@ -76,6 +76,7 @@ fn needs(role: Role, stream: &str) -> RoleNeeds {
                 format!("$JS.API.STREAM.INFO.KV_{}", names::SUBSCRIPTIONS_BUCKET),
                 format!("$JS.API.STREAM.MSG.GET.KV_{}", names::SUBSCRIPTIONS_BUCKET),
             ]);
+            needs.publishes.push(names::source("alert", NOBODY));
         }
     }
     needs

@@ -86,7 +86,7 @@ async fn unusable_server_is_reported() {
 async fn missing_permissions_of_a_role_are_reported() {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     let allowed = r#"publish: { allow: [
-        "tw.>", "$JS.API.>", "$KV.TICKWIRE_SUBSCRIPTIONS.>", "_INBOX_router.>", "_INBOX_gateway.>"
+        "tw.>", "events.alert.*", "$JS.API.>", "$KV.TICKWIRE_SUBSCRIPTIONS.>", "_INBOX_router.>", "_INBOX_gateway.>"
     ] }"#;
     write!(file, "authorization {{ users: [ {{ user: u, password: p, permissions: {{ {allowed} }} }} ] }}").unwrap();
     let server = NatsServer::start_with(&["-js", "-c", file.path().to_str().unwrap()]);

@@ -62,6 +62,8 @@ async fn access_is_as_the_matrix_says() {
     let (anyone, nobody) = ([200; 5], [404; 5]);
     let (readers, operators) = ([401, 403, 200, 200, 401], [401, 403, 403, 200, 401]);
     let users = [401, 200, 200, 200, 401];
+    // Whoever may send an alert learns that the request is empty.
+    let senders = [401, 403, 400, 400, 401];
     for (method, address, path, expected) in [
         ("GET", gateway, "/livez", anyone),
         ("GET", gateway, "/readyz", anyone),
@@ -74,6 +76,7 @@ async fn access_is_as_the_matrix_says() {
         ("DELETE", gateway, "/v1/users/ann/sessions", operators),
         ("GET", gateway, "/v1/users/ann/subscriptions/none", [401, 403, 403, 404, 401]),
         ("DELETE", gateway, "/v1/users/bob/subscriptions/none", [401, 403, 403, 404, 401]),
+        ("POST", gateway, "/v1/alerts", senders),
         ("GET", gateway, "/v1/me", nobody),
         ("GET", gateway, "/v1/connect", nobody),
         ("PUT", gateway, "/v1/subscriptions", [401, 403, 403, 400, 401]),
@@ -91,6 +94,7 @@ async fn access_is_as_the_matrix_says() {
         ("POST", router, "/v1/events?kind=pattern&key=AAPL", [401, 403, 422, 422, 401]),
         ("GET", gateway, "/v1/rules", nobody),
         ("POST", gateway, "/v1/events?kind=pattern&key=AAPL", nobody),
+        ("POST", router, "/v1/alerts", nobody),
         ("GET", public, "/v1/openapi.json", anyone),
         ("GET", public, "/v1/me", users),
         ("GET", public, "/v1/connect", users),
@@ -100,6 +104,7 @@ async fn access_is_as_the_matrix_says() {
         ("GET", public, "/v1/users/ann", nobody),
         ("DELETE", public, "/v1/users/ann/sessions", nobody),
         ("GET", public, "/v1/rules", nobody),
+        ("POST", public, "/v1/alerts", nobody),
         ("GET", public, "/metrics", nobody),
     ] {
         for (token, expected) in tokens.iter().zip(expected) {

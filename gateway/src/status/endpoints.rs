@@ -221,6 +221,32 @@ pub(crate) static CLOSE_SESSIONS: Endpoint = Endpoint {
     others: &[(400, "The user is not valid"), (503, "The shard of the user did not answer in time; repeat it")],
 };
 
+/// Sends an alert.
+pub(crate) static SEND_ALERT: Endpoint = Endpoint {
+    method: "POST",
+    path: "/v1/alerts",
+    listener: Listener::Admin,
+    access: Access::Reader,
+    summary: "Sends an alert to a user, wherever the user is connected; docs/http.md describes the body",
+    input: Input { parameters: &[], media: &[JSON] },
+    status: 200,
+    media: JSON,
+    fields: &[
+        field("user", "string", "The user"),
+        field("id", "string", "The id of the event"),
+        field("priority", "string", "The priority of the event"),
+        field("seq", "integer", "Its sequence in the stream"),
+        field("duplicate", "boolean", "Whether the stream had it already"),
+        field("connected", "string", "Whether the user has a session: yes, no or unknown"),
+        field("evidence", "array", "The gateways that have answered, each with the number of the user's sessions"),
+        field("silent", "array", "The gateways that have not answered"),
+    ],
+    others: &[
+        (400, "The request is not valid; the code is bad_user, bad_alert_id or the reason of a dead letter"),
+        (503, "The stream has not acknowledged the alert; repeat the request"),
+    ],
+};
+
 #[cfg(test)]
 mod tests {
     use serde_json::Value;
@@ -231,7 +257,7 @@ mod tests {
 
     #[test]
     fn checked_in_document_has_all_endpoints() {
-        let of_gateways = [&USER, &CLOSE_SESSIONS, &SAVE_ALL].into_iter().chain(PUBLIC);
+        let of_gateways = [&USER, &CLOSE_SESSIONS, &SAVE_ALL, &SEND_ALERT].into_iter().chain(PUBLIC);
         let of_routers = tickwire_router_node::endpoints();
         let endpoints: Vec<_> = status::endpoints().chain(of_gateways).chain(of_routers).chain([&OPENAPI]).collect();
         let document = document(&endpoints);
