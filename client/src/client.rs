@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use tickwire_core::protocol::codes::Reconnect;
 use tickwire_core::protocol::since::Since;
 use tickwire_core::protocol::{
-    ClientFrame, FilterRequest, SubscriptionName, SubscriptionRequest, SubscriptionSelector, Subscriptions,
+    ClientFrame, FilterRequest, ReceivedEvent, SubscriptionName, SubscriptionRequest, SubscriptionSelector,
+    Subscriptions,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -123,6 +124,15 @@ impl Client {
         self.list_after(ClientFrame::Unsubscribe { chosen }, "unsubscribe").await
     }
 
+    /// Acknowledges an event of kind `alert`, for this user. Returns when that is recorded.
+    ///
+    /// # Errors
+    /// As [`Client::subscribe`]. The server refuses events of other kinds with 418.
+    pub async fn acknowledge(&self, alert: &ReceivedEvent) -> Result<(), ClientError> {
+        self.ask(ClientFrame::Ack { partition: alert.p, seq: alert.seq }, "ack").await?;
+        Ok(())
+    }
+
     /// The server's list of subscriptions.
     ///
     /// # Errors
@@ -150,7 +160,7 @@ impl Client {
     async fn list_after(&self, frame: ClientFrame, what: &'static str) -> Result<Subscriptions, ClientError> {
         match self.ask(frame, what).await? {
             GrantedAnswer::Subscriptions(list) => Ok(list),
-            GrantedAnswer::Pong => Err(ClientError::BadAnswer { what }),
+            GrantedAnswer::Pong | GrantedAnswer::Acked => Err(ClientError::BadAnswer { what }),
         }
     }
 

@@ -29,6 +29,8 @@ pub(crate) enum GrantedAnswer {
     Subscriptions(Subscriptions),
     /// The answer to a ping.
     Pong,
+    /// An alert is acknowledged.
+    Acked,
 }
 
 /// The channel to the caller of a request.
@@ -232,6 +234,7 @@ impl Requests {
         let id = match &message {
             ServerMessage::Subscribed(answer) | ServerMessage::Subscriptions(answer) => answer.id.as_ref(),
             ServerMessage::Pong(pong) => pong.id.as_ref(),
+            ServerMessage::Acked(acked) => acked.id.as_ref(),
             ServerMessage::Error(error) => error.id.as_ref(),
             _ => None,
         };
@@ -246,6 +249,7 @@ impl Requests {
                 Ok(GrantedAnswer::Subscriptions(list))
             }
             ServerMessage::Pong(_) => Ok(GrantedAnswer::Pong),
+            ServerMessage::Acked(_) => Ok(GrantedAnswer::Acked),
             ServerMessage::Authenticated(answer) => {
                 return Ok(Answered { for_user: vec![Message::Authenticated(answer)], resumed: None });
             }
@@ -296,7 +300,11 @@ impl Requests {
                 self.held.remove(&name);
             }
             ClientFrame::Unsubscribe { chosen: SubscriptionSelector::All } => self.held.clear(),
-            ClientFrame::Resume { .. } | ClientFrame::Auth { .. } | ClientFrame::List | ClientFrame::Ping => {}
+            ClientFrame::Resume { .. }
+            | ClientFrame::Auth { .. }
+            | ClientFrame::Ack { .. }
+            | ClientFrame::List
+            | ClientFrame::Ping => {}
         }
     }
 

@@ -30,8 +30,8 @@ pub use event::{ReceivedEvent, encode_alert, encode_event};
 pub use received::{ServerMessage, UnreadableMessage};
 pub use server::encode;
 pub use server::{
-    Authenticated, CaughtUp, Gap, Goaway, Heartbeat, Notice, Pong, SeqRange, ServerError, ServerFrame, Subscription,
-    Subscriptions, Welcome,
+    Acked, Authenticated, CaughtUp, Gap, Goaway, Heartbeat, Notice, Pong, SeqRange, ServerError, ServerFrame,
+    Subscription, Subscriptions, Welcome,
 };
 
 /// The encoding of frames. A client chooses it by the WebSocket sub-protocol.

@@ -13,7 +13,7 @@
 //!   of a session;
 //! * `saved` has the subscriptions that users have saved for all of their sessions;
 //! * `registry` knows every session, and `status` answers those who ask about them;
-//! * `alerts` sends alerts of operators and producers to a user.
+//! * `alerts` sends alerts of operators and producers to a user, and `acks` records which ones a user has acknowledged.
 //!
 //! Code that decides is pure and public, so that benches can measure it, and tests of routers have an edge
 //! ([`decisions`]). The clock is passed in.
@@ -57,6 +57,8 @@ mod status;
 
 mod alerts;
 
+mod acks;
+
 mod record;
 
 pub mod decisions;
@@ -70,17 +72,19 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 
 use tickwire_core::placement::Role;
-use tickwire_node::bucket::BucketError;
+use tickwire_node::bucket::{Bucket, BucketError};
 use tickwire_node::clock::{monotonic, wall_clock};
 use tickwire_node::config::Config;
+use tickwire_node::names;
 use tickwire_node::shutdown::{Outcome, Shutdown};
 use tickwire_node::start::{Node, StartError};
 use tokio::net::TcpListener;
 use tokio::runtime;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::acks::{AckRecorder, AckRequest};
 use crate::alerts::presence::PresenceFinder;
 use crate::alerts::sender::AlertSender;
 use crate::auth::Authenticator;
@@ -116,7 +120,9 @@ pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, StartE
     let authenticator = Arc::new(Authenticator::new(&config.auth));
     let registry = Arc::new(SessionRegistry::new(shard_count(config)));
     let table = Arc::new(SavedTable::default());
-    let (shards, requests) = start_shards(config, shutdown, &node, &authenticator, &registry, &table)?;
+    let (acks, ack_requests) = mpsc::channel(acks::QUEUE);
+    let (shards, requests) = start_shards(config, shutdown, &node, &authenticator, &registry, &table, acks)?;
+    start_acks(config, shutdown, &node, shards.clone(), ack_requests).await?;
     let alerts = start_alerts(config, shutdown, &node, &registry)?;
     let edge = start_edge(config, shutdown, &node, shards.clone(), requests).await?;
     let store = start_saved(config, shutdown, &node, (&registry, table, shards.clone())).await?;
@@ -143,6 +149,7 @@ fn start_shards(
     authenticator: &Arc<Authenticator>,
     registry: &Arc<SessionRegistry>,
     saved: &Arc<SavedTable>,
+    acks: mpsc::Sender<AckRequest>,
 ) -> Result<(Vec<ByteSender<ToShard>>, ByteReceiver<ToEdge>), StartError> {
     let (to_edge, requests) = crate::byte_queue::channel();
     let settings = ShardConfig {
@@ -153,6 +160,7 @@ fn start_shards(
         authenticator: Arc::clone(authenticator),
         registry: Arc::clone(registry),
         saved: Arc::clone(saved),
+        acks,
         clocks: Clocks { wall: wall_clock, monotonic },
         seed: rand::random(),
     };
@@ -169,6 +177,20 @@ fn start_shards(
             .map_err(|error| failed("shard", &error))?;
     }
     Ok((shards, requests))
+}
+
+/// Starts to record acknowledgements.
+async fn start_acks(
+    config: &Config,
+    shutdown: &Shutdown,
+    node: &Node,
+    shards: Vec<ByteSender<ToShard>>,
+    requests: mpsc::Receiver<AckRequest>,
+) -> Result<(), StartError> {
+    let bucket = Bucket::open(&node.nats, names::ACKS_BUCKET).await.map_err(|error| failed("acks", &error))?;
+    let recorder = AckRecorder::new(node.nats.clone(), config.stream.name.clone(), bucket, shards);
+    shutdown.spawn_infallible("acks", recorder.run(requests, shutdown.drain().clone()));
+    Ok(())
 }
 
 /// Starts to answer which sessions a user has here. Returns the sender of alerts, which asks other gateways the same.

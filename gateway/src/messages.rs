@@ -14,6 +14,7 @@ use tickwire_core::filter::Filter;
 use tickwire_core::ids::{EpochId, Partition, Seq, UserId};
 use tickwire_core::protocol::codes::NoticeCode;
 
+use crate::acks::AckAnswer;
 use crate::byte_queue::Weigh;
 use crate::delivery::Delivery;
 use crate::new_session::NewSession;
@@ -97,6 +98,8 @@ pub enum ToShard {
     Question(ShardQuestion),
     /// The saved subscriptions of this user have changed.
     Saved(UserId),
+    /// An alert is acknowledged, or not.
+    Acked(AckAnswer),
 }
 
 /// A message from the edge to a shard.
@@ -155,7 +158,7 @@ impl Weigh for ToShard {
         let held = match self {
             Self::Arrive(_) => ARRIVAL_BYTES,
             Self::Edge(message) => message.held(),
-            Self::Question(_) | Self::Saved(_) => 0,
+            Self::Question(_) | Self::Saved(_) | Self::Acked(_) => 0,
         };
         size_of_val(self) + held
     }

@@ -7,8 +7,8 @@
 //! * events arrive as coverage events, find their sessions by the index, and wait in outboxes; `flush` writes them as
 //!   frames, and `gaps` notifies of gaps;
 //! * `backfill` begins and ends the backfill of a session, and `cohorts` delivers its events;
-//! * `turns` decides which socket is read next, `commands` answers what clients request, and [`malformed_frames`]
-//!   counts frames that are no valid requests;
+//! * `turns` decides which socket is read next, `commands` answers what clients request, `acks` passes on
+//!   acknowledgements, and [`malformed_frames`] counts frames that are no valid requests;
 //! * `saved` applies the saved subscriptions of users;
 //! * `outage` notifies of outages, `reset` begins a new epoch, and `maintenance` cleans up once a second;
 //! * `log` writes the log lines of a session, `registration` keeps the registry up to date, and `inquiry` answers
@@ -16,6 +16,7 @@
 //! * [`sessions`], [`accounts`] and [`timers`] are the tables of the shard, and `clocks` are the clocks that it reads.
 
 pub(crate) mod accounts;
+mod acks;
 #[cfg(test)]
 mod alert_tests;
 pub(crate) mod backfill;
@@ -58,12 +59,14 @@ use rand::rngs::SmallRng;
 use tickwire_core::coverage::CoverageEvent;
 use tickwire_core::event::Kinds;
 use tickwire_core::ids::{EpochId, Millis, NodeId, Partition, Seq};
+use tickwire_core::protocol::Notice;
 use tickwire_core::protocol::codes::CloseCode;
 use tickwire_core::protocol::position::Position;
-use tickwire_core::protocol::{Notice, ServerFrame};
 use tickwire_node::clock::millis;
 use tickwire_node::config::GatewayConfig;
+use tokio::sync::mpsc::Sender;
 
+use crate::acks::AckRequest;
 use crate::auth::Authenticator;
 use crate::byte_queue::ByteSender;
 use crate::delivery::Delivery;
@@ -72,7 +75,6 @@ use crate::index::{Index, Subscriber};
 use crate::limits::account::Account;
 use crate::limits::budget::Rate;
 use crate::messages::{FromEdge, SessionId, SkippedRange, ToEdge};
-use crate::metrics;
 use crate::outbox::{Frame, OutboxLimits, OutboxLoad, Target};
 use crate::registry::SessionRegistry;
 use crate::saved::SavedTable;
@@ -107,6 +109,7 @@ pub(crate) struct ShardConfig {
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) registry: Arc<SessionRegistry>,
     pub(crate) saved: Arc<SavedTable>,
+    pub(crate) acks: Sender<AckRequest>,
     pub(crate) clocks: Clocks,
     /// The seed of what is random, such as the pauses of clients that are sent away.
     pub(crate) seed: u64,
@@ -367,14 +370,6 @@ impl<S: Socket> Shard<S> {
         for number in heavy {
             self.shed_load(now, number);
         }
-    }
-
-    fn notify(&mut self, now: Millis, number: u64, notice: &Notice) {
-        metrics::NOTICES.with(notice.code.to_string()).increment(1);
-        if let Some(session) = self.sessions.get_mut(number) {
-            session.record.notices += 1;
-        }
-        self.reply(now, number, &ServerFrame::Notice(notice.clone()));
     }
 
     fn flush_touched(&mut self, now: Millis) {

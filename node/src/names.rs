@@ -72,6 +72,9 @@ pub const REFERENCE_BUCKET: &str = "TICKWIRE_REFERENCE";
 /// The bucket that holds the saved subscriptions. The key of an entry is its user, encoded as in subjects.
 pub const SUBSCRIPTIONS_BUCKET: &str = "TICKWIRE_SUBSCRIPTIONS";
 
+/// The bucket that holds which alerts users have acknowledged. The key is the user, encoded as in subjects.
+pub const ACKS_BUCKET: &str = "TICKWIRE_ACKS";
+
 /// The announcement of a new view.
 pub const VIEW: &str = "tw.view";
 

@@ -1,6 +1,6 @@
 //! Sets up what tickwire keeps in JetStream: the stream of events with its partition transform, the stream of dead
-//! letters, the buckets of the view, of the leases, of the rules, of the context, of the reference data and of the saved
-//! subscriptions.
+//! letters, the buckets of the view, of the leases, of the rules, of the context, of the reference data, of the saved
+//! subscriptions and of the acknowledgements.
 //!
 //! Every node does this at every start, so it is idempotent, and nodes that race each other all succeed. Limits follow
 //! the configuration. Settings that cannot change in a running cluster (first of all the partition count, because
@@ -10,6 +10,7 @@ mod error;
 pub(crate) mod layout;
 
 pub use error::ProvisionError;
+pub use layout::ACKS_KEPT;
 
 use crate::config::StreamConfig;
 use crate::epoch;
@@ -56,6 +57,7 @@ pub async fn provision(nats: &Nats, config: &StreamConfig) -> Result<Provisioned
         layout::bucket(names::CONTEXT_BUCKET, config),
         layout::bucket(names::REFERENCE_BUCKET, config),
         layout::bucket(names::SUBSCRIPTIONS_BUCKET, config),
+        layout::acks(config),
     ] {
         ensure(context, wanted, |running| layout::check_storage(running, config)).await?;
     }

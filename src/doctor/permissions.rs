@@ -75,8 +75,12 @@ fn needs(role: Role, stream: &str) -> RoleNeeds {
                 format!("$KV.{}.{NOBODY}", names::SUBSCRIPTIONS_BUCKET),
                 format!("$JS.API.STREAM.INFO.KV_{}", names::SUBSCRIPTIONS_BUCKET),
                 format!("$JS.API.STREAM.MSG.GET.KV_{}", names::SUBSCRIPTIONS_BUCKET),
+                names::source("alert", NOBODY),
+                format!("$KV.{}.{NOBODY}", names::ACKS_BUCKET),
+                format!("$JS.API.STREAM.INFO.KV_{}", names::ACKS_BUCKET),
+                format!("$JS.API.STREAM.MSG.GET.KV_{}", names::ACKS_BUCKET),
+                format!("$JS.API.STREAM.MSG.GET.{stream}"),
             ]);
-            needs.publishes.push(names::source("alert", NOBODY));
         }
     }
     needs

@@ -31,7 +31,7 @@ async fn healthy_server_passes_and_is_not_changed() {
     let nats = Nats::connect(&config.nats, "router", "r1").await.unwrap();
     provision(&nats, &config.stream).await.unwrap();
     let settled = verdicts(config).await;
-    let buckets = ["VIEW", "LEASES", "RULES", "CONTEXT", "REFERENCE"].map(|name| format!("TICKWIRE_{name}"));
+    let buckets = ["VIEW", "LEASES", "RULES", "CONTEXT", "REFERENCE", "ACKS"].map(|name| format!("TICKWIRE_{name}"));
     let what = ["stream EVENTS", "stream DEADLETTERS", "clock"].map(str::to_owned);
     for what in what.into_iter().chain(buckets.iter().map(|bucket| format!("bucket {bucket}"))) {
         assert_eq!(of(&settled, &what).0, Verdict::Ok, "{settled:?}");
@@ -86,7 +86,8 @@ async fn unusable_server_is_reported() {
 async fn missing_permissions_of_a_role_are_reported() {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     let allowed = r#"publish: { allow: [
-        "tw.>", "events.alert.*", "$JS.API.>", "$KV.TICKWIRE_SUBSCRIPTIONS.>", "_INBOX_router.>", "_INBOX_gateway.>"
+        "tw.>", "events.alert.*", "$JS.API.>", "$KV.TICKWIRE_SUBSCRIPTIONS.>", "$KV.TICKWIRE_ACKS.>", "_INBOX_router.>",
+        "_INBOX_gateway.>"
     ] }"#;
     write!(file, "authorization {{ users: [ {{ user: u, password: p, permissions: {{ {allowed} }} }} ] }}").unwrap();
     let server = NatsServer::start_with(&["-js", "-c", file.path().to_str().unwrap()]);

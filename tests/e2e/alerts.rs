@@ -1,9 +1,13 @@
 //! Alerts: subscriptions that ask for them, and those that operators and producers send to a user.
 
+use async_nats::jetstream;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use tickwire_core::event::Priority;
+use tickwire_core::ids::{Partition, Seq};
+use tickwire_core::protocol::codes::ErrorCode;
 use tickwire_core::protocol::{Encoding, ReceivedEvent, ServerMessage, SubscriptionName};
+use tickwire_node::names;
 use tickwire_testkit::eventually;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -111,6 +115,23 @@ async fn sent_alert_reaches_its_user_on_any_gateway_once_and_says_who_is_connect
     let seq = |sent: &Value| sent["seq"].as_u64().unwrap();
     assert_eq!(received, [("a-1", Priority::Critical, seq(&sent)), ("a-2", Priority::Low, seq(&last))]);
     assert_eq!(ann.events[0].data["message"], "Margin call");
+    let first = (ann.events[0].p, ann.events[0].seq);
     bob.catch_up(&cluster.log().await.end()).await;
     assert!(bob.events.is_empty());
+
+    // Only ann may acknowledge it, as often as she likes, and no event of another kind.
+    let ack = |(p, seq): (Partition, Seq)| json!({ "action": "ack", "p": p, "seq": seq });
+    for _ in 0..2 {
+        let ServerMessage::Acked(acked) = ann.request(ack(first)).await else { panic!("not acknowledged") };
+        assert_eq!((acked.p, acked.seq), first);
+    }
+    cluster.producer().await.publish(&confident("pattern", 0.5)).await;
+    let pattern = cluster.log().await.entries.last().map(|entry| (entry.partition, entry.seq)).unwrap();
+    for place in [pattern, (first.0, Seq(1_000_000))] {
+        assert_eq!(ann.refused(ack(place)).await.code, ErrorCode::NotAnAlert.code(), "{place:?}");
+    }
+    assert_eq!(bob.refused(ack(first)).await.code, ErrorCode::NotAnAlert.code());
+    let bucket = jetstream::new(cluster.client.clone()).get_key_value(names::ACKS_BUCKET).await.unwrap();
+    let entry = bucket.entry("ann").await.unwrap().unwrap();
+    assert_eq!((entry.revision, bucket.entry("bob").await.unwrap().is_none()), (1, true));
 }

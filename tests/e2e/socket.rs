@@ -222,6 +222,7 @@ impl Socket {
             ServerMessage::Authenticated(renewed) => &renewed.id,
             ServerMessage::Subscribed(list) | ServerMessage::Subscriptions(list) => &list.id,
             ServerMessage::Pong(pong) => &pong.id,
+            ServerMessage::Acked(acked) => &acked.id,
             ServerMessage::Error(error) => &error.id,
             other => panic!("{other:?} answers {frame}"),
         };

@@ -29,7 +29,7 @@ pub const MAX_WINDOW_MS: u16 = 1_000;
 pub const MAX_EVENTS_PER_HOUR: u32 = 1_000_000_000;
 
 /// The actions, each with its fields besides `action` and `id`.
-const ACTIONS: [(&str, &[&str]); 6] = [
+const ACTIONS: [(&str, &[&str]); 7] = [
     ("auth", &["token"]),
     (
         "subscribe",
@@ -37,6 +37,7 @@ const ACTIONS: [(&str, &[&str]); 6] = [
     ),
     ("unsubscribe", &["name"]),
     ("resume", &["position", "seen", "subscriptions"]),
+    ("ack", &["p", "seq"]),
     ("list", &[]),
     ("ping", &[]),
 ];
@@ -87,6 +88,13 @@ pub enum ClientFrame {
     Unsubscribe {
         /// The subscriptions to end.
         chosen: SubscriptionSelector,
+    },
+    /// Acknowledges an event of kind `alert`.
+    Ack {
+        /// Its partition.
+        partition: Partition,
+        /// Its sequence.
+        seq: Seq,
     },
     /// Requests the list of subscriptions.
     List,
@@ -158,6 +166,7 @@ impl ClientFrame {
                 json!({ "action": "unsubscribe", "name": name })
             }
             Self::Unsubscribe { chosen: SubscriptionSelector::All } => json!({ "action": "unsubscribe", "name": "*" }),
+            Self::Ack { partition, seq } => json!({ "action": "ack", "p": partition, "seq": seq }),
             Self::List => json!({ "action": "list" }),
             Self::Ping => json!({ "action": "ping" }),
         };
@@ -272,6 +281,10 @@ fn read(mut object: Object) -> Result<ClientFrame, FrameProblem> {
                 None => SubscriptionSelector::One(SubscriptionName::default()),
             },
         },
+        "ack" => ClientFrame::Ack {
+            partition: Partition(whole_number("p", &required("p", take("p"))?, 0..=u16::MAX)?),
+            seq: Seq(whole_number("seq", &required("seq", take("seq"))?, 1..=u64::MAX)?),
+        },
         "list" => ClientFrame::List,
         _ => ClientFrame::Ping,
     })
@@ -332,6 +345,10 @@ fn subscriptions(value: Option<Value>) -> Result<BTreeMap<SubscriptionName, Subs
         return Err(bad_field("subscriptions", "missing; list all subscriptions to continue"));
     }
     Ok(subscriptions)
+}
+
+fn required(name: &str, value: Option<Value>) -> Result<Value, FrameProblem> {
+    value.ok_or_else(|| bad_field(name, "missing"))
 }
 
 fn flag(name: &str, value: Option<Value>) -> Result<bool, FrameProblem> {

@@ -88,6 +88,7 @@ codes! {
         BadField = 415, "a field is missing, unknown or wrong";
         FilterBudget = 416, "filters too large for one connection";
         FrameTooLarge = 417, "a frame larger than the limit, which was skipped";
+        NotAnAlert = 418, "no event of kind alert to this user";
         Unavailable = 503, "not possible at the moment; try again";
     }
 }

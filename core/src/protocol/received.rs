@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::Encoding;
 use super::event::ReceivedEvent;
 use super::server::{
-    Authenticated, CaughtUp, Gap, Goaway, Heartbeat, Notice, Pong, ServerError, Subscriptions, Welcome,
+    Acked, Authenticated, CaughtUp, Gap, Goaway, Heartbeat, Notice, Pong, ServerError, Subscriptions, Welcome,
 };
 
 /// One object of the server.
@@ -42,6 +42,8 @@ pub enum ServerMessage {
     Error(ServerError),
     /// The answer to `ping`.
     Pong(Pong),
+    /// The answer to `ack`.
+    Acked(Acked),
     /// A type that this client does not know.
     #[serde(other)]
     Unknown,

@@ -42,6 +42,8 @@ pub enum ServerFrame {
     Error(ServerError),
     /// The answer to `ping`.
     Pong(Pong),
+    /// The answer to `ack`.
+    Acked(Acked),
 }
 
 /// The first frame of a session.
@@ -251,6 +253,18 @@ pub struct Pong {
     /// The id of the ping.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<Id>,
+}
+
+/// The answer to `ack`: the alert is recorded as acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acked {
+    /// The id of the frame that this answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<Id>,
+    /// The partition of the alert.
+    pub p: Partition,
+    /// Its sequence.
+    pub seq: Seq,
 }
 
 /// Encodes one object for an array of [`write_array`](super::write_array).

@@ -11,9 +11,9 @@ use tickwire_core::filter::presets::{Preset, PresetRequest};
 use tickwire_core::ids::{NodeId, Partition, Sector, Seq, UserId};
 use tickwire_core::protocol::codes::NoticeCode;
 use tickwire_core::protocol::{
-    ArrayWriter, Authenticated, CaughtUp, Encoding, Gap, Goaway, Heartbeat, Id, Notice, Pong, SeqRange, ServerError,
-    ServerFrame, ServerMessage, Subscription, SubscriptionName, Subscriptions, Welcome, encode, encode_alert,
-    encode_event, write_array,
+    Acked, ArrayWriter, Authenticated, CaughtUp, Encoding, Gap, Goaway, Heartbeat, Id, Notice, Pong, SeqRange,
+    ServerError, ServerFrame, ServerMessage, Subscription, SubscriptionName, Subscriptions, Welcome, encode,
+    encode_alert, encode_event, write_array,
 };
 
 use crate::events::decoded;
@@ -223,6 +223,7 @@ fn messages() -> Vec<(&'static str, Parts)> {
         ("event with context", within(all)),
         ("event with what a replay knows", within(session)),
         ("alert", raised),
+        ("acked", frame(ServerFrame::Acked(Acked { id: id(13), p: Partition(3), seq: Seq(10_452) }))),
         ("batch", join(old, least)),
         ("caught up", frame(ServerFrame::CaughtUp(CaughtUp { id: id(8), resumed: true, position: position.into() }))),
         ("heartbeat", frame(ServerFrame::Heartbeat(Heartbeat { position: Some(position.into()) }))),

@@ -65,6 +65,7 @@ impl<S: Socket> Shard<S> {
                 self.answer_with(now, number, &ServerFrame::Pong(Pong { id }));
                 Ok(())
             }
+            ClientFrame::Ack { partition, seq } => self.acknowledge(number, id, partition, seq),
             ClientFrame::List => self.request(now, number, Request::List { id }),
             ClientFrame::Unsubscribe { chosen } => {
                 self.leave_saved(number, &chosen);
@@ -321,13 +322,13 @@ impl<S: Socket> Shard<S> {
     }
 
     /// Sends an answer. Its bytes count for the session's command rate.
-    fn answer_with(&mut self, now: Millis, number: u64, frame: &ServerFrame) {
+    pub(super) fn answer_with(&mut self, now: Millis, number: u64, frame: &ServerFrame) {
         self.reply(now, number, frame);
         self.spend_bytes(now, number, self.frame.len());
     }
 
     /// Answers with an error, and closes a client that sends too many malformed frames.
-    fn refuse(&mut self, now: Millis, number: u64, error: ServerError) {
+    pub(super) fn refuse(&mut self, now: Millis, number: u64, error: ServerError) {
         metrics::REFUSED_FRAMES.with(error.code.to_string()).increment(1);
         let is_malformed = MALFORMED.iter().any(|code| code.code() == error.code);
         self.answer_with(now, number, &ServerFrame::Error(error));

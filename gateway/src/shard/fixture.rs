@@ -70,6 +70,7 @@ impl ShardFixture {
             authenticator: Arc::new(Authenticator::new(&config.auth)),
             registry: Arc::new(SessionRegistry::new(1)),
             saved: Arc::default(),
+            acks: tokio::sync::mpsc::channel(1).0,
             clocks: Clocks { wall: wall_clock, monotonic },
             seed: 0,
         };

@@ -167,6 +167,15 @@ impl<S: Socket> Shard<S> {
         }
     }
 
+    /// Sends a notice at once.
+    pub(super) fn notify(&mut self, now: Millis, number: u64, notice: &Notice) {
+        metrics::NOTICES.with(notice.code.to_string()).increment(1);
+        if let Some(session) = self.sessions.get_mut(number) {
+            session.record.notices += 1;
+        }
+        self.reply(now, number, &ServerFrame::Notice(notice.clone()));
+    }
+
     /// Sends one frame at once.
     pub(super) fn reply(&mut self, now: Millis, number: u64, frame: &ServerFrame) {
         self.reply_all(now, number, std::slice::from_ref(frame));

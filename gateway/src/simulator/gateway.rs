@@ -114,6 +114,7 @@ impl SimGateway {
             authenticator: Arc::new(Authenticator::new(&config.auth)),
             registry: Arc::new(SessionRegistry::new(SHARDS)),
             saved: Arc::default(),
+            acks: tokio::sync::mpsc::channel(1).0,
             clocks: Clocks { wall: clocks::wall, monotonic: clocks::work },
             seed: number as u64,
         };

@@ -65,6 +65,14 @@ pub(crate) fn bucket(name: &str, config: &StreamConfig) -> Config {
     }
 }
 
+/// How long an acknowledgement is kept.
+pub const ACKS_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The bucket of acknowledgements. It forgets a user who has acknowledged nothing for so long.
+pub(crate) fn acks(config: &StreamConfig) -> Config {
+    Config { max_age: ACKS_KEPT, ..bucket(names::ACKS_BUCKET, config) }
+}
+
 /// The settings that all of them share.
 fn kept(config: &StreamConfig) -> Config {
     Config {

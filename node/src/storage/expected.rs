@@ -29,6 +29,8 @@ pub enum StreamUse {
     Reference,
     /// Saved subscriptions.
     Subscriptions,
+    /// Acknowledgements.
+    Acks,
 }
 
 impl StreamUse {
@@ -43,6 +45,7 @@ impl StreamUse {
             Self::Context => "the context of events",
             Self::Reference => "reference data",
             Self::Subscriptions => "saved subscriptions",
+            Self::Acks => "acknowledgements",
         }
     }
 }
@@ -76,7 +79,7 @@ pub enum StreamSettings {
 }
 
 /// All streams that tickwire keeps.
-pub fn kept(config: &StreamConfig) -> [ExpectedStream; 8] {
+pub fn kept(config: &StreamConfig) -> [ExpectedStream; 9] {
     let bucket = |name| layout::bucket(name, config);
     [
         ExpectedStream { keeps: StreamUse::Events, wanted: layout::events(config) },
@@ -87,6 +90,7 @@ pub fn kept(config: &StreamConfig) -> [ExpectedStream; 8] {
         ExpectedStream { keeps: StreamUse::Context, wanted: bucket(names::CONTEXT_BUCKET) },
         ExpectedStream { keeps: StreamUse::Reference, wanted: bucket(names::REFERENCE_BUCKET) },
         ExpectedStream { keeps: StreamUse::Subscriptions, wanted: bucket(names::SUBSCRIPTIONS_BUCKET) },
+        ExpectedStream { keeps: StreamUse::Acks, wanted: layout::acks(config) },
     ]
 }
 

@@ -166,6 +166,7 @@ async fn buckets_support_compare_and_set() {
         names::CONTEXT_BUCKET,
         names::REFERENCE_BUCKET,
         names::SUBSCRIPTIONS_BUCKET,
+        names::ACKS_BUCKET,
     ] {
         let store = nats.jetstream.get_key_value(bucket).await.unwrap();
         let revision = store.put(names::lease_key(3), "a".into()).await.unwrap();

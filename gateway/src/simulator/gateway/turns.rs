@@ -263,6 +263,7 @@ impl SimShard {
                 ToShard::Arrive(_) => panic!("clients do not arrive through the inbox in the simulator"),
                 ToShard::Question(_) => panic!("nobody asks about users in the simulator"),
                 ToShard::Saved(_) => panic!("nobody saves subscriptions in the simulator"),
+                ToShard::Acked(_) => panic!("nobody acknowledges alerts in the simulator"),
             }
         }
         self.take_new_clients(now);
