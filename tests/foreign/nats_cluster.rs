@@ -137,6 +137,7 @@ async fn step_down(cluster: &Cluster) {
         "KV_TICKWIRE_CONTEXT",
         "KV_TICKWIRE_REFERENCE",
         "KV_TICKWIRE_SUBSCRIPTIONS",
+        "KV_TICKWIRE_ACKS",
     ];
     for name in names {
         let before = eventually(&format!("{name} has a leader"), DEADLINE, async || leader(name).await).await;
