@@ -103,7 +103,7 @@ mod tests {
     }
 
     /// The users and the names of their subscriptions, sorted.
-    fn shown(changes: Vec<SavedChange>) -> Vec<(String, Vec<String>)> {
+    fn shown(changes: &[SavedChange]) -> Vec<(String, Vec<String>)> {
         let names = |set: &SavedSet| set.keys().map(|name| name.as_str().to_owned()).collect();
         let mut shown: Vec<_> = changes.iter().map(|(user, set)| (user.to_string(), names(set))).collect();
         shown.sort();
@@ -121,7 +121,7 @@ mod tests {
         let first = vec![put("ann", 1, &["a"], "2026-01-01"), put("b@x.y", 2, &["b"], "2026-01-01")];
         let junk = entry("eve", 3, br#"{"stream":"EVENTS","seq":7}"#.to_vec());
         let changes = book.take(state(3), 0, [first, vec![junk]].concat());
-        assert_eq!(shown(changes), [change("ann", &["a"]), change("b@x.y", &["b"])]);
+        assert_eq!(shown(&changes), [change("ann", &["a"]), change("b@x.y", &["b"])]);
         assert_eq!(book.look(state(6)), Some(3));
         // A use is no change, and of two entries of a user the later one counts.
         let next = vec![
@@ -129,7 +129,7 @@ mod tests {
             put("b@x.y", 5, &["b", "c"], "2026-01-05"),
             entry("b@x.y", 6, Vec::new()),
         ];
-        assert_eq!(shown(book.take(state(6), 3, next)), [change("b@x.y", &[])]);
+        assert_eq!(shown(&book.take(state(6), 3, next)), [change("b@x.y", &[])]);
     }
 
     #[test]
@@ -137,8 +137,8 @@ mod tests {
         let mut book = SavedBook::new();
         let entries = || vec![put("ann", 1, &["a"], "2026-01-01"), put("bob", 2, &["b"], "2026-01-01")];
         book.take(state(2), 0, entries());
-        assert!(shown(book.take(state(2), 0, entries())).is_empty());
-        assert_eq!(shown(book.take(state(2), 0, entries().split_off(1))), [change("ann", &[])]);
+        assert!(shown(&book.take(state(2), 0, entries())).is_empty());
+        assert_eq!(shown(&book.take(state(2), 0, entries().split_off(1))), [change("ann", &[])]);
     }
 
     #[test]

@@ -175,8 +175,11 @@ fn assign(
     Ok(())
 }
 
+/// What a request asks for one user, or what is wrong with it.
+type UserAssignment = (String, Result<Assignment, SavedError>);
+
 /// The assignments in a body, in the order of the users. A fault of one user is that of its assignment.
-fn read(body: &[u8]) -> Result<Vec<(String, Result<Assignment, SavedError>)>, SavedError> {
+fn read(body: &[u8]) -> Result<Vec<UserAssignment>, SavedError> {
     let mut fields = object::from_json(body).map_err(|error| bad_body(&error))?;
     let users = match (fields.remove(FIELD), fields.is_empty()) {
         (Some(Value::Object(users)), true) => users,
