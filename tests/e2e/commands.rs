@@ -84,7 +84,8 @@ async fn watch_prints_exactly_the_published_events() {
 #[tokio::test]
 async fn watch_prints_the_stored_events_of_all_partitions_by_time() {
     let mut cluster = Cluster::start(1, 1).await;
-    let url = format!("ws://{}", cluster.gateway_addresses().await[0]);
+    let gateway = cluster.gateway_addresses().await[0];
+    let url = format!("ws://{gateway}");
     let lines = cluster.home().join("events.jsonl");
     let line = |number: usize| {
         let (symbol, timestamp) = (format!("S{}", number % 7), 1_757_514_600 + number);
@@ -93,6 +94,11 @@ async fn watch_prints_the_stored_events_of_all_partitions_by_time() {
     fs::write(&lines, (0..LINES).map(line).collect::<String>()).unwrap();
     let (code, _, errors) = run(&["publish", "--nats", &cluster.nats_url(), lines.to_str().unwrap()]);
     assert_eq!(code, Some(0), "{errors}");
+    // What the gateway has not reached yet is new to a session, and comes after the stored events.
+    let log = cluster.log().await;
+    let mut socket = Socket::connect(gateway, "bob", Encoding::Json).await;
+    socket.subscribe("all", &json!({})).await;
+    socket.catch_up(&log.end()).await;
     let watch = ["watch", "--url", &url, "--user", "ann", "--since", "30m", "--json"];
     let mut watch = Process::start("watch", cluster.home(), tickwire().args(watch));
     eventually("the stored events have ended", DEADLINE, async || {
