@@ -255,6 +255,7 @@ impl SimCluster {
         if self.stream.copies.len() > 1 {
             return;
         }
+        self.excuse_unseen_loss();
         let last = Seq(self.last.0.saturating_sub(count));
         self.stream.log.retain(|stored| stored.seq <= last);
         self.stream.damaged.retain(|seq| *seq <= last);
@@ -303,6 +304,13 @@ impl SimCluster {
         self.stream.shown = (row, most.max(row));
     }
 
+    /// Messages that replaced lost ones need not be delivered if no node could notice the loss before another follows.
+    fn excuse_unseen_loss(&mut self) {
+        if let Some(unchanged_through) = self.stream.unchanged_through.filter(|_| self.stream.shown.1 < SHOWN_BEATS) {
+            self.move_to_lost(unchanged_through, self.stream.last_lost);
+        }
+    }
+
     /// Whether clients may lack a message because it replaced a lost one, and no node could notice that.
     pub(super) fn may_lack(&self, epoch_id: EpochId, seq: Seq) -> bool {
         epoch_id == self.epoch.epoch_id && self.stream.shown.1 < SHOWN_BEATS && self.stream.is_replaced(seq)
@@ -313,6 +321,7 @@ impl SimCluster {
     pub(super) fn begin_epoch(&mut self, known: EpochId, before: Seq) -> StreamFacts {
         if self.epoch.epoch_id <= known {
             trace::line(|| format!("a new epoch begins after {before}"));
+            self.excuse_unseen_loss();
             self.end_epoch(Some(before));
             // The stream may have lost more messages since the router looked at it.
             self.stream.unchanged_through = self.stream.unchanged_through.filter(|end| *end < before);
