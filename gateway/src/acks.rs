@@ -17,7 +17,7 @@ use tickwire_core::ids::{Partition, Seq, UserId};
 use tickwire_core::protocol::codes::ErrorCode;
 use tickwire_core::protocol::{Acked, Id, ServerError};
 use tickwire_node::bucket::{Bucket, BucketError};
-use tickwire_node::clock::{millis, wall_clock};
+use tickwire_node::clock::timestamp_now;
 use tickwire_node::names::{StoredSubject, parse_stored};
 use tickwire_node::nats::Nats;
 use tickwire_node::stored::{self, MessageSelector};
@@ -154,7 +154,7 @@ impl AckRecorder {
                     (entry.revision, read.unwrap_or_default())
                 }
             };
-            let now = Timestamp(i64::try_from(millis(wall_clock())).unwrap_or(i64::MAX));
+            let now = timestamp_now();
             if !record.add(now, alerts) {
                 return Ok(());
             }

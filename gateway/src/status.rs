@@ -22,7 +22,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tickwire_core::ids::{NodeId, UserId};
 use tickwire_node::api::{ApiRefusal, ApiRoutes};
-use tickwire_node::clock::{millis, wall_clock};
+use tickwire_node::clock::timestamp_now;
 use tickwire_node::status::{NamedCount, NamedRatio, RoleLoad, RoleStatus};
 use tokio::sync::watch;
 
@@ -79,7 +79,7 @@ pub(crate) struct GatewayStatus {
 impl RoleStatus for GatewayStatus {
     fn cluster(&self) -> Value {
         let (size, edge) = (self.registry.size(), self.edge.borrow().clone());
-        let wall = i64::try_from(millis(wall_clock())).unwrap_or(i64::MAX);
+        let wall = timestamp_now().0;
         json!({
             "sessions": size.sessions,
             "users": size.users,

@@ -12,7 +12,7 @@ mod scrapes;
 pub use readiness::{Check, CheckReport, Readiness, ReadinessReport};
 pub use readings::{Reading, Readings};
 
-use crate::api::{Access, ApiRefusal, Endpoint, Field, Input, JSON, Listener};
+use crate::api::{Access, ApiRefusal, Endpoint, Input, JSON, Listener, field};
 use crate::config::AdminConfig;
 use crate::http::{Deadlines, HttpLimits, HttpServer};
 use crate::shutdown::Shutdown;
@@ -71,8 +71,8 @@ static READYZ: Endpoint = Endpoint {
     status: 200,
     media: JSON,
     fields: &[
-        Field { name: "ready", kind: "boolean", meaning: "Whether nothing is missing" },
-        Field { name: "checks", kind: "array", meaning: "Every check, with what is missing" },
+        field("ready", "boolean", "Whether nothing is missing"),
+        field("checks", "array", "Every check, with what is missing"),
     ],
     others: &[(503, "Something is missing; the answer has the same fields")],
 };

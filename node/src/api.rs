@@ -57,6 +57,11 @@ pub struct Field {
     pub meaning: &'static str,
 }
 
+/// A field with its JSON type and its meaning.
+pub const fn field(name: &'static str, kind: &'static str, meaning: &'static str) -> Field {
+    Field { name, kind, meaning }
+}
+
 /// Where a parameter of a request is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {

@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tickwire_core::event::Timestamp;
 use tickwire_core::ids::Millis;
 use tokio::time::Instant;
 
@@ -39,6 +40,11 @@ pub fn millis(duration: Duration) -> u64 {
 /// The time of day, as the duration since 1970: to compare with stored times, never to wait.
 pub fn wall_clock() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// The time of day as a timestamp, to compare with stored times or to store.
+pub fn timestamp_now() -> Timestamp {
+    Timestamp(i64::try_from(millis(wall_clock())).unwrap_or(i64::MAX))
 }
 
 /// A monotonic time, to measure how long work takes.

@@ -10,7 +10,7 @@ mod stats;
 pub use health::RoleLoad;
 
 use crate::admin::{self, Readiness, Readings};
-use crate::api::{Access, AdminGate, ApiRoutes, Endpoint, Field, Input, JSON, Listener};
+use crate::api::{Access, AdminGate, ApiRoutes, Endpoint, Field, Input, JSON, Listener, field};
 use crate::config::{Config, HealthConfig};
 use crate::metrics::Metric;
 use crate::shutdown::Shutdown;
@@ -48,10 +48,6 @@ pub trait RoleStatus: Debug + Send + Sync {
 
     /// What has a threshold in `[health]`.
     fn load(&self) -> RoleLoad;
-}
-
-const fn field(name: &'static str, kind: &'static str, meaning: &'static str) -> Field {
-    Field { name, kind, meaning }
 }
 
 const NODE: Field = field("node", "string", "The name of this node");

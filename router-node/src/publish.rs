@@ -19,12 +19,13 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 use tickwire_core::event::decode::{MAX_PAYLOAD, RawMessage, decode};
-use tickwire_core::event::{Timestamp, key};
+use tickwire_core::event::key;
 use tickwire_core::ids::Seq;
 use tickwire_node::api::{
-    Access, ApiRefusal, ApiRoutes, Caller, Endpoint, Field, Input, JSON, Listener, Parameter, Place,
+    Access, ApiRefusal, ApiRoutes, Caller, Endpoint, Input, JSON, Listener, Parameter, Place, field,
 };
-use tickwire_node::clock::{millis, wall_clock};
+
+use tickwire_node::clock::timestamp_now;
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
 use tokio::time::timeout;
@@ -62,10 +63,10 @@ pub(crate) static PUBLISH: Endpoint = Endpoint {
     status: 200,
     media: JSON,
     fields: &[
-        Field { name: "stream", kind: "string", meaning: "The stream that has stored it" },
-        Field { name: "seq", kind: "integer", meaning: "Its sequence, or that of the message that it repeats" },
-        Field { name: "duplicate", kind: "boolean", meaning: "Whether a message with this id was stored before" },
-        Field { name: "msg_id", kind: "string", meaning: "Its message id" },
+        field("stream", "string", "The stream that has stored it"),
+        field("seq", "integer", "Its sequence, or that of the message that it repeats"),
+        field("duplicate", "boolean", "Whether a message with this id was stored before"),
+        field("msg_id", "string", "Its message id"),
     ],
     others: &[
         (400, "The query or the message id is not valid"),
@@ -117,7 +118,7 @@ async fn publish(
         payload: &payload,
         stream: &api.decoder.stream,
         seq: Seq(0),
-        stored: Timestamp(millis(wall_clock()).cast_signed()),
+        stored: timestamp_now(),
     };
     // A kind that the cluster takes is one token of a subject, and so is an encoded key.
     decode(&raw, &api.decoder.kinds).map_err(|refusal| {

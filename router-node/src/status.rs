@@ -15,7 +15,7 @@ use std::time::Duration;
 use tickwire_core::event::Timestamp;
 use tickwire_core::ids::Seq;
 use tickwire_node::api::Endpoint;
-use tickwire_node::clock::{millis, wall_clock};
+use tickwire_node::clock::timestamp_now;
 use tickwire_node::status::{NamedCount, NamedRatio, RoleLoad, RoleStatus};
 use tokio::sync::watch;
 
@@ -91,7 +91,7 @@ pub fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
 
 /// The time of day, since 1970 in milliseconds, to compare with the times at which messages were stored.
 fn wall() -> i64 {
-    i64::try_from(millis(wall_clock())).unwrap_or(i64::MAX)
+    timestamp_now().0
 }
 
 /// A message that was stored at a time.

@@ -6,10 +6,10 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use async_nats::header::NATS_MESSAGE_ID;
 use serde::Serialize;
-use tickwire_core::event::{Kinds, Priority, Timestamp};
+use tickwire_core::event::{Kinds, Priority};
 use tickwire_core::ids::{NodeId, UserId};
 use tickwire_node::api::ApiRefusal;
-use tickwire_node::clock::{millis, wall_clock};
+use tickwire_node::clock::timestamp_now;
 use tickwire_node::nats::Nats;
 use tokio::time::timeout;
 
@@ -59,7 +59,7 @@ impl AlertSender {
 
     /// Stores the alert of a request, and then looks for sessions of its user.
     pub(crate) async fn send(&self, body: &[u8]) -> Result<SentAlert, ApiRefusal> {
-        let now = Timestamp(i64::try_from(millis(wall_clock())).unwrap_or(i64::MAX));
+        let now = timestamp_now();
         let drawn_id = format!("{:032x}", rand::random::<u128>());
         let alert = NewAlert::read(body, &self.kinds, &self.stream, now, &drawn_id)?;
         let (seq, duplicate) = self.store(&alert).await?;

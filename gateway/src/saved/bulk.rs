@@ -16,10 +16,11 @@ use tickwire_core::event::Timestamp;
 use tickwire_core::event::object::{self, Object};
 use tickwire_core::ids::UserId;
 use tickwire_core::protocol::{SubscriptionName, SubscriptionRequest};
+use tickwire_node::clock::timestamp_now;
 use tracing::warn;
 
 use super::record::SavedRecord;
-use super::requests::{bad_body, read_name, wall_now};
+use super::requests::{bad_body, read_name};
 use super::store::{Precondition, SavedError, SavedStore};
 
 /// How many users one request may have.
@@ -71,7 +72,7 @@ pub(crate) async fn put_all(
     by: &str,
 ) -> Result<Response, SavedError> {
     let assignments = read(body)?;
-    let now = wall_now();
+    let now = timestamp_now();
     let results = if is_atomic {
         put_atomically(store, assignments, now, by).await
     } else {

@@ -12,6 +12,7 @@ use tickwire_core::event::Timestamp;
 use tickwire_core::ids::{NodeRef, UserId};
 use tickwire_core::placement::View;
 use tickwire_node::bucket::{ALL_KEYS, BucketError};
+use tickwire_node::clock::timestamp_now;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -19,7 +20,6 @@ use tracing::{debug, info, warn};
 
 use super::SavedTable;
 use super::book::SavedBook;
-use super::requests::wall_now;
 use super::store::{Precondition, SavedError, SavedStore};
 use crate::byte_queue::ByteSender;
 use crate::messages::ToShard;
@@ -100,7 +100,7 @@ impl SavedDriver {
             // What is known stays in effect.
             Err(error) => return warn!(%error, "saved subscriptions not read, those known before stay in effect"),
         }
-        let now = wall_now();
+        let now = timestamp_now();
         self.note_uses(now).await;
         if Instant::now() >= self.sweep_at {
             self.sweep_at = Instant::now() + SWEEP_PAUSE;

@@ -5,12 +5,11 @@ use axum::Json;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use tickwire_core::event::Timestamp;
 use tickwire_core::event::object::{self, ObjectError};
 use tickwire_core::ids::UserId;
 use tickwire_core::protocol::codes::ErrorCode;
 use tickwire_core::protocol::{FrameError, SubscriptionName, SubscriptionRequest};
-use tickwire_node::clock::{millis, wall_clock};
+use tickwire_node::clock::timestamp_now;
 
 use super::record::SavedSubscription;
 use super::store::{Precondition, SavedError, SavedStore};
@@ -43,7 +42,7 @@ pub(crate) async fn put(
 ) -> Result<Response, SavedError> {
     let (name, precondition) = (read_name(name)?, precondition(headers)?);
     let request = SubscriptionRequest::read(object::from_json(body).map_err(|error| bad_body(&error))?)?;
-    let now = wall_now();
+    let now = timestamp_now();
     let written = store.edit(user, precondition, |record| {
         record.put(name.clone(), request.clone(), now, by);
         record.check(&name, &store.config, &store.kinds)?;
@@ -86,11 +85,6 @@ fn answer(user: &UserId, name: &SubscriptionName, saved: &SavedSubscription, rev
         response.headers_mut().insert(header::ETAG, tag);
     }
     response
-}
-
-/// The time of day.
-pub(super) fn wall_now() -> Timestamp {
-    Timestamp(i64::try_from(millis(wall_clock())).unwrap_or(i64::MAX))
 }
 
 /// The refusal of a body that is not an object.

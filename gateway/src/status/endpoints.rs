@@ -1,10 +1,6 @@
 //! The table of a gateway's endpoints: those for clients, and those for operators beside the ones of every node.
 
-use tickwire_node::api::{Access, Endpoint, Field, Input, JSON, Listener, Parameter, Place};
-
-const fn field(name: &'static str, kind: &'static str, meaning: &'static str) -> Field {
-    Field { name, kind, meaning }
-}
+use tickwire_node::api::{Access, Endpoint, Field, Input, JSON, Listener, Parameter, Place, field};
 
 const fn of_user() -> [Field; 4] {
     [

@@ -1,14 +1,10 @@
 //! The table of the endpoints with which operators read and change the rules.
 
 use tickwire_core::rules::limits::MAX_RULE_BYTES;
-use tickwire_node::api::{Access, Endpoint, Field, Input, JSON, Listener, Parameter, Place};
+use tickwire_node::api::{Access, Endpoint, Field, Input, JSON, Listener, Parameter, Place, field};
 
 /// The most bytes of the body of a request that writes a rule. Spaces do not count for a rule.
 pub(crate) const MAX_RULE_BODY: usize = 4 * MAX_RULE_BYTES;
-
-const fn field(name: &'static str, kind: &'static str, meaning: &'static str) -> Field {
-    Field { name, kind, meaning }
-}
 
 const IF_MATCH: Parameter = Parameter {
     place: Place::Header,
