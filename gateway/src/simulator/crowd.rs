@@ -125,7 +125,9 @@ proptest! {
         resume_all(&mut cluster, &crowd);
         cluster.act(&Action::Pass(SLOW_BACKFILL_MS));
         for (at, _) in crowd.iter().enumerate().filter(|(_, member)| loss == 0 && member.room.is_none()) {
-            prop_assert!(cluster.is_served(at), "session {} waits for slow readers", at);
+            // A session may not know yet that nothing follows: heartbeats of sessions are further apart.
+            let unknown = cluster.clients[at].unknown_events(cluster.epoch.epoch_id, &cluster.history[&cluster.epoch.epoch_id]);
+            prop_assert_eq!(unknown, [], "session {} waits for slow readers", at);
         }
         cluster.heal(&plan);
         cluster.check(false);

@@ -162,7 +162,7 @@ impl SimCluster {
     }
 
     /// Whether a client has everything, or does not want to be connected.
-    pub(in super::super) fn is_served(&self, at: usize) -> bool {
+    fn is_served(&self, at: usize) -> bool {
         let mut ends = vec![Seq(0); usize::from(PARTITIONS)];
         for stored in self.history[&self.epoch.epoch_id].iter().filter(|stored| !stored.is_heartbeat) {
             ends[usize::from(stored.partition.0)] = stored.seq;
