@@ -37,6 +37,8 @@ use tickwire_core::event::Timestamp;
 use tickwire_core::ids::{Millis, NodeRef, Revision, UserId};
 use tickwire_core::interest::log::{Bounds, InterestLog};
 use tickwire_core::placement::View;
+#[cfg(test)]
+use tickwire_core::protocol::position::Position;
 use tickwire_core::wire;
 use tickwire_node::admin::Check;
 use tickwire_node::clock::millis;
@@ -322,6 +324,12 @@ impl Edge {
         for shard in &mut self.shards {
             shard.send(FromEdge::Upstream(code, reason.clone()));
         }
+    }
+
+    /// Up to where every partition is complete.
+    #[cfg(test)]
+    pub(crate) fn position(&self) -> Option<Position> {
+        self.coverage.position()
     }
 
     /// Why clients do not get new events, if there is a reason.

@@ -211,6 +211,8 @@ impl Outbox {
         // Most sessions have no urgent event waiting, and reading the budget touches other memory.
         let mut budget = if self.lanes.urgent() > 0 { self.budget(now, limits) } else { 0 };
         let mut allowance = account.allowance(now);
+        // A frame that the socket does not take is unsent, and a session with more unsent than its bound is closed.
+        let most = FRAME_BYTES.min(limits.bytes);
         let (mut size, mut counted, mut exempt) = (0, 0, 0);
         while frame.events.len() < FRAME_EVENTS
             && let Some((lane, promoted)) = if allowance > 0 { self.lanes.next(now) } else { self.lanes.next_urgent() }
@@ -218,7 +220,7 @@ impl Outbox {
             && let Some(first) = self.lanes.front(lane)
         {
             let grown = size + first.object(encoding).len();
-            if grown > FRAME_BYTES && size > 0 {
+            if grown > most && size > 0 {
                 break;
             }
             let Some(mut waiting) = self.lanes.pop(lane, encoding) else { break };

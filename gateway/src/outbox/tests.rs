@@ -146,6 +146,16 @@ fn frames_end_at_fifty_events_or_sixty_four_kilobytes() {
 }
 
 #[test]
+fn frame_is_no_larger_than_what_may_wait_for_its_session() {
+    let mut small = Example::new(0, OutboxLimits { bytes: 16_384, ..OPEN });
+    for seq in 1..=4 {
+        // An outbox that is over its bound is still sent: the events were taken before the bound was checked.
+        small.outbox.push(Millis(0), &event(seq, Priority::Low, seq as u8, 7_000), TARGET, JSON, &OPEN);
+    }
+    assert_eq!([(); 2].map(|()| small.send(0)), [vec![1, 2], vec![3, 4]]);
+}
+
+#[test]
 fn lanes_are_sent_by_priority_and_a_frame_that_overtakes_is_early() {
     let mut lanes = Example::new(0, OPEN);
     for seq in 1..=60 {

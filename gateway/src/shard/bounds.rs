@@ -7,6 +7,9 @@ use crate::socket::Socket;
 /// By how much the outbox of a backfill may exceed its bound before the shard notices, in bytes.
 const BITE_BYTES: usize = 64 * 1024;
 
+/// What the notices of a frame may add to the bytes of its events.
+const NOTICE_BYTES: usize = 1_024;
+
 impl<S: Socket> Shard<S> {
     /// Panics if more is held of a session than is configured.
     pub(crate) fn check_bounds(&self) {
@@ -15,7 +18,7 @@ impl<S: Socket> Shard<S> {
             let Some(session) = self.sessions.get(number) else { continue };
             let held = [
                 ("events", session.outbox.bytes(), config.outbox_bytes),
-                ("unsent", session.socket.unsent(), config.outbox_bytes),
+                ("unsent", session.socket.unsent(), config.outbox_bytes + NOTICE_BYTES),
                 ("requests", session.requests.len(), config.max_subscriptions),
                 ("subscriptions", session.subscriptions.len(), config.max_subscriptions),
                 ("filters", session.asked_bytes(), config.max_filter_bytes),

@@ -115,15 +115,16 @@ impl SimClient {
         self.check_losses(history, wants, may_lose, may_lack);
     }
 
-    /// The events of an epoch that match a filter of the client, and that it has neither received nor a notice of.
-    pub(in super::super) fn unknown_events(&self, epoch_id: EpochId, history: &[StoredEvent]) -> Vec<(Partition, Seq)> {
-        let received = self.received.get(&epoch_id);
+    /// The events up to a position that match a filter of the client, and that it has neither received nor a notice
+    /// of.
+    pub(in super::super) fn unknown_events(&self, end: &Position, history: &[StoredEvent]) -> Vec<(Partition, Seq)> {
+        let received = self.received.get(&end.epoch_id);
         let parse = |number: &u32| Filter::parse(&filter(*number), &Kinds::default()).unwrap();
         let filters: Vec<Filter> = self.filters.iter().map(parse).collect();
         let is_unknown = |StoredEvent { partition, seq, event, is_heartbeat, .. }: &&StoredEvent| {
             let is_wanted = event.audience.admits(&self.user) && filters.iter().any(|filter| admits(filter, event));
             let is_known = received.is_some_and(|received| received.knows(*partition, *seq, &event.id));
-            !is_heartbeat && is_wanted && !is_known
+            *seq <= end.seqs[usize::from(partition.0)] && !is_heartbeat && is_wanted && !is_known
         };
         history.iter().filter(is_unknown).map(|stored| (stored.partition, stored.seq)).collect()
     }
