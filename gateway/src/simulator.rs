@@ -16,6 +16,7 @@
 //! * a network that loses, delays, reorders and duplicates messages
 //! * nodes that start late, end, crash, freeze and drain, and views that nodes learn one by one
 //! * routers and gateways without NATS
+//! * rules that change, and reach routers one by one: `rules` keeps the forms that they give events
 //! * clocks of gateways' hosts that are set, and tokens that expire
 //! * the order in which a node serves its inputs: the production code decides which one is next
 //! * sockets that are not writable at first, take only a part of a frame, or nothing
@@ -45,6 +46,7 @@ mod network;
 mod plan;
 mod replay;
 mod router;
+mod rules;
 mod socket;
 mod stranger;
 mod stream;
@@ -319,5 +321,52 @@ fn events_before_a_missed_delivery_are_delivered() {
     actions.push(Action::Pass(1_000));
     for seed in 0..20 {
         run(&failing(seed, 0, plan::GIVE_UP_AFTER, actions.clone()));
+    }
+}
+
+/// Events on all symbols, and one for each handling.
+fn events() -> Vec<Action> {
+    let ruled = (0..4).map(|symbol| Action::Publish { symbol, confidence: 5 });
+    let handled = (0..fixtures::HANDLINGS).map(|way| Action::PublishHandled { symbol: way % 4, confidence: 2, way });
+    ruled.chain(handled).chain([Action::Pass(200)]).collect()
+}
+
+/// Clients with different filters get events live, and after a router has ended, by a replay. All routers have the same
+/// rules.
+#[test]
+fn replays_give_events_the_same_form_as_the_live_path() {
+    for number in 0..fixtures::RULE_SETS {
+        let filters = [0, 5, 8, 9, 10].map(|filter| Action::Connect { gateway: filter % 3, user: 10 + filter, filter });
+        let mut actions = [&filters[..], &[Action::Pass(1_500), Action::WriteRules { number }]].concat();
+        actions.extend((0..3).map(|router| Action::TakeRules { router }));
+        actions.extend([events(), vec![Action::Disconnect { session: 0 }], events()].concat());
+        actions.extend([
+            Action::CrashRouter { router: 0 },
+            Action::Resume { session: 0, gateway: 1 },
+            Action::LookBack { session: 2, filter: 8, ago: 2_000, in_seconds: false },
+        ]);
+        actions.extend(events());
+        run(&failing(7 + u64::from(number), 0, plan::GIVE_UP_AFTER, actions));
+    }
+}
+
+/// Each router takes new rules at another time. Partitions get other owners, and clients resume.
+#[test]
+fn event_comes_once_in_the_form_of_a_revision_while_routers_have_different_rules() {
+    for number in 0..fixtures::RULE_SETS {
+        let filters = [0, 5, 8, 9].map(|filter| Action::Connect { gateway: filter % 3, user: 10 + filter, filter });
+        let mut actions = [&filters[..], &[Action::Pass(1_500)]].concat();
+        for router in 0..3 {
+            let number = (number + router) % fixtures::RULE_SETS;
+            actions.extend([Action::WriteRules { number }, Action::TakeRules { router }]);
+            actions.extend(events());
+            actions.extend([
+                Action::Usurp { partition: router, to: (router + 1) % 3 },
+                Action::Resume { session: router, gateway: router },
+                Action::Pass(1_000),
+            ]);
+            actions.extend(events());
+        }
+        run(&failing(70 + u64::from(number), 5, plan::GIVE_UP_AFTER, actions));
     }
 }

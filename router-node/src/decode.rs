@@ -205,6 +205,7 @@ mod tests {
     use super::*;
     use crate::reader::MessageHeaders;
     use serde_json::{Value, json};
+    use std::sync::Arc;
     use tickwire_core::event::{Handling, Priority, Strategy, Timestamp};
     use tickwire_core::ids::EpochId;
     use tickwire_core::rules::{RuleRevision, RuleSet};
@@ -216,7 +217,7 @@ mod tests {
         Decoder {
             stream: "EVENTS".to_owned(),
             kinds: Kinds::default(),
-            rules: ActiveRules::fixed(set),
+            rules: ActiveRules::fixed(Arc::new(set)),
             surroundings: SharedSurroundings::default(),
             last_events: LastEvents::default(),
         }

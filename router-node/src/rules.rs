@@ -21,12 +21,12 @@ use tickwire_core::rules::{Fate, RuleIndex, RuleSet, RuleUsages};
 use tickwire_node::clock::{millis, wall_clock};
 use tokio::sync::watch;
 
-pub(crate) use apply::ReadPurpose;
+pub use apply::ReadPurpose;
 use book::KnownRules;
 
 /// The rules by which events are routed now, and how much they are used.
 #[derive(Debug)]
-pub(crate) struct ActiveRules {
+pub struct ActiveRules {
     current: watch::Receiver<Arc<KnownRules>>,
     /// The usages, and the set that they are for. All intakes share them. The lock is held only while the counters of
     /// one event are changed, not while its rules are asked.
@@ -43,9 +43,9 @@ impl ActiveRules {
     }
 
     /// These rules, for good.
-    #[cfg(test)]
-    pub(crate) fn fixed(set: RuleSet) -> Self {
-        let known = KnownRules { set: Arc::new(set), ..KnownRules::default() };
+    #[must_use]
+    pub fn fixed(set: Arc<RuleSet>) -> Self {
+        let known = KnownRules { set, ..KnownRules::default() };
         Self::new(watch::channel(Arc::new(known)).1)
     }
 

@@ -13,8 +13,8 @@ use std::rc::Rc;
 use bytes::Bytes;
 use compact_str::CompactString;
 use serde_json::{Value, json};
-use tickwire_core::event::Timestamp;
-use tickwire_core::ids::{EpochId, Millis, Partition, Seq, UserId};
+use tickwire_core::event::{Priority, Timestamp};
+use tickwire_core::ids::{EpochId, Millis, Partition, Room, Seq, UserId};
 use tickwire_core::protocol::position::Position;
 use tickwire_core::protocol::{Gap, Notice, SeqRange};
 
@@ -74,12 +74,22 @@ struct PastRequest {
 /// A partition, a key, and a priority with the tags. Events that have them in common come in their order.
 type Lane = (Partition, String, String);
 
+/// What rules may change of an event: its priority, its tags and its rooms.
+#[derive(Debug, PartialEq)]
+struct ReceivedForm {
+    priority: Priority,
+    tags: Vec<CompactString>,
+    rooms: Vec<Room>,
+}
+
 /// What a client received of one epoch.
 #[derive(Debug, Default)]
 struct Received {
     events: BTreeSet<(Partition, Seq)>,
     /// The events by their ids.
     ids: BTreeSet<(Partition, CompactString)>,
+    /// The forms in which events came, by their places.
+    forms: Vec<((Partition, Seq), ReceivedForm)>,
     gaps: Vec<Gap>,
     /// The ranges of dropped events.
     dropped: Vec<SeqRange>,

@@ -1,5 +1,6 @@
 //! The simulated cluster: the stream, the nodes, the network and the clients, and the order of their turns.
 
+mod clients;
 mod end;
 mod publish;
 mod receive;
@@ -24,8 +25,9 @@ use super::fixtures::user;
 use super::gateway::{SimGateway, config};
 use super::kv::Kv;
 use super::network::{MAX_DELAY, Network, SimMessage};
-use super::plan::{Action, NEWEST, Plan};
+use super::plan::{Action, Plan};
 use super::router::SimRouter;
+use super::rules::SimRules;
 use super::stranger::Stranger;
 use super::stream::{Lost, Stream};
 use super::trace;
@@ -109,6 +111,7 @@ pub(super) struct SimCluster {
     pub(super) epochs: BTreeMap<EpochId, Epoch>,
     pub(super) view: View,
     pub(super) kv: Kv,
+    pub(super) rules: SimRules,
     pub(super) routers: Vec<SimRouter>,
     pub(super) gateways: Vec<SimGateway>,
     pub(super) clients: Vec<SimClient>,
@@ -150,6 +153,7 @@ impl SimCluster {
             dead_letters: BTreeSet::new(),
             view: View::default(),
             kv: Kv::default(),
+            rules: SimRules::new(plan.has_rules()),
             routers: Vec::new(),
             gateways: Vec::new(),
             clients: Vec::new(),
@@ -242,6 +246,8 @@ impl SimCluster {
                 let owner = self.routers[usize::from(to)].node.clone();
                 self.kv.usurp(Source::Partition(Partition(partition.into())), owner);
             }
+            Action::WriteRules { number } => self.rules.write(number),
+            Action::TakeRules { router } => self.take_rules(usize::from(router)),
             Action::CrashRouter { router } => self.crash_router(usize::from(router)),
             Action::Freeze { node } => self.freeze(usize::from(node)),
             Action::Drain { node } => self.drain(usize::from(node)),
@@ -283,32 +289,6 @@ impl SimCluster {
         self.run_for(STEP);
     }
 
-    /// A client subscribes with `since`, `ago` milliseconds before now: as a time of day, or as a number of whole
-    /// seconds. Seconds count from the time at which the gateway reads the frame, by the clock of its host.
-    fn look_back(&mut self, (session, filter): (u8, u8), ago: u64, in_seconds: bool) {
-        let Some(at) = self.wanted_client(session) else { return };
-        let gateway = self.clients[at].gateway().map(|gateway| &self.gateways[gateway]);
-        let is_read_soon = gateway.is_some_and(|gateway| !gateway.is_frozen);
-        let (ago, ahead, since_text) = match gateway {
-            Some(gateway) if in_seconds && is_read_soon => {
-                (ago / 1_000 * 1_000, gateway.ahead, Some(format!("{}s", ago / 1_000)))
-            }
-            _ => (ago, 0, None),
-        };
-        let since = clocks::time_of_day(Millis(self.now.0.saturating_sub(ago).saturating_add_signed(ahead)));
-        self.clients[at].look_back(filter.into(), &since_text.unwrap_or_else(|| since.to_string()), since);
-    }
-
-    /// A client resumes at a gateway. Its socket takes `tens * 10` bytes, or all.
-    fn resume(&mut self, session: u8, gateway: u8, tens: Option<u8>) {
-        if !self.clients.is_empty() {
-            let at = pick_index(session, self.clients.len());
-            self.clients[at].disconnect();
-            self.connect(at, usize::from(gateway));
-            self.clients[at].set_room(tens.map(|tens| usize::from(tens) * 10));
-        }
-    }
-
     /// How long an event may take to reach a client without faults, in milliseconds. If a partition changes its owner,
     /// the new owner starts at a checkpoint. The gateway may then ask for a gap. The windows of router and session come
     /// after that.
@@ -317,19 +297,6 @@ impl SimCluster {
         let handover = router.checkpoint_interval + router.flush_window;
         let all = handover + gateway.gap_grace + gateway.confirm_timeout + gateway.window;
         (self.is_quiet && !self.has_burst).then(|| millis(all) + DELAYS * MAX_DELAY)
-    }
-
-    /// Calls `act` with one of the clients that want to be connected.
-    fn with_client(&mut self, pick: u8, act: impl FnOnce(&mut SimClient)) {
-        if let Some(at) = self.wanted_client(pick) {
-            act(&mut self.clients[at]);
-        }
-    }
-
-    /// The place of the client that a plan picks among those that want to be connected.
-    fn wanted_client(&self, pick: u8) -> Option<usize> {
-        let wanted: Vec<usize> = (0..self.clients.len()).filter(|at| self.clients[*at].is_wanted).collect();
-        (!wanted.is_empty()).then(|| wanted[pick_index(pick, wanted.len())])
     }
 
     /// Gives a node the newest view.
@@ -391,9 +358,4 @@ impl SimCluster {
             self.wake_routers();
         }
     }
-}
-
-/// The place of the client that a plan picks among `count` clients.
-fn pick_index(session: u8, count: usize) -> usize {
-    if session == NEWEST { count - 1 } else { usize::from(session) % count }
 }

@@ -1,8 +1,8 @@
-//! The events, filters, users and handlings that plans name by number.
+//! The events, filters, users, handlings and rules that plans name by number.
 
 use serde_json::{Value, json};
 use tickwire_core::event::{Audience, Event, Handling, Kind, Strategy};
-use tickwire_core::ids::{Symbol, UserId};
+use tickwire_core::ids::{Room, Symbol, UserId};
 use tickwire_testkit::blank_event;
 
 pub(super) fn user(number: u32) -> UserId {
@@ -14,8 +14,8 @@ pub(super) fn symbol(number: u8) -> Symbol {
 }
 
 /// How many filters name few symbols, and how many filters there are with those that name many.
-pub(super) const FILTERS: u8 = 8;
-pub(super) const ALL_FILTERS: u8 = 10;
+pub(super) const FILTERS: u8 = 11;
+pub(super) const ALL_FILTERS: u8 = 13;
 
 /// How many symbols a filter of the second sort names: more than a request for a replay carries.
 const MANY_SYMBOLS: u32 = 70;
@@ -26,7 +26,8 @@ pub(super) fn names_many_symbols(number: u32) -> bool {
 }
 
 /// The filter of a number, as a client writes it. The first eight overlap, contain one another, or have nothing in
-/// common. The next two name many symbols. Each higher number has a symbol of its own, for which there are no events.
+/// common. The next three name what rules give events. The two behind them name many symbols. Each higher number has a
+/// symbol of its own, for which there are no events.
 pub(super) fn filter(number: u32) -> Value {
     match number {
         0 => json!({}),
@@ -37,9 +38,12 @@ pub(super) fn filter(number: u32) -> Value {
         5 => json!({ "min_priority": "high" }),
         6 => json!({ "kinds": ["alert"] }),
         7 => json!({ "kinds": ["alert", "pattern"], "symbols": ["S3"] }),
-        8 | 9 => {
+        8 => json!({ "rooms": ["r0"] }),
+        9 => json!({ "rooms": ["r1", "r2"], "symbols": ["S0", "S1"] }),
+        10 => json!({ "tags": ["ranked"] }),
+        11 | 12 => {
             let rare = (0..MANY_SYMBOLS).map(|symbol| format!("M{number}.{symbol}"));
-            let symbols: Vec<String> = rare.chain([format!("S{}", number - 8)]).collect();
+            let symbols: Vec<String> = rare.chain([format!("S{}", number - u32::from(FILTERS))]).collect();
             json!({ "symbols": symbols })
         }
         other => json!({ "symbols": [format!("N{other}")] }),
@@ -47,7 +51,7 @@ pub(super) fn filter(number: u32) -> Value {
 }
 
 /// How many handlings there are.
-pub(super) const HANDLINGS: u8 = 4;
+pub(super) const HANDLINGS: u8 = 6;
 
 /// The handling of a number. A short time to live is less than a window, a long one more.
 pub(super) fn handling(number: u8) -> Handling {
@@ -55,9 +59,56 @@ pub(super) fn handling(number: u8) -> Handling {
         0 => (Strategy::PriorityFirst, None),
         1 => (Strategy::PriorityFirst, Some(60)),
         2 => (Strategy::Content, Some(60)),
-        _ => (Strategy::Content, Some(2_000)),
+        3 => (Strategy::Content, Some(2_000)),
+        _ => (Strategy::Broadcast, None),
     };
-    Handling { strategy, rooms: Vec::new(), ttl_ms }
+    let rooms = if number == 5 { vec![Room::new("r0").unwrap(), Room::new("r2").unwrap()] } else { Vec::new() };
+    Handling { strategy, rooms, ttl_ms }
+}
+
+/// The tag of an event that was published with a handling. No rule matches it: a rule would give it another handling.
+pub(super) const HANDLED: &str = "handled";
+
+/// How many sets of rules there are.
+pub(super) const RULE_SETS: u8 = 7;
+
+/// The rules of a number. Only rules that send events first give them the tag `first`: clients see by it which events
+/// may overtake others.
+pub(super) fn rules(number: u8) -> Value {
+    let when = |symbols: &[&str]| {
+        let is_published_without = json!({ "not": { "field": "tags", "contains": HANDLED } });
+        json!({ "kind": "pattern", "conditions": [is_published_without, { "field": "symbol", "in": symbols }] })
+    };
+    let all = || when(&["S0", "S1", "S2", "S3"]);
+    match number {
+        0 => json!([]),
+        1 => json!([
+            { "id": "first", "when": when(&["S0"]), "strategy": "priority_first", "add_tags": ["first"] },
+            { "id": "rank", "when": when(&["S1", "S2"]), "set_priority": "high", "add_tags": ["ranked"] },
+        ]),
+        2 => json!([
+            { "id": "drop", "when": when(&["S0"]), "drop": true },
+            { "id": "rank", "when": when(&["S1", "S3"]), "set_priority": "low", "rooms": ["r0"] },
+        ]),
+        3 => json!([{ "id": "spread", "when": all(), "strategy": "load_balanced", "rooms": CHOSEN }]),
+        4 => json!([{ "id": "turns", "when": all(), "strategy": "round_robin", "rooms": CHOSEN }]),
+        5 => json!([
+            { "id": "all", "when": when(&["S2"]), "strategy": "broadcast" },
+            { "id": "rooms", "when": when(&["S0", "S3"]), "strategy": "broadcast", "rooms": ["r0", "r2"] },
+        ]),
+        _ => json!([
+            { "id": "sample", "when": when(&["S0", "S1"]), "sample": 0.5, "add_tags": ["ranked"] },
+            { "id": "rooms", "when": when(&["S2"]), "rooms": ["r1"] },
+        ]),
+    }
+}
+
+/// The rooms of which rules choose one.
+const CHOSEN: [&str; 3] = ["r0", "r1", "r2"];
+
+/// The rooms of which the rules of a number choose one for each event that was published without a handling.
+pub(super) fn chosen_rooms(number: u8) -> &'static [&'static str] {
+    if matches!(number, 3 | 4) { &CHOSEN } else { &[] }
 }
 
 /// An event of a kind and an audience, with default values for all else.

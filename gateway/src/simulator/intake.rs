@@ -2,19 +2,23 @@
 
 mod consumer;
 
+use std::rc::Rc;
+
 use bytes::Bytes;
 use futures_util::FutureExt;
 use serde::{Deserialize, Serialize};
+use tickwire_core::event::Timestamp;
 use tickwire_core::event::decode::{Reason, Undecodable};
-use tickwire_core::event::{Event, Timestamp};
 use tickwire_core::ids::{EpochId, Millis, Partition, Seq};
 use tickwire_node::clock::millis;
 use tickwire_router_node::decisions::{
     CONSUMER_HEARTBEAT, CONSUMER_SILENCE, ConsumerDelivery, Content, DeadLetter, Decoded, Intake, IntakeEvent,
-    IntakeOutput, IntakeReport, IntakeTrouble, MessageHeaders, Opened, Source, StreamMessage, Tenure, WALKS, silence,
+    IntakeOutput, IntakeReport, IntakeTrouble, MessageHeaders, Opened, ReadPurpose, Source, StreamMessage, Tenure,
+    WALKS, silence,
 };
 
 use super::cluster::{SimCluster, StoredEvent};
+use super::rules::SimRevision;
 
 /// The most messages that a consumer delivers at a time, and the most that it counts as pending: more than an
 /// intake asks for.
@@ -219,7 +223,7 @@ impl SimCluster {
     /// Gives an intake the stream's answer to a question, or a failure.
     fn answer(&mut self, number: usize, reader: &mut SimIntake, question: IntakeOutput) {
         let failure = self.is_unanswered(number).then(|| "no answer".to_owned());
-        let partition = reader.partition;
+        let (partition, rules) = (reader.partition, Rc::clone(&self.routers[number].rules));
         let next =
             |cluster: &Self, after| cluster.readable(after).find(|one| Some(one.partition) == partition).cloned();
         let intake = &mut reader.intake;
@@ -235,7 +239,7 @@ impl SimCluster {
             }
             IntakeOutput::Rescue(after) => {
                 let content = |stored: StoredEvent| -> (Seq, Timestamp, Content) {
-                    (stored.seq, stored.event.stored, content(&stored))
+                    (stored.seq, stored.event.stored, content(&stored, &rules))
                 };
                 let next = next(self, after).map(content);
                 intake.rescued(failure.map_or(Ok(next), Err));
@@ -302,7 +306,8 @@ impl SimCluster {
         }
         match self.poll_consumer(number, reader, now) {
             ConsumerOutput::Messages(idle_at, messages) => {
-                let messages = messages.iter().map(|(delivery, stored)| (*delivery, || content(stored)));
+                let rules: &SimRevision = &self.routers[number].rules;
+                let messages = messages.iter().map(|(delivery, stored)| (*delivery, move || content(stored, rules)));
                 reader.intake.take(now, idle_at, messages);
                 None
             }
@@ -339,9 +344,9 @@ impl SimCluster {
     }
 }
 
-/// The content of a message, as the decoder would return it.
-fn content(stored: &StoredEvent) -> Content {
-    let StoredEvent { seq, event, wire, is_heartbeat, is_unreadable, .. } = stored;
+/// The content of a message, as the decoder of a router with these rules would return it.
+fn content(stored: &StoredEvent, rules: &SimRevision) -> Content {
+    let StoredEvent { seq, event, is_heartbeat, is_unreadable, .. } = stored;
     if *is_unreadable {
         let message = StreamMessage {
             seq: *seq,
@@ -352,5 +357,5 @@ fn content(stored: &StoredEvent) -> Content {
         };
         return Err(Box::new(DeadLetter { refusal: Undecodable::new(Reason::Unreadable, String::new()), message }));
     }
-    Ok(if *is_heartbeat { Decoded::Heartbeat } else { Decoded::Event(Box::new(Event::clone(event)), wire.clone()) })
+    Ok(if *is_heartbeat { Decoded::Heartbeat } else { rules.read(stored, ReadPurpose::Live) })
 }

@@ -89,6 +89,11 @@ impl SimPlan for Plan {
 }
 
 impl Plan {
+    /// Whether rules are written.
+    pub(super) fn has_rules(&self) -> bool {
+        self.actions.iter().any(|action| matches!(action, Action::WriteRules { .. }))
+    }
+
     /// How much interest routers keep. With a small limit, they measure the interest whenever it has changed.
     pub(super) fn interest_limits(&self) -> TableLimits {
         let shipped = TableLimits::default();
@@ -177,6 +182,14 @@ pub(super) enum Action {
     Usurp {
         partition: u8,
         to: u8,
+    },
+    /// An operator replaces all rules by those of this number. Routers do not know of them yet.
+    WriteRules {
+        number: u8,
+    },
+    /// A router takes the newest rules.
+    TakeRules {
+        router: u8,
     },
     CrashRouter {
         router: u8,

@@ -1,10 +1,10 @@
 //! The production queue and passes of replays, and readers of the stream that lag, fail, and end early.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tickwire_core::event::Event;
 use tickwire_core::event::decode::{Reason, Undecodable};
 use tickwire_core::ids::{EpochId, Millis, NodeRef, Revision, Seq};
 use tickwire_core::interest::Interest;
@@ -12,13 +12,14 @@ use tickwire_core::interest::table::{LatestInterest, SharedInterest};
 use tickwire_core::replay::{ReplayAnswer, ReplayInterest, ReplayPart, ReplayRefusal, ReplayRequest};
 use tickwire_core::wire;
 use tickwire_router_node::decisions::{
-    Decoded, Due, Pass, PassOutcome, Proof, Proved, QueuedReplay, ReplayedEvent, RoutedEvent, Span, Walked, is_proved,
-    makes_sense, pack,
+    Decoded, Due, Pass, PassOutcome, Proof, Proved, QueuedReplay, ReadPurpose, ReplayedEvent, RoutedEvent, Span,
+    Walked, is_proved, makes_sense, pack,
 };
 
 use super::cluster::{AT_ONCE, PARTITIONS, SimCluster, StoredEvent};
 use super::intake::MAX_ANSWER_DELAY;
 use super::network::{MAX_PAYLOAD, SimMessage};
+use super::rules::SimRevision;
 
 /// The most messages that a reader returns at a time, and the average number of reads before a pass is out of time.
 const READ: u64 = 3;
@@ -146,7 +147,7 @@ impl SimCluster {
     /// Reads more of the range. Returns whether the reading is complete.
     fn read_range(&mut self, number: usize, SimPass { pass, reader, .. }: &mut SimPass) -> Result<bool, ReplayRefusal> {
         let Some(reader) = reader else { return Ok(true) };
-        let reads_all = reader.reads_all();
+        let (reads_all, rules) = (reader.reads_all(), Rc::clone(&self.routers[number].rules));
         loop {
             if self.is_unanswered(number) {
                 return Err(ReplayRefusal::Unreadable);
@@ -167,7 +168,7 @@ impl SimCluster {
             };
             reader.cursor = last.seq;
             for stored in &messages {
-                pass.take(stored.seq, Some(stored.partition.0.into()), || decode(stored));
+                pass.take(stored.seq, Some(stored.partition.0.into()), || decode(stored, &rules));
             }
             pass.advance(messages.len() as u64, last.seq, reads_all);
             if self.failing && dice == 1 {
@@ -254,13 +255,17 @@ impl SimCluster {
     }
 }
 
-/// The content of a message, as the decoder would return it.
-fn decode(stored: &StoredEvent) -> Option<ReplayedEvent> {
-    let StoredEvent { event, is_heartbeat, is_unreadable, .. } = stored;
+/// The content of a message, as the decoder of a router with these rules would return it.
+fn decode(stored: &StoredEvent, rules: &SimRevision) -> Option<ReplayedEvent> {
+    let StoredEvent { is_heartbeat, is_unreadable, .. } = stored;
     ReplayedEvent::of(match (is_unreadable, is_heartbeat) {
         (true, _) => Err(Undecodable::new(Reason::Unreadable, String::new())),
         (false, true) => Ok(Decoded::Heartbeat),
-        (false, false) => Ok(Decoded::Event(Box::new(Event::clone(event)), ())),
+        (false, false) => Ok(match rules.read(stored, ReadPurpose::Replay) {
+            Decoded::Event(event, _) => Decoded::Event(event, ()),
+            Decoded::Heartbeat => Decoded::Heartbeat,
+            Decoded::Dropped => Decoded::Dropped,
+        }),
     })
 }
 

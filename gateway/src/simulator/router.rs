@@ -5,6 +5,7 @@ mod ownership;
 mod published;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
@@ -26,6 +27,7 @@ use super::intake::{Fault, SimIntake};
 use super::kv::{KvAnswer, KvRequest};
 use super::network::{BatchEnds, MAX_PAYLOAD, SimMessage};
 use super::replay::SimPass;
+use super::rules::SimRevision;
 use super::waits::Waits;
 use published::Published;
 
@@ -69,6 +71,8 @@ pub(super) struct SimRouter {
     report: EngineReport,
     checkpoints: SourceCheckpoints,
     pub(super) intakes: BTreeMap<Tenure, Box<SimIntake>>,
+    /// The rules that it applies.
+    pub(super) rules: Rc<SimRevision>,
     /// How many requests for a consumer are refused from now on.
     pub(super) refused: u8,
     /// Whether the connection to NATS was lost and restored, and the ownership has not processed that yet.
@@ -324,6 +328,7 @@ impl SimCluster {
             report: EngineReport::default(),
             checkpoints: SourceCheckpoints::new(),
             intakes: BTreeMap::new(),
+            rules: self.rules.newest(),
             refused: 0,
             was_disconnected: false,
             queue: Queue::new(replays, together),

@@ -106,8 +106,7 @@ impl SimCluster {
             ""
         };
         trace::line(|| format!("stored {} in p{partition}{what}", self.last));
-        // In a section an event has no version byte of its own.
-        let wire = Bytes::from(wire::encode(&event).unwrap()).slice(1..);
+        let wire = section_form(&event);
         let (partition, seq, event) = (Partition(partition), self.last, Arc::new(event));
         let stored =
             StoredEvent { partition, seq, event, wire, is_heartbeat: is_heartbeat || is_unreadable, is_unreadable };
@@ -384,3 +383,8 @@ impl Leader for SimCluster {
 
 /// For each epoch, the messages that were lost, and those that replaced them and need not be delivered.
 pub(super) type Lost = BTreeMap<EpochId, Vec<StoredEvent>>;
+
+/// An event as sections carry it: without a version byte of its own.
+pub(super) fn section_form(event: &Event) -> Bytes {
+    Bytes::from(wire::encode(event).unwrap()).slice(1..)
+}

@@ -19,7 +19,7 @@ const _: () = assert!(4 * SMALL + 2 * MAX_SET_BYTES <= tickwire_core::event::dec
 
 /// What an event is read for. Rules decide the same for both; only live events are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ReadPurpose {
+pub enum ReadPurpose {
     /// The live path.
     Live,
     /// A replay, for which it is read again.
@@ -31,7 +31,7 @@ impl ActiveRules {
     ///
     /// # Errors
     /// When the changed event cannot be encoded.
-    pub(crate) fn apply(
+    pub fn apply(
         &self,
         event: Event,
         seq: Seq,

@@ -16,9 +16,10 @@ use super::super::clocks;
 use super::super::cluster::{PARTITIONS, SimCluster, StoredEvent};
 use super::super::fixtures::filter;
 use super::super::gateway::SimGateway;
+use super::super::rules::SimRules;
 use super::super::stream::Lost;
 use super::facts::ClusterFacts;
-use super::{ClientConnection, Received, SimClient};
+use super::{ClientConnection, Received, ReceivedForm, SimClient};
 use crate::handling::{admits, expiry};
 
 /// How long after it was sent a frame may be read, in milliseconds. A relative `since` begins that much later.
@@ -30,13 +31,18 @@ const CLOSED_MS: u64 = 2_000;
 /// How long after it connected a client may be notified of an outage that already lasts, in milliseconds.
 const NOTIFIED_MS: u64 = 200;
 
+/// What a check compares with: the messages of each epoch, the epochs, the lost messages, and the rules.
+pub(in super::super) type CheckedAgainst<'a> =
+    (&'a BTreeMap<EpochId, Vec<StoredEvent>>, &'a BTreeMap<EpochId, Epoch>, &'a Lost, &'a SimRules);
+
 impl SimClient {
     /// Checks that the events that the client got and the notices together are what it was promised. `may_lose` says
     /// whether a notice of losses may have a code. `is_gap_allowed` says whether no router could replay a gap.
-    /// `may_lack` says whether no node could notice that a sequence has another message now.
+    /// `may_lack` says whether no node could notice that a sequence has another message now. An event that routers have
+    /// read by several revisions of the rules is promised if all of its forms are wanted, and allowed if one is.
     pub(in super::super) fn check(
         &self,
-        (history, epochs, lost): (&BTreeMap<EpochId, Vec<StoredEvent>>, &BTreeMap<EpochId, Epoch>, &Lost),
+        (history, epochs, lost, rules): CheckedAgainst<'_>,
         has_diverged: bool,
         may_lose: impl Fn(&SimClient, NoticeCode) -> bool,
         is_gap_allowed: impl Fn(EpochId, &Gap) -> bool,
@@ -49,6 +55,8 @@ impl SimClient {
             .map(|number| (*number, Filter::parse(&filter(*number), &Kinds::default()).unwrap()))
             .collect();
         let wants = |filter: u32, event: &Event| event.audience.admits(&self.user) && admits(&filters[&filter], event);
+        let may_get = |filter: u32, stored: &StoredEvent| rules.any(stored, |event| wants(filter, event));
+        let must_get = |filter: u32, stored: &StoredEvent| rules.all(stored, |event| wants(filter, event));
         for past in self.pasts.iter().filter(|past| past.is_wanted) {
             // Events that a later epoch keeps may come in that epoch.
             let epochs = self.received.iter().filter(|(epoch, _)| **epoch >= past.epoch_id);
@@ -56,10 +64,12 @@ impl SimClient {
             let is_past = |stored: &&StoredEvent| {
                 let StoredEvent { partition, seq, event, is_heartbeat, .. } = stored;
                 let is_there = event.stored >= past.since && *seq <= past.end[usize::from(partition.0)];
-                is_there && !is_heartbeat && wants(past.filter, event)
+                is_there && !is_heartbeat && may_get(past.filter, stored)
             };
-            let is_promised =
-                |stored: &&StoredEvent| is_past(stored) && stored.event.stored >= Timestamp(past.since.0 + READ_MS);
+            let is_promised = |stored: &&StoredEvent| {
+                let is_certain = stored.event.stored >= Timestamp(past.since.0 + READ_MS);
+                is_certain && is_past(stored) && must_get(past.filter, stored)
+            };
             for StoredEvent { partition, seq, .. } in history[&past.epoch_id].iter().filter(is_promised) {
                 let is_notified = received.iter().any(|received| received.is_notified(*partition, *seq));
                 let is_known = is_notified || past.given.contains(&(*partition, *seq)) || may_lack(past.epoch_id, *seq);
@@ -83,11 +93,10 @@ impl SimClient {
                 .filter(|(former, _)| epoch.common_through(**former).is_some())
                 .map(|(_, received)| received);
             let former: Vec<&Received> = former.collect();
-            for StoredEvent { partition, seq, event, .. } in
-                history[&promise.epoch_id].iter().filter(|stored| !stored.is_heartbeat)
-            {
+            for stored in history[&promise.epoch_id].iter().filter(|stored| !stored.is_heartbeat) {
+                let StoredEvent { partition, seq, event, .. } = stored;
                 let at = usize::from(partition.0);
-                if *seq <= promise.start[at] || *seq > promise.end[at] || !wants(promise.filter, event) {
+                if *seq <= promise.start[at] || *seq > promise.end[at] || !must_get(promise.filter, stored) {
                     continue;
                 }
                 let knows = |received: &Received| received.knows(*partition, *seq, &event.id);
@@ -99,20 +108,24 @@ impl SimClient {
         for (epoch_id, received) in &self.received {
             // If the stream has lost messages, several messages have had the same sequence.
             let lost = lost.get(epoch_id).into_iter().flatten();
-            let mut log: BTreeMap<_, Vec<&Event>> = BTreeMap::new();
-            for StoredEvent { partition, seq, event, .. } in history[epoch_id].iter().chain(lost) {
-                log.entry((*partition, *seq)).or_default().push(event);
+            let mut log: BTreeMap<_, Vec<&StoredEvent>> = BTreeMap::new();
+            for stored in history[epoch_id].iter().chain(lost) {
+                log.entry((stored.partition, stored.seq)).or_default().push(stored);
             }
             for place in &received.events {
                 let events = log.get(place).unwrap_or_else(|| panic!("{place:?} was never stored: {self:#?}"));
-                let is_wanted = |event: &&Event| self.filters.iter().any(|filter| wants(*filter, event));
+                let is_wanted = |stored: &&StoredEvent| self.filters.iter().any(|filter| may_get(*filter, stored));
                 assert!(events.iter().any(is_wanted), "{place:?} matches no filter of the client: {self:#?}");
+            }
+            for (place, form) in &received.forms {
+                let is_given = |stored: &&StoredEvent| rules.any(stored, |event| form.is_of(event));
+                assert!(log[place].iter().any(is_given), "no rules give {place:?} the form {form:?}: {self:#?}");
             }
             for gap in &received.gaps {
                 assert!(is_gap_allowed(*epoch_id, gap), "a router could have replayed {gap:?}: {self:#?}");
             }
         }
-        self.check_losses(history, wants, may_lose, may_lack);
+        self.check_losses(history, (may_get, must_get), may_lose, may_lack);
     }
 
     /// The events up to a position that match a filter of the client, and that it has neither received nor a notice
@@ -134,7 +147,7 @@ impl SimClient {
     fn check_losses(
         &self,
         history: &BTreeMap<EpochId, Vec<StoredEvent>>,
-        wants: impl Fn(u32, &Event) -> bool,
+        (may_get, must_get): (impl Fn(u32, &StoredEvent) -> bool, impl Fn(u32, &StoredEvent) -> bool),
         may_lose: impl Fn(&SimClient, NoticeCode) -> bool,
         may_lack: impl Fn(EpochId, Seq) -> bool,
     ) {
@@ -150,18 +163,21 @@ impl SimClient {
             return;
         }
         let received = self.received.get(&promise.epoch_id);
-        let is_lacking = |stored: &&StoredEvent| {
+        let is_open = |stored: &&StoredEvent| {
             let (at, seq) = (usize::from(stored.partition.0), stored.seq);
             let is_promised = seq > promise.start[at] && seq <= promise.end[at];
             let is_already_covered =
                 received.is_some_and(|received| received.is_given_or_in_gap(stored.partition, seq));
-            is_promised && !stored.is_heartbeat && wants(promise.filter, &stored.event) && !is_already_covered
+            is_promised && !stored.is_heartbeat && !is_already_covered
         };
-        let lacking: Vec<Seq> = history[&promise.epoch_id].iter().filter(is_lacking).map(|stored| stored.seq).collect();
+        let open: Vec<&StoredEvent> = history[&promise.epoch_id].iter().filter(is_open).collect();
+        let most = open.iter().filter(|stored| may_get(promise.filter, stored)).count() as u64;
+        let lacking: Vec<Seq> =
+            open.iter().filter(|stored| must_get(promise.filter, stored)).map(|stored| stored.seq).collect();
         let excused = lacking.iter().filter(|seq| may_lack(promise.epoch_id, **seq)).count() as u64;
-        let lacking = lacking.len() as u64;
-        let adds_up = losses <= lacking && lacking <= losses + excused;
-        assert!(adds_up, "{lacking} events are lacking, and notices count {losses}: {self:#?}");
+        let least = lacking.len() as u64;
+        let adds_up = losses <= most && least <= losses + excused;
+        assert!(adds_up, "{least} to {most} events are lacking, and notices count {losses}: {self:#?}");
     }
 
     /// No backfill delays new events from now on.
@@ -236,6 +252,13 @@ impl SimClient {
 
     pub(in super::super) fn has_gaps(&self) -> bool {
         self.received.values().any(|received| !received.gaps.is_empty())
+    }
+}
+
+impl ReceivedForm {
+    fn is_of(&self, event: &Event) -> bool {
+        let Self { priority, tags, rooms } = self;
+        (priority, tags, rooms) == (&event.priority, &event.tags, &event.rooms)
     }
 }
 

@@ -12,7 +12,9 @@ use tickwire_core::protocol::{Encoding, Heartbeat, ReceivedEvent, ServerError, S
 
 use super::super::trace;
 use super::facts::ClusterFacts;
-use super::{ClientConnection, ClientRequest, LogEntry, MAY_CLOSE, PastRequest, Promise, SimClient, TOKEN_EXPIRED};
+use super::{
+    ClientConnection, ClientRequest, LogEntry, MAY_CLOSE, PastRequest, Promise, ReceivedForm, SimClient, TOKEN_EXPIRED,
+};
 
 impl SimClient {
     /// Receives the frames that have arrived. Returns whether there were any.
@@ -258,6 +260,8 @@ impl SimClient {
         }
         let received = self.received.entry(epoch_id).or_default();
         received.ids.insert((event.p, event.id.clone()));
+        let (tags, rooms) = (event.tags.clone(), event.rooms.clone());
+        received.forms.push((place, ReceivedForm { priority: event.priority, tags, rooms }));
         let is_new = received.events.insert(place);
         let comes_again = self.may_come_again.remove(&place);
         assert!(is_new || comes_again, "{place:?} comes again: {self:#?}");

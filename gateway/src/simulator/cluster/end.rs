@@ -67,6 +67,7 @@ impl SimCluster {
             self.routers[number].refused = 0;
             self.learn_view(number);
             self.learn_view(number + NODES);
+            self.take_rules(number);
         }
         if let Some(absent) = plan.absent {
             self.stop_router(absent.into());
@@ -213,7 +214,7 @@ impl SimCluster {
         for (at, client) in self.clients.iter().enumerate() {
             assert!(self.is_served(at), "a client is not served up to {} of {:?}: {client:#?}", self.last, self.epoch);
             client.check(
-                (&self.history, &self.epochs, &self.lost),
+                (&self.history, &self.epochs, &self.lost, &self.rules),
                 self.stream.has_diverged,
                 |client, code| self.may_lose(client, code),
                 |epoch, gap| self.is_gap_allowed(epoch, gap),

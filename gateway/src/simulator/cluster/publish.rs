@@ -4,7 +4,7 @@ use tickwire_core::event::{Audience, Event, Kind, Priority, Strategy, Tier};
 use tickwire_core::ids::{Confidence, Partition};
 use tickwire_router_node::decisions::Source;
 
-use super::super::fixtures::{blank, handling, symbol, user};
+use super::super::fixtures::{HANDLED, blank, handling, symbol, user};
 use super::{PARTITIONS, SimCluster};
 
 fn public_event(number: u8, tenths: u8) -> Event {
@@ -28,10 +28,12 @@ impl SimCluster {
         self.store_event(u16::from(number) % PARTITIONS, public_event(number, tenths));
     }
 
-    /// The same, with the handling that a rule would give it. A tag shows clients which events go first.
+    /// The same, with the handling that a rule would give it. A tag shows clients which events go first, and another one
+    /// keeps rules away.
     pub(super) fn publish_handled(&mut self, number: u8, tenths: u8, way: u8) {
         let handling = handling(way);
-        let tags = (handling.strategy == Strategy::PriorityFirst).then(|| "first".into()).into_iter().collect();
+        let goes_first = handling.strategy == Strategy::PriorityFirst;
+        let tags = [HANDLED].into_iter().chain(goes_first.then_some("first")).map(Into::into).collect();
         let event = Event { tags, handling: Some(Box::new(handling)), ..public_event(number, tenths) };
         self.store_event(u16::from(number) % PARTITIONS, event);
     }

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::super::fixtures::{ALL_FILTERS, FILTERS, HANDLINGS};
+use super::super::fixtures::{ALL_FILTERS, FILTERS, HANDLINGS, RULE_SETS};
 use super::super::intake::Fault;
 use super::super::stranger::KINDS;
 use super::{Action, Chaos};
@@ -55,6 +55,8 @@ pub(super) fn action(chaos: Chaos) -> impl Strategy<Value = Action> {
         1 => (any::<u8>(), filter()).prop_map(|(session, filter)| Action::ResumeHere { session, filter }),
         1 => (3..6u8).prop_map(|node| Action::ToggleMember { node }),
         1 => (0..6u8).prop_map(|node| Action::LearnView { node }),
+        1 => (0..RULE_SETS).prop_map(|number| Action::WriteRules { number }),
+        2 => (0..3u8).prop_map(|router| Action::TakeRules { router }),
     ];
     if !chaos.fails_nodes() {
         return ordinary.boxed();
