@@ -4,7 +4,7 @@
 //! * `upgrade` checks that a request is a valid WebSocket upgrade, and answers it;
 //! * [`home`] names the home gateway of a user, and `me` answers with the sessions of a user. `identify` checks who
 //!   asks, and [`cors`] lets pages of other origins ask;
-//! * `saved` lets users read and change their saved subscriptions;
+//! * `saved` lets users read and change their saved subscriptions. `user` has what it shares with `me`;
 //! * `refusal` is the answer to a refused request.
 //!
 //! An upgraded socket is taken from the HTTP server at once: this frees the server's buffers, and only the gateway
@@ -17,6 +17,7 @@ mod me;
 mod refusal;
 mod saved;
 mod upgrade;
+mod user;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -111,6 +111,11 @@ tickwire_node::metrics! {
         "tickwire_gateway_home_requests_total",
         "Requests for a user's home gateway, by status of the answer";
 
+    // http/user.rs
+    counter USER_REQUESTS by "status" =
+        "tickwire_gateway_user_requests_total",
+        "Requests of users about their own sessions and saved subscriptions, by status of the answer";
+
     // index/metrics.rs
     gauge INDEX_FILTERS =
         "tickwire_gateway_index_filters",

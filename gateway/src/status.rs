@@ -154,7 +154,7 @@ async fn send_alert(
     State(alerts): State<Arc<AlertSender>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<SentAlert>, ApiRefusal> {
-    let body = body.map_err(|rejection| ApiRefusal::bad_request("bad_json", rejection.to_string()))?;
+    let body = body.map_err(|rejection| ApiRefusal::unreadable_body(&rejection))?;
     Ok(Json(alerts.send(&body).await?))
 }
 

@@ -10,6 +10,7 @@ mod stats;
 pub use health::RoleLoad;
 
 use crate::admin::{self, Readiness, Readings};
+use crate::api::shared::NODE;
 use crate::api::{Access, AdminGate, ApiRoutes, Endpoint, Field, Input, JSON, Listener, field};
 use crate::config::{Config, HealthConfig};
 use crate::metrics::Metric;
@@ -50,7 +51,6 @@ pub trait RoleStatus: Debug + Send + Sync {
     fn load(&self) -> RoleLoad;
 }
 
-const NODE: Field = field("node", "string", "The name of this node");
 const ROLE: Field = field("role", "string", "gateway or router");
 
 /// What this node knows of the cluster.

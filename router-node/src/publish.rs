@@ -21,10 +21,10 @@ use std::time::Duration;
 use tickwire_core::event::decode::{MAX_PAYLOAD, RawMessage, decode};
 use tickwire_core::event::key;
 use tickwire_core::ids::Seq;
+use tickwire_node::api::shared::TOO_LARGE;
 use tickwire_node::api::{
     Access, ApiRefusal, ApiRoutes, Caller, Endpoint, Input, JSON, Listener, Parameter, Place, field,
 };
-
 use tickwire_node::clock::timestamp_now;
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
@@ -70,7 +70,7 @@ pub(crate) static PUBLISH: Endpoint = Endpoint {
     ],
     others: &[
         (400, "The query or the message id is not valid"),
-        (413, "The body is too large"),
+        TOO_LARGE,
         (422, "It would become a dead letter; the code of the answer is the reason"),
         (503, "NATS has not acknowledged it; it may be stored or not"),
     ],

@@ -2,8 +2,7 @@
 //!
 //! [`book`] turns what was read of the bucket into sets of rules, and [`driver`] reads the bucket. [`ActiveRules`] holds
 //! the current set, and [`apply`] makes its decisions on events. [`endpoints`] is the table of the HTTP endpoints for
-//! operators, [`http`] answers them, [`list`] describes the rules and their use, and [`precondition`] reads the headers
-//! that make a change depend on a revision.
+//! operators, [`http`] answers them, and [`list`] describes the rules and their use.
 
 mod apply;
 pub(crate) mod book;
@@ -11,7 +10,6 @@ pub(crate) mod driver;
 pub(crate) mod endpoints;
 pub(crate) mod http;
 mod list;
-mod precondition;
 
 use crate::metrics;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -28,7 +28,7 @@ const METHODS_OF_SAVED: &str = "GET, HEAD, PUT, DELETE, OPTIONS";
 const HEADERS: &str = "authorization";
 
 /// Those for saved subscriptions.
-const HEADERS_OF_SAVED: &str = "authorization, content-type, if-match";
+const HEADERS_OF_SAVED: &str = "authorization, content-type, if-match, if-none-match";
 
 /// Answers the preflight that precedes a request with a header such as `Authorization`.
 pub(super) async fn preflight(State(state): State<Arc<HttpState>>, headers: HeaderMap) -> Response {

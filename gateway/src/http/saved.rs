@@ -5,13 +5,13 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
 use tickwire_core::ids::UserId;
 
-use crate::http::identify::identify;
-use crate::http::{CredentialsQuery, HttpRefusal, HttpState, check_origin, cors};
-use crate::saved::requests;
+use crate::http::user::{answer_user, user_of};
+use crate::http::{CredentialsQuery, HttpRefusal, HttpState};
+use crate::saved::requests::{self, SavedWriter};
 use crate::saved::store::SavedError;
 
 /// When to try again if NATS does not answer, in seconds.
@@ -31,7 +31,7 @@ pub(super) async fn show(
         let (user, name) = owner(&state, path, query, &headers)?;
         requests::show(&state.saved, &user, &name).await.map_err(HttpRefusal::from)
     };
-    finish(&state, &headers, answer.await)
+    answer_user(&state, &headers, answer.await)
 }
 
 /// Saves a subscription.
@@ -45,10 +45,9 @@ pub(super) async fn put(
     let answer = async {
         let (user, name) = owner(&state, path, query, &headers)?;
         let body = body.map_err(|rejection| HttpRefusal::new(rejection.status(), rejection.body_text()))?;
-        let by = user.as_str();
-        requests::put(&state.saved, &user, &name, &headers, &body, by).await.map_err(HttpRefusal::from)
+        requests::put(&state.saved, &user, &name, &headers, &body, SavedWriter::User).await.map_err(HttpRefusal::from)
     };
-    finish(&state, &headers, answer.await)
+    answer_user(&state, &headers, answer.await)
 }
 
 /// Deletes a saved subscription.
@@ -60,9 +59,9 @@ pub(super) async fn delete(
 ) -> Response {
     let answer = async {
         let (user, name) = owner(&state, path, query, &headers)?;
-        requests::delete(&state.saved, &user, &name, &headers).await.map_err(HttpRefusal::from)
+        requests::delete(&state.saved, &user, &name, &headers, SavedWriter::User).await.map_err(HttpRefusal::from)
     };
-    finish(&state, &headers, answer.await)
+    answer_user(&state, &headers, answer.await)
 }
 
 /// The user of the path, if the credentials prove that it is the one who asks, and the name of the subscription.
@@ -72,8 +71,7 @@ fn owner(
     query: CredentialsQuery,
     headers: &HeaderMap,
 ) -> Result<(UserId, String), HttpRefusal> {
-    check_origin(headers, &state.allowed_origins)?;
-    let user = identify(state, query, headers)?.user;
+    let user = user_of(state, query, headers)?;
     let Path((named, name)) =
         path.map_err(|rejection| HttpRefusal::new(StatusCode::BAD_REQUEST, rejection.body_text()))?;
     if named != user.as_str() {
@@ -81,13 +79,6 @@ fn owner(
         return Err(HttpRefusal::new(StatusCode::FORBIDDEN, message));
     }
     Ok((user, name))
-}
-
-fn finish(state: &HttpState, headers: &HeaderMap, answer: Result<Response, HttpRefusal>) -> Response {
-    let mut response = answer.unwrap_or_else(HttpRefusal::into_response);
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    cors::add_headers(state, headers, &mut response);
-    response
 }
 
 impl From<SavedError> for HttpRefusal {

@@ -16,12 +16,13 @@ use tickwire_core::event::Timestamp;
 use tickwire_core::event::object::{self, Object};
 use tickwire_core::ids::UserId;
 use tickwire_core::protocol::{SubscriptionName, SubscriptionRequest};
+use tickwire_node::api::Caller;
 use tickwire_node::clock::timestamp_now;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::record::SavedRecord;
-use super::requests::{bad_body, read_name};
-use super::store::{Precondition, SavedError, SavedStore};
+use super::requests::{OPERATOR, bad_body, read_name};
+use super::store::{SavedError, SavedStore};
 
 /// How many users one request may have.
 const MAX_USERS: usize = 1_000;
@@ -64,22 +65,23 @@ struct BulkAnswer {
     results: Vec<UserResult>,
 }
 
-/// Saves the subscriptions in the body, each for its user. `by` is the name of who does it.
+/// Saves the subscriptions in the body, each for its user.
 pub(crate) async fn put_all(
     store: &SavedStore,
     is_atomic: bool,
     body: &[u8],
-    by: &str,
+    by: &Caller,
 ) -> Result<Response, SavedError> {
     let assignments = read(body)?;
     let now = timestamp_now();
     let results = if is_atomic {
-        put_atomically(store, assignments, now, by).await
+        put_atomically(store, assignments, now).await
     } else {
-        let saves = assignments.into_iter().map(|(user, assignment)| put_one(store, user, assignment, now, by));
+        let saves = assignments.into_iter().map(|(user, assignment)| put_one(store, user, assignment, now));
         stream::iter(saves).buffered(LANES).collect::<Vec<_>>().await
     };
     let saved = results.iter().filter(|result| result.saved).count();
+    info!(users = results.len(), saved, is_atomic, %by, "saved subscriptions of several users written over HTTP");
     let status = if is_atomic && saved < results.len() { StatusCode::CONFLICT } else { StatusCode::OK };
     Ok((status, Json(BulkAnswer { saved, results })).into_response())
 }
@@ -89,11 +91,10 @@ async fn put_one(
     user: String,
     assignment: Result<Assignment, SavedError>,
     now: Timestamp,
-    by: &str,
 ) -> UserResult {
     let done = async {
         let Assignment { user, wanted } = assignment?;
-        store.edit(&user, Precondition::Any, |record| assign(store, record, &wanted, now, by)).await
+        store.edit(&user, |record, _| assign(store, record, &wanted, now)).await
     };
     match done.await {
         Ok(_) => UserResult::saved(user),
@@ -103,17 +104,16 @@ async fn put_one(
 
 async fn put_atomically(
     store: &SavedStore,
-    assignments: Vec<(String, Result<Assignment, SavedError>)>,
+    assignments: Vec<UserAssignment>,
     now: Timestamp,
-    by: &str,
 ) -> Vec<UserResult> {
-    let prepares = assignments.into_iter().map(|(user, assignment)| prepare(store, user, assignment, now, by));
+    let prepares = assignments.into_iter().map(|(user, assignment)| prepare(store, user, assignment, now));
     let prepared: Vec<Result<Prepared, UserResult>> = stream::iter(prepares).buffered(LANES).collect().await;
     if prepared.iter().any(Result::is_err) {
         return prepared.into_iter().map(|one| one.map_or_else(identity, Prepared::not_saved)).collect();
     }
     let writes = prepared.into_iter().flatten().map(|one| write(store, one));
-    let written: Vec<(Prepared, Result<u64, SavedError>)> = stream::iter(writes).buffered(LANES).collect().await;
+    let written: Vec<(Prepared, Result<Option<u64>, SavedError>)> = stream::iter(writes).buffered(LANES).collect().await;
     if written.iter().all(|(_, written)| written.is_ok()) {
         return written.into_iter().map(|(one, _)| UserResult::saved(one.user.to_string())).collect();
     }
@@ -127,27 +127,31 @@ async fn prepare(
     user: String,
     assignment: Result<Assignment, SavedError>,
     now: Timestamp,
-    by: &str,
 ) -> Result<Prepared, UserResult> {
     let prepared = async {
         let Assignment { user, wanted } = assignment?;
         let (before, revision) = store.read(&user).await?;
         let mut after = before.clone();
-        assign(store, &mut after, &wanted, now, by)?;
+        assign(store, &mut after, &wanted, now)?;
         Ok::<_, SavedError>(Prepared { user, before, after, revision })
     };
     prepared.await.map_err(|error| UserResult::failed(user, &error))
 }
 
-async fn write(store: &SavedStore, one: Prepared) -> (Prepared, Result<u64, SavedError>) {
-    let written = store.replace(&one.user, &one.after, one.revision).await;
+/// Writes what a user has now. Returns the revision; `None` if nothing has changed, so that there is nothing to write.
+async fn write(store: &SavedStore, one: Prepared) -> (Prepared, Result<Option<u64>, SavedError>) {
+    let written = match one.after == one.before {
+        true => Ok(None),
+        false => store.replace(&one.user, &one.after, one.revision).await.map(Some),
+    };
     (one, written)
 }
 
 /// Undoes the write of a user, if there was one.
-async fn undo(store: &SavedStore, one: Prepared, written: Result<u64, SavedError>) -> UserResult {
+async fn undo(store: &SavedStore, one: Prepared, written: Result<Option<u64>, SavedError>) -> UserResult {
     let revision = match written {
-        Ok(revision) => revision,
+        Ok(Some(revision)) => revision,
+        Ok(None) => return one.not_saved(),
         Err(error) => return UserResult::failed(one.user.to_string(), &error),
     };
     match store.replace(&one.user, &one.before, revision).await {
@@ -165,10 +169,9 @@ fn assign(
     record: &mut SavedRecord,
     wanted: &[(SubscriptionName, SubscriptionRequest)],
     now: Timestamp,
-    by: &str,
 ) -> Result<(), SavedError> {
     for (name, request) in wanted {
-        record.put(name.clone(), request.clone(), now, by);
+        record.put(name.clone(), request.clone(), now, OPERATOR);
     }
     for (name, _) in wanted {
         record.check(name, &store.config, &store.kinds)?;

@@ -20,7 +20,7 @@ use tracing::{debug, info, warn};
 
 use super::SavedTable;
 use super::book::SavedBook;
-use super::store::{Precondition, SavedError, SavedStore};
+use super::store::{SavedError, SavedStore};
 use crate::byte_queue::ByteSender;
 use crate::messages::ToShard;
 use crate::metrics;
@@ -132,7 +132,7 @@ impl SavedDriver {
         let since = Timestamp(now.0.saturating_sub(DAY_MS));
         let users = self.book.unused_since(since, |user| self.setup.registry.has_sessions_of(user));
         for user in users.into_iter().take(WRITES) {
-            let noted = self.setup.store.edit(&user, Precondition::Any, |record| {
+            let noted = self.setup.store.edit(&user, |record, _| {
                 record.note_use(since, now);
                 Ok(())
             });
@@ -153,7 +153,7 @@ impl SavedDriver {
         let view = Arc::clone(&view.borrow());
         let users = self.book.unused_since(since, |user| view.home(user).is_some_and(|home| home.id == me.id));
         for user in users.into_iter().take(WRITES) {
-            match store.edit(&user, Precondition::Any, |record| Ok(record.sweep(since))).await {
+            match store.edit(&user, |record, _| Ok(record.sweep(since))).await {
                 Ok((names, _)) => {
                     metrics::SWEPT_SUBSCRIPTIONS.increment(names.len() as u64);
                     for name in names {

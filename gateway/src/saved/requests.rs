@@ -2,17 +2,31 @@
 //! and turn an error into the refusal of their server.
 
 use axum::Json;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tickwire_core::event::object::{self, ObjectError};
 use tickwire_core::ids::UserId;
 use tickwire_core::protocol::codes::ErrorCode;
 use tickwire_core::protocol::{FrameError, SubscriptionName, SubscriptionRequest};
+use tickwire_node::api::{BadPrecondition, Caller, Precondition, entity_tag};
 use tickwire_node::clock::timestamp_now;
+use tracing::{debug, info};
 
-use super::record::SavedSubscription;
-use super::store::{Precondition, SavedError, SavedStore};
+use super::record::{SavedRecord, SavedSubscription};
+use super::store::{SavedError, SavedStore};
+
+/// Who has saved what an operator has written. Users see only that.
+pub(super) const OPERATOR: &str = "operator";
+
+/// Who changes saved subscriptions.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum SavedWriter<'w> {
+    /// The user itself.
+    User,
+    /// An operator; the log has who it was.
+    Operator(&'w Caller),
+}
 
 /// A saved subscription, and whose it is.
 #[derive(Serialize)]
@@ -26,29 +40,40 @@ struct SavedAnswer<'a> {
 /// Answers with a saved subscription.
 pub(crate) async fn show(store: &SavedStore, user: &UserId, name: &str) -> Result<Response, SavedError> {
     let name = read_name(name)?;
-    let (record, revision) = store.read(user).await?;
+    let (record, revision) = store.read_in_turn(user).await?;
     let saved = record.subscriptions.get(&name).ok_or(SavedError::Missing)?;
     Ok(answer(user, &name, saved, revision))
 }
 
-/// Saves a subscription. `by` is the name of who does it.
+/// Saves a subscription.
 pub(crate) async fn put(
     store: &SavedStore,
     user: &UserId,
     name: &str,
     headers: &HeaderMap,
     body: &[u8],
-    by: &str,
+    writer: SavedWriter<'_>,
 ) -> Result<Response, SavedError> {
-    let (name, precondition) = (read_name(name)?, precondition(headers)?);
+    let (name, precondition) = (read_name(name)?, Precondition::read(headers)?);
     let request = SubscriptionRequest::read(object::from_json(body).map_err(|error| bad_body(&error))?)?;
     let now = timestamp_now();
-    let written = store.edit(user, precondition, |record| {
+    let by = match writer {
+        SavedWriter::User => user.as_str(),
+        SavedWriter::Operator(_) => OPERATOR,
+    };
+    let written = store.edit(user, |record, revision| {
+        expect(&precondition, record, &name, revision)?;
         record.put(name.clone(), request.clone(), now, by);
         record.check(&name, &store.config, &store.kinds)?;
         record.subscriptions.get(&name).cloned().ok_or(SavedError::Missing)
     });
     let (saved, revision) = written.await?;
+    match writer {
+        SavedWriter::Operator(by) => {
+            info!(%user, subscription = name.as_str(), revision, %by, "saved subscription written over HTTP");
+        }
+        SavedWriter::User => debug!(%user, subscription = name.as_str(), revision, "saved subscription written"),
+    }
     Ok(answer(user, &name, &saved, revision))
 }
 
@@ -58,12 +83,38 @@ pub(crate) async fn delete(
     user: &UserId,
     name: &str,
     headers: &HeaderMap,
+    writer: SavedWriter<'_>,
 ) -> Result<Response, SavedError> {
-    let (name, precondition) = (read_name(name)?, precondition(headers)?);
-    let deleted = store
-        .edit(user, precondition, |record| record.subscriptions.remove(&name).map(drop).ok_or(SavedError::Missing));
+    let (name, precondition) = (read_name(name)?, Precondition::read(headers)?);
+    let deleted = store.edit(user, |record, revision| {
+        // What is not there is missing, whatever the request expects of it (RFC 9110, 13.2.1).
+        if !record.subscriptions.contains_key(&name) {
+            return Err(SavedError::Missing);
+        }
+        expect(&precondition, record, &name, revision)?;
+        record.subscriptions.remove(&name);
+        Ok(())
+    });
     deleted.await?;
+    match writer {
+        SavedWriter::Operator(by) => {
+            info!(%user, subscription = name.as_str(), %by, "saved subscription deleted over HTTP");
+        }
+        SavedWriter::User => debug!(%user, subscription = name.as_str(), "saved subscription deleted"),
+    }
     Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// Refuses a change that expects something else of what is saved. The revision is that of all that the user has saved,
+/// so a new name may depend on the others.
+fn expect(
+    precondition: &Precondition,
+    record: &SavedRecord,
+    name: &SubscriptionName,
+    revision: u64,
+) -> Result<(), SavedError> {
+    let exists = record.subscriptions.contains_key(name);
+    if precondition.admits(exists, revision) { Ok(()) } else { Err(SavedError::OtherRevision) }
 }
 
 impl SavedError {
@@ -72,19 +123,17 @@ impl SavedError {
         match self {
             Self::Subscription(_) => (StatusCode::BAD_REQUEST, "bad_subscription"),
             Self::BadRequest(_) => (StatusCode::BAD_REQUEST, "bad_request"),
+            Self::BadPrecondition(_) => (StatusCode::BAD_REQUEST, BadPrecondition::CODE),
             Self::Missing => (StatusCode::NOT_FOUND, "no_such_subscription"),
             Self::OtherRevision => (StatusCode::PRECONDITION_FAILED, "other_revision"),
+            Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
             Self::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
         }
     }
 }
 
 fn answer(user: &UserId, name: &SubscriptionName, saved: &SavedSubscription, revision: u64) -> Response {
-    let mut response = Json(SavedAnswer { user, name, saved }).into_response();
-    if let Ok(tag) = HeaderValue::try_from(format!("\"{revision}\"")) {
-        response.headers_mut().insert(header::ETAG, tag);
-    }
-    response
+    ([entity_tag(revision)], Json(SavedAnswer { user, name, saved })).into_response()
 }
 
 /// The refusal of a body that is not an object.
@@ -96,36 +145,42 @@ pub(super) fn read_name(name: &str) -> Result<SubscriptionName, SavedError> {
     SubscriptionName::new(name).map_err(|error| SavedError::BadRequest(format!("the name in the path: {error}")))
 }
 
-/// The revision in `If-Match`, if the request has that header.
-fn precondition(headers: &HeaderMap) -> Result<Precondition, SavedError> {
-    let mut values = headers.get_all(header::IF_MATCH).iter();
-    let (value, more) = (values.next(), values.next());
-    let Some(value) = value else { return Ok(Precondition::Any) };
-    let revision = value.to_str().ok().and_then(|tag| tag.trim().strip_prefix('"')?.strip_suffix('"')?.parse().ok());
-    match (revision, more) {
-        (Some(revision), None) => Ok(Precondition::Revision(revision)),
-        _ => Err(SavedError::BadRequest("If-Match must be one ETag of an earlier answer, with its quotes".to_owned())),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use axum::http::header::{IF_MATCH, IF_NONE_MATCH};
+    use axum::http::{HeaderName, HeaderValue};
+    use serde_json::json;
+    use tickwire_core::event::Timestamp;
+
     use super::*;
 
+    fn name(text: &str) -> SubscriptionName {
+        SubscriptionName::new(text).unwrap()
+    }
+
     #[test]
-    fn if_match_is_one_revision_in_quotes() {
-        let read = |values: &[&'static str]| {
-            let values = values.iter().map(|value| (header::IF_MATCH, HeaderValue::from_static(value)));
-            let mut headers = HeaderMap::new();
-            for (name, value) in values {
-                headers.append(name, value);
-            }
-            precondition(&headers).map_err(|error| error.refusal().0.as_u16())
+    fn condition_is_about_the_name_and_the_revision_of_all_that_is_saved() {
+        let fields = serde_json::from_value(json!({ "preset": "daily" })).unwrap();
+        let mut record = SavedRecord::default();
+        record.put(name("a"), SubscriptionRequest::read(fields).unwrap(), Timestamp(0), "ann");
+        let refused = |header: HeaderName, value: &'static str, named: &str| {
+            let headers = HeaderMap::from_iter([(header, HeaderValue::from_static(value))]);
+            let precondition = Precondition::read(&headers).unwrap();
+            expect(&precondition, &record, &name(named), 17).err().map(|error| error.refusal())
         };
-        assert_eq!(read(&[]), Ok(Precondition::Any));
-        assert_eq!(read(&["\"17\""]), Ok(Precondition::Revision(17)));
-        for bad in [&["17"][..], &["*"], &["W/\"17\""], &["\"x\""], &["\"1\"", "\"2\""]] {
-            assert_eq!(read(bad), Err(400), "{bad:?}");
+        let other = Some((StatusCode::PRECONDITION_FAILED, "other_revision"));
+        for named in ["a", "b"] {
+            assert_eq!(refused(IF_MATCH, "\"17\"", named), None, "{named}");
+            assert_eq!(refused(IF_MATCH, "\"16\"", named), other, "{named}");
         }
+        assert_eq!((refused(IF_MATCH, "*", "a"), refused(IF_MATCH, "*", "b")), (None, other));
+        assert_eq!((refused(IF_NONE_MATCH, "*", "a"), refused(IF_NONE_MATCH, "*", "b")), (other, None));
+    }
+
+    #[test]
+    fn malformed_condition_is_refused_with_its_code() {
+        let headers = HeaderMap::from_iter([(IF_MATCH, HeaderValue::from_static("17"))]);
+        let refused = Precondition::read(&headers).map_err(|error| SavedError::from(error).refusal());
+        assert_eq!(refused, Err((StatusCode::BAD_REQUEST, "bad_precondition")));
     }
 }

@@ -1,23 +1,29 @@
 //! Reads and writes the bucket of saved subscriptions. A write expects the revision that was read, so no change is lost.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tickwire_core::event::{Kinds, key};
 use tickwire_core::ids::UserId;
 use tickwire_core::protocol::FrameError;
+use tickwire_node::api::BadPrecondition;
 use tickwire_node::bucket::{Bucket, BucketError};
 use tickwire_node::config::GatewayConfig;
 use tickwire_node::names::SUBSCRIPTIONS_BUCKET;
 use tickwire_node::nats::Nats;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
 
 use super::record::SavedRecord;
 
 /// How often a change is tried whose key others change at the same time.
 const ATTEMPTS: u32 = 5;
 
-/// How many changes are made at the same time, so that no number of requests floods the bucket.
+/// How many users are read or changed at the same time, so that no number of requests floods the bucket.
 const TURNS: usize = 8;
+
+/// How long a request may wait for its turn.
+const TURN_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The bucket, and what a saved subscription is checked against.
 #[derive(Clone, Debug)]
@@ -40,21 +46,18 @@ pub(crate) enum SavedError {
     /// There is none of this name.
     #[error("the user has no saved subscription of this name")]
     Missing,
+    /// `If-Match` or `If-None-Match` is malformed.
+    #[error(transparent)]
+    BadPrecondition(#[from] BadPrecondition),
     /// They are not as the request expects.
-    #[error("the saved subscriptions of the user were changed since they were read: read them again")]
+    #[error("the saved subscriptions of the user are not as the request expects: read them again, and use the new ETag")]
     OtherRevision,
+    /// Too many others are being changed.
+    #[error("too many saved subscriptions are being read and changed; repeat the request")]
+    Busy,
     /// NATS did not answer, or refused. A change may take effect nevertheless.
     #[error(transparent)]
     Unavailable(BucketError),
-}
-
-/// What a request expects of the saved subscriptions of its user.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Precondition {
-    /// Nothing.
-    Any,
-    /// They have this revision.
-    Revision(u64),
 }
 
 impl SavedStore {
@@ -72,23 +75,25 @@ impl SavedStore {
         Ok(entry.map_or_else(Default::default, |entry| (read(&entry.value), entry.revision)))
     }
 
+    /// The same, in its turn: for requests of users.
+    pub(super) async fn read_in_turn(&self, user: &UserId) -> Result<(SavedRecord, u64), SavedError> {
+        let _turn = self.turn().await?;
+        self.read(user).await
+    }
+
     /// Changes the saved subscriptions of a user. Returns the result of the change, and the revision after it. `change`
-    /// is called again if somebody else has changed them meanwhile.
+    /// gets the record with its revision, and is called again if somebody else has changed it meanwhile.
     pub(super) async fn edit<T>(
         &self,
         user: &UserId,
-        precondition: Precondition,
-        change: impl Fn(&mut SavedRecord) -> Result<T, SavedError>,
+        change: impl Fn(&mut SavedRecord, u64) -> Result<T, SavedError>,
     ) -> Result<(T, u64), SavedError> {
-        let _turn = self.turns.acquire().await.ok();
+        let _turn = self.turn().await?;
         let mut left = ATTEMPTS;
         loop {
             let (mut record, revision) = self.read(user).await?;
-            if precondition != Precondition::Any && precondition != Precondition::Revision(revision) {
-                return Err(SavedError::OtherRevision);
-            }
             let before = record.clone();
-            let changed = change(&mut record)?;
+            let changed = change(&mut record, revision)?;
             if record == before {
                 return Ok((changed, revision));
             }
@@ -114,5 +119,14 @@ impl SavedStore {
             BucketError::OtherRevision { .. } => SavedError::OtherRevision,
             error => SavedError::Unavailable(error),
         })
+    }
+
+    /// Waits for the turn of a request.
+    async fn turn(&self) -> Result<SemaphorePermit<'_>, SavedError> {
+        match timeout(TURN_DEADLINE, self.turns.acquire()).await {
+            Ok(Ok(turn)) => Ok(turn),
+            // The semaphore is never closed.
+            Ok(Err(_)) | Err(_) => Err(SavedError::Busy),
+        }
     }
 }

@@ -1,10 +1,17 @@
 //! The table of a gateway's endpoints: those for clients, and those for operators beside the ones of every node.
 
+use tickwire_node::api::shared::{IF_MATCH, IF_NONE_MATCH, TOO_LARGE, USER as OF_USER};
 use tickwire_node::api::{Access, Endpoint, Field, Input, JSON, Listener, Parameter, Place, field};
+
+const BAD_CREDENTIALS: (u16, &str) = (400, "The credentials cannot be read");
+const BAD_ORIGIN: (u16, &str) = (403, "Pages of this origin may not connect");
+const BAD_USER: (u16, &str) = (400, "The user is not valid");
+const NOT_SAVED: (u16, &str) = (404, "The user has no saved subscription of this name");
+const OTHER_REVISION: (u16, &str) = (412, "The saved subscriptions of the user have another revision");
 
 const fn of_user() -> [Field; 4] {
     [
-        field("user", "string", "The user"),
+        OF_USER,
         field("gateway", "string", "The gateway that answers; other gateways may have further sessions"),
         field("rate", "object", "Events a second: current, maximal, utilisation; null without a limit or sessions"),
         field("sessions", "array", "The sessions of the user here, with their subscriptions and counts"),
@@ -23,8 +30,8 @@ pub(crate) static CONNECT: Endpoint = Endpoint {
     media: JSON,
     fields: &[field("gateway", "string", "The name of the gateway"), field("url", "string", "Where to connect")],
     others: &[
-        (400, "The credentials cannot be read"),
-        (403, "Pages of this origin may not connect"),
+        BAD_CREDENTIALS,
+        BAD_ORIGIN,
         (404, "The cluster has no gateway.connect_url"),
         (503, "No gateway is known at the moment"),
     ],
@@ -43,7 +50,7 @@ pub(crate) static STREAM: Endpoint = Endpoint {
     fields: &[],
     others: &[
         (400, "The upgrade or the credentials cannot be read"),
-        (403, "Pages of this origin may not connect"),
+        BAD_ORIGIN,
         (426, "It is no upgrade to a WebSocket"),
         (503, "The gateway is full, shuts down, or too many clients connect"),
     ],
@@ -60,7 +67,7 @@ pub(crate) static ME: Endpoint = Endpoint {
     status: 200,
     media: JSON,
     fields: &of_user(),
-    others: &[(400, "The credentials cannot be read"), (403, "Pages of this origin may not connect")],
+    others: &[BAD_CREDENTIALS, BAD_ORIGIN],
 };
 
 /// The document, for clients.
@@ -82,7 +89,7 @@ pub(crate) static PUBLIC: [&Endpoint; 6] = [&CONNECT, &STREAM, &ME, &SAVED, &SAV
 
 const fn of_saved() -> [Field; 6] {
     [
-        field("user", "string", "The user"),
+        OF_USER,
         field("name", "string", "The name of the subscription"),
         field("request", "object", "The subscription, as within a resume"),
         field("created", "string", "When the name was first saved"),
@@ -90,13 +97,6 @@ const fn of_saved() -> [Field; 6] {
         field("updated_by", "string", "Who saved it: the user, or `operator`"),
     ]
 }
-
-const IF_MATCH: Parameter = Parameter {
-    place: Place::Header,
-    name: "If-Match",
-    is_required: false,
-    meaning: "Only if what the user has saved has this revision, as its ETag has it",
-};
 
 const ATOMIC: Parameter = Parameter {
     place: Place::Query,
@@ -121,7 +121,7 @@ pub(crate) static SAVED: Endpoint = Endpoint {
     fields: &of_saved(),
     others: &[
         (400, "The path is not valid"),
-        (404, "The user has no saved subscription of this name"),
+        NOT_SAVED,
         (503, "NATS does not answer"),
     ],
 };
@@ -133,14 +133,14 @@ pub(crate) static SAVE: Endpoint = Endpoint {
     listener: Listener::Both,
     access: Access::UserOrOperator,
     summary: "Saves a subscription of a user, for all of the user's sessions",
-    input: Input { parameters: &[IF_MATCH], media: &[JSON] },
+    input: Input { parameters: &[IF_MATCH, IF_NONE_MATCH], media: &[JSON] },
     status: 200,
     media: JSON,
     fields: &of_saved(),
     others: &[
-        (400, "The path, If-Match or the subscription is not valid"),
-        (412, "The saved subscriptions of the user have another revision"),
-        (413, "The body is too large"),
+        (400, "The path, a header or the subscription is not valid"),
+        OTHER_REVISION,
+        TOO_LARGE,
         (503, "NATS does not answer; the subscription may be saved nevertheless"),
     ],
 };
@@ -162,7 +162,7 @@ pub(crate) static SAVE_ALL: Endpoint = Endpoint {
     others: &[
         (400, "The query or the body is not valid"),
         (409, "With ?atomic=true: not all could be saved; the answer has the fields of that with 200"),
-        (413, "The body is too large"),
+        TOO_LARGE,
     ],
 };
 
@@ -173,14 +173,14 @@ pub(crate) static UNSAVE: Endpoint = Endpoint {
     listener: Listener::Both,
     access: Access::UserOrOperator,
     summary: "Deletes a saved subscription of a user, and ends it in the user's sessions",
-    input: Input { parameters: &[IF_MATCH], media: &[] },
+    input: Input { parameters: &[IF_MATCH, IF_NONE_MATCH], media: &[] },
     status: 204,
     media: "",
     fields: &[],
     others: &[
-        (400, "The path or If-Match is not valid"),
-        (404, "The user has no saved subscription of this name"),
-        (412, "The saved subscriptions of the user have another revision"),
+        (400, "The path or a header is not valid"),
+        NOT_SAVED,
+        OTHER_REVISION,
         (503, "NATS does not answer; the subscription may be deleted nevertheless"),
     ],
 };
@@ -196,7 +196,7 @@ pub(crate) static USER: Endpoint = Endpoint {
     status: 200,
     media: JSON,
     fields: &of_user(),
-    others: &[(400, "The user is not valid")],
+    others: &[BAD_USER],
 };
 
 /// Closes the sessions of a user.
@@ -210,11 +210,11 @@ pub(crate) static CLOSE_SESSIONS: Endpoint = Endpoint {
     status: 200,
     media: JSON,
     fields: &[
-        field("user", "string", "The user"),
+        OF_USER,
         field("gateway", "string", "The gateway that answers"),
         field("closed", "integer", "How many sessions were closed"),
     ],
-    others: &[(400, "The user is not valid"), (503, "The shard of the user did not answer in time; repeat it")],
+    others: &[BAD_USER, (503, "The shard of the user did not answer in time; repeat it")],
 };
 
 /// Sends an alert.
@@ -228,7 +228,7 @@ pub(crate) static SEND_ALERT: Endpoint = Endpoint {
     status: 200,
     media: JSON,
     fields: &[
-        field("user", "string", "The user"),
+        OF_USER,
         field("id", "string", "The id of the event"),
         field("priority", "string", "The priority of the event"),
         field("seq", "integer", "Its sequence in the stream"),
@@ -239,6 +239,7 @@ pub(crate) static SEND_ALERT: Endpoint = Endpoint {
     ],
     others: &[
         (400, "The request is not valid; the code is bad_user, bad_alert_id or the reason of a dead letter"),
+        TOO_LARGE,
         (503, "The stream has not acknowledged the alert; repeat the request"),
     ],
 };

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
@@ -10,14 +11,12 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use serde::Deserialize;
 use tickwire_core::ids::UserId;
-use tickwire_node::api::ApiRefusal;
+use tickwire_node::api::{ApiRefusal, Caller};
 
 use super::bad_user;
 use crate::saved::store::{SavedError, SavedStore};
-use crate::saved::{bulk, requests};
-
-/// Who has saved what an operator has written.
-const OPERATOR: &str = "operator";
+use crate::saved::bulk;
+use crate::saved::requests::{self, SavedWriter};
 
 /// The user and the name of a path.
 type SavedPath = Result<Path<(String, String)>, PathRejection>;
@@ -30,21 +29,25 @@ pub(super) async fn show(State(store): State<Arc<SavedStore>>, path: SavedPath) 
 pub(super) async fn put(
     State(store): State<Arc<SavedStore>>,
     path: SavedPath,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiRefusal> {
     let (user, name) = read(path)?;
-    let body = body.map_err(|rejection| ApiRefusal::new(rejection.status(), "bad_body", rejection.body_text()))?;
-    requests::put(&store, &user, &name, &headers, &body, OPERATOR).await.map_err(ApiRefusal::from)
+    let body = body.map_err(|rejection| ApiRefusal::unreadable_body(&rejection))?;
+    let writer = SavedWriter::Operator(&caller);
+    requests::put(&store, &user, &name, &headers, &body, writer).await.map_err(ApiRefusal::from)
 }
 
 pub(super) async fn delete(
     State(store): State<Arc<SavedStore>>,
     path: SavedPath,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
 ) -> Result<Response, ApiRefusal> {
     let (user, name) = read(path)?;
-    requests::delete(&store, &user, &name, &headers).await.map_err(ApiRefusal::from)
+    let writer = SavedWriter::Operator(&caller);
+    requests::delete(&store, &user, &name, &headers, writer).await.map_err(ApiRefusal::from)
 }
 
 /// The query of a request for many users.
@@ -58,12 +61,13 @@ pub(super) struct BulkQuery {
 pub(super) async fn put_all(
     State(store): State<Arc<SavedStore>>,
     query: Result<Query<BulkQuery>, QueryRejection>,
+    Extension(caller): Extension<Caller>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiRefusal> {
     let Query(BulkQuery { atomic }) =
         query.map_err(|rejection| ApiRefusal::bad_request("bad_request", rejection.body_text()))?;
-    let body = body.map_err(|rejection| ApiRefusal::new(rejection.status(), "bad_body", rejection.body_text()))?;
-    bulk::put_all(&store, atomic, &body, OPERATOR).await.map_err(ApiRefusal::from)
+    let body = body.map_err(|rejection| ApiRefusal::unreadable_body(&rejection))?;
+    bulk::put_all(&store, atomic, &body, &caller).await.map_err(ApiRefusal::from)
 }
 
 fn read(path: SavedPath) -> Result<(UserId, String), ApiRefusal> {

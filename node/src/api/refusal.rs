@@ -1,5 +1,6 @@
 //! The refusal of a request to an admin server: a stable code for programs, and a text for people that says what to do.
 
+use crate::metrics;
 use axum::Json;
 use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -73,6 +74,7 @@ impl ApiRefusal {
 impl IntoResponse for ApiRefusal {
     fn into_response(self) -> Response {
         let (status, code) = (self.status, self.code);
+        metrics::API_REFUSALS.with(code).increment(1);
         let mut response = (status, Json(self)).into_response();
         let headers = response.headers_mut();
         if status == StatusCode::UNAUTHORIZED {

@@ -2,6 +2,16 @@
 
 crate::metrics! {
     OF_ALL:
+    // api/refusal.rs
+    counter API_REFUSALS by "code" =
+        "tickwire_admin_refusals_total",
+        "Requests that the admin server refused, by code";
+
+    // bucket/follower.rs
+    counter UNREADABLE_VALUES by "bucket" =
+        "tickwire_unreadable_bucket_values_total",
+        "Values of buckets that could not be read and do not count, by bucket";
+
     // http.rs
     counter HTTP_CONNECTIONS by "server" =
         "tickwire_http_connections_total",

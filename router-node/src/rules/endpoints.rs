@@ -1,24 +1,11 @@
 //! The table of the endpoints with which operators read and change the rules.
 
 use tickwire_core::rules::limits::MAX_RULE_BYTES;
-use tickwire_node::api::{Access, Endpoint, Field, Input, JSON, Listener, Parameter, Place, field};
+use tickwire_node::api::shared::{IF_MATCH, IF_NONE_MATCH, NODE, TOO_LARGE};
+use tickwire_node::api::{Access, Endpoint, Field, Input, JSON, Listener, field};
 
 /// The most bytes of the body of a request that writes a rule. Spaces do not count for a rule.
 pub(crate) const MAX_RULE_BODY: usize = 4 * MAX_RULE_BYTES;
-
-const IF_MATCH: Parameter = Parameter {
-    place: Place::Header,
-    name: "If-Match",
-    is_required: false,
-    meaning: "Only if the rule has this revision, as its ETag has it; * for any",
-};
-
-const IF_NONE_MATCH: Parameter = Parameter {
-    place: Place::Header,
-    name: "If-None-Match",
-    is_required: false,
-    meaning: "*: only if there is no such rule",
-};
 
 const fn of_rule() -> [Field; 6] {
     [
@@ -47,7 +34,7 @@ pub(crate) static RULES: Endpoint = Endpoint {
     status: 200,
     media: JSON,
     fields: &[
-        field("node", "string", "The name of this node"),
+        NODE,
         field("revision", "integer", "The revision of all rules that this router applies"),
         field("rules", "array", "The rules with their usage, and behind them those that are skipped"),
     ],
@@ -82,7 +69,7 @@ pub(crate) static PUT_RULE: Endpoint = Endpoint {
     others: &[
         BAD_ID,
         CHANGED,
-        (413, "The body is too large"),
+        TOO_LARGE,
         (422, "The rule is not valid; the answer has the path of the fault and a hint"),
         AWAY,
     ],
@@ -95,7 +82,7 @@ pub(crate) static DELETE_RULE: Endpoint = Endpoint {
     listener: Listener::Admin,
     access: Access::Operator,
     summary: "Deletes a rule; routers stop to apply it within a second",
-    input: Input { parameters: &[IF_MATCH], media: &[] },
+    input: Input { parameters: &[IF_MATCH, IF_NONE_MATCH], media: &[] },
     status: 204,
     media: "",
     fields: &[],

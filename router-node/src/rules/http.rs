@@ -4,12 +4,11 @@
 use super::book::RuleOrigin;
 use super::endpoints::{DELETE_RULE, MAX_RULE_BODY, PUT_RULE, RULE, RULES};
 use super::list;
-use super::precondition::{Precondition, entity_tag};
 use crate::decode::Decoder;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{DefaultBodyLimit, Path, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, put};
 use axum::{Extension, Json};
@@ -18,7 +17,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tickwire_core::ids::NodeId;
 use tickwire_core::rules::{Rule, RuleFault};
-use tickwire_node::api::{ApiRefusal, ApiRoutes, Caller};
+use tickwire_node::api::{ApiRefusal, ApiRoutes, Caller, Precondition, entity_tag};
+use tickwire_node::bucket::BucketEntry;
 use tickwire_node::names;
 use tickwire_node::rule_bucket::{RuleBucket, RuleBucketError, StoredRule};
 use tracing::info;
@@ -52,7 +52,7 @@ async fn all(State(api): State<Arc<RulesApi>>) -> Json<Value> {
 
 async fn one(State(api): State<Arc<RulesApi>>, id: IdOfPath) -> Result<Response, ApiRefusal> {
     let id = read_id(id)?;
-    let entry = api.bucket.entry_of(&id).await.map_err(|error| failed(&error))?.ok_or_else(|| unknown(&id))?;
+    let entry = stored_entry(&api, &id).await?.ok_or_else(|| unknown(&id))?;
     let body = list::one(&entry, &api.decoder.rules.known(), &api.decoder.kinds);
     Ok(answer(entry.revision, body))
 }
@@ -65,14 +65,7 @@ async fn write(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiRefusal> {
     let id = read_id(id)?;
-    let expected = match Precondition::read(&headers)? {
-        Precondition::None => None,
-        Precondition::Absent => Some(0),
-        Precondition::Revision(revision) => Some(revision),
-        Precondition::Exists => {
-            Some(api.bucket.entry_of(&id).await.map_err(|error| failed(&error))?.ok_or_else(changed)?.revision)
-        }
-    };
+    let precondition = Precondition::read(&headers)?;
     let body = body.map_err(|rejection| ApiRefusal::unreadable_body(&rejection))?;
     let rule = Rule::from_json(&body, &api.decoder.kinds).map_err(|fault| invalid(&fault))?;
     if rule.id.as_str() != id {
@@ -86,6 +79,11 @@ async fn write(
     if let Some(skipped) = skipped.first() {
         return Err(invalid(&skipped.fault));
     }
+    let expected = if precondition.is_none() {
+        None
+    } else {
+        expected(&precondition, stored_entry(&api, &id).await?.as_ref())?
+    };
     let revision = api.bucket.put(&id, &stored, expected).await.map_err(|error| failed(&error))?;
     let StoredRule { rule, updated_by, updated_at } = stored;
     info!(rule = id, revision, by = updated_by, "rule written over HTTP");
@@ -100,20 +98,32 @@ async fn remove(
     headers: HeaderMap,
 ) -> Result<StatusCode, ApiRefusal> {
     let id = read_id(id)?;
-    let expected = match Precondition::read(&headers)? {
-        Precondition::None | Precondition::Exists => None,
-        Precondition::Revision(revision) => Some(revision),
-        Precondition::Absent => return Err(changed()),
-    };
-    let entry = api.bucket.entry_of(&id).await.map_err(|error| failed(&error))?.ok_or_else(|| unknown(&id))?;
+    let precondition = Precondition::read(&headers)?;
+    let entry = stored_entry(&api, &id).await?.ok_or_else(|| unknown(&id))?;
+    let expected = expected(&precondition, Some(&entry))?;
     api.bucket.delete(&id, expected).await.map_err(|error| failed(&error))?;
     info!(rule = id, revision = entry.revision, by = %caller, "rule deleted over HTTP");
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// The entry of a rule; `None` if there is no such rule.
+async fn stored_entry(api: &RulesApi, id: &str) -> Result<Option<BucketEntry>, ApiRefusal> {
+    api.bucket.entry_of(id).await.map_err(|error| failed(&error))
+}
+
+/// The revision that the key of a rule must still have when the rule is changed; `None` if any will do.
+fn expected(precondition: &Precondition, entry: Option<&BucketEntry>) -> Result<Option<u64>, ApiRefusal> {
+    let revision = entry.map_or(0, |entry| entry.revision);
+    match (precondition.is_none(), precondition.admits(entry.is_some(), revision)) {
+        (true, _) => Ok(None),
+        (false, true) => Ok(Some(revision)),
+        (false, false) => Err(changed()),
+    }
+}
+
 /// A rule with its revision as the entity tag.
 fn answer(revision: u64, body: Value) -> Response {
-    ([(header::ETAG, entity_tag(revision))], Json(body)).into_response()
+    ([entity_tag(revision)], Json(body)).into_response()
 }
 
 /// Reads the id in a path. It becomes a part of a subject.
