@@ -3,6 +3,9 @@
 /// The most rules of a set.
 pub const MAX_RULES: usize = 256;
 
+/// The most rules that are read to find those of a set. Further ones are skipped unread, since reading takes time.
+pub const MAX_READ_RULES: usize = 4 * MAX_RULES;
+
 /// The most bytes of one rule, as JSON without spaces.
 pub const MAX_RULE_BYTES: usize = 16 * 1024;
 

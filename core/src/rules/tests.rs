@@ -186,6 +186,27 @@ fn rules_beyond_the_limit_are_skipped_last_in_order_first() {
 }
 
 #[test]
+fn far_too_many_rules_are_skipped_unread() {
+    let mut rules: Vec<Value> = (0..limits::MAX_READ_RULES)
+        .rev()
+        .map(|i| json!({ "id": format!("r{i:05}"), "order": i, "ttl_ms": u8::from(i < 5) }))
+        .collect();
+    rules.extend((0..9_000).map(|i| json!({ "id": format!("x{i}"), "order": 1_000_000, "ttl_ms": 1 })));
+    let (set, skipped) = RuleSet::compile(RuleRevision(1), &rules, &Kinds::default());
+    let ids: Vec<_> = set.rules().iter().map(|rule| rule.id.as_str()).collect();
+    assert_eq!(ids, ["r00000", "r00001", "r00002", "r00003", "r00004"]);
+    assert_eq!(skipped.len(), rules.len() - ids.len());
+    let unread = skipped.iter().filter(|rule| rule.fault.reason == "too many rules").count();
+    assert_eq!(unread, 9_000, "those that are read have their own fault");
+    rules.reverse();
+    let (other, _) = RuleSet::compile(RuleRevision(1), &rules, &Kinds::default());
+    assert!(
+        set.rules().iter().zip(other.rules()).all(|(one, other)| one.id == other.id),
+        "in whatever order they come"
+    );
+}
+
+#[test]
 fn no_rules_leave_the_event_as_it_is() {
     let set = RuleSet::default();
     let event = pattern_event();
