@@ -133,12 +133,19 @@ impl MarketRecord {
         wire::encode(self)
     }
 
-    /// Reads the value of a KV entry.
+    /// Reads the value of a KV entry. What it has beyond the limits is left out.
     ///
     /// # Errors
     /// As [`wire::decode`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, WireError> {
-        wire::decode(bytes)
+        let mut record: Self = wire::decode(bytes)?;
+        record.regime.keep_last(MAX_CHANGES);
+        record.volatility.keep_last(MAX_CHANGES);
+        while record.sector_strength.len() > MAX_SECTORS {
+            record.sector_strength.pop_last();
+        }
+        record.sector_strength.values_mut().for_each(|strengths| strengths.keep_last(MAX_STRENGTHS));
+        Ok(record)
     }
 }
 
@@ -224,6 +231,21 @@ mod tests {
         assert_eq!(record.volatility(now, Reading::Live), Some(Volatility::High));
         let strength = |name| record.sector_strength(&Sector::new(name).unwrap(), now, Reading::Live);
         assert_eq!([strength("tech"), strength("Energy"), strength("Health")], [Some(0.75), Some(-1.0), None]);
+    }
+
+    #[test]
+    fn stored_record_beyond_the_limits_keeps_what_came_last() {
+        let mut record = MarketRecord::new(EpochId(1));
+        for seq in 1..=5_000 {
+            let regime = if seq % 2 == 0 { Regime::Bull } else { Regime::Bear };
+            record.regime.state(at(seq, 0), regime, usize::MAX);
+            let sector = CompactString::from(format!("sector {seq:04}"));
+            record.sector_strength.entry(sector).or_default().state(at(seq, 0), 0.5, usize::MAX);
+        }
+        let stored = record.to_bytes().unwrap();
+        let read = MarketRecord::from_bytes(&stored).unwrap();
+        assert_eq!((read.sector_strength.len(), read.regime(at(5_001, 0), Reading::Live)), (64, Some(Regime::Bull)));
+        assert!(read.to_bytes().unwrap().len() < stored.len() / 20, "the regimes are cut as well");
     }
 
     #[test]

@@ -40,10 +40,15 @@ impl<T: Copy + PartialEq> Timeline<T> {
             return false;
         }
         self.0.push_back(Change { seq: point.seq, stored: point.stored, value });
+        self.keep_last(most);
+        true
+    }
+
+    /// Forgets all but the last `most` changes.
+    pub(super) fn keep_last(&mut self, most: usize) {
         while self.0.len() > most {
             self.0.pop_front();
         }
-        true
     }
 
     /// The value before the event at `point`; for a replay only if it was the same since [`Point::settled`].
