@@ -27,6 +27,10 @@ const DEADLINE: Duration = Duration::from_millis(500);
 const QUESTION_BYTES: usize = 256 * 1024;
 const ANSWER_BYTES: usize = 256 * 1024;
 
+/// How many gateways count that are not in the view, such as those that have just started. Whoever reaches NATS can send
+/// answers of further ones.
+const MOST_OTHERS: usize = 64;
+
 /// Whether a user has a session anywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -54,18 +58,25 @@ pub(crate) struct Presence {
     sessions: BTreeMap<NodeId, u32>,
     /// The gateways that have not answered.
     silent: BTreeSet<NodeRef>,
+    /// How many answers have come of gateways that are not in the view.
+    others: usize,
 }
 
 impl Presence {
     /// Nothing is known yet of the gateways of this view.
     fn of(view: &View) -> Self {
         let gateways = view.members.iter().filter(|member| member.role == Role::Gateway);
-        Self { sessions: BTreeMap::new(), silent: gateways.map(|member| member.node.clone()).collect() }
+        Self { silent: gateways.map(|member| member.node.clone()).collect(), ..Self::default() }
     }
 
     /// A gateway has answered.
     fn note(&mut self, gateway: &NodeRef, sessions: u32) {
-        self.silent.remove(gateway);
+        if !self.silent.remove(gateway) && !self.sessions.contains_key(&gateway.id) {
+            if self.others >= MOST_OTHERS {
+                return;
+            }
+            self.others += 1;
+        }
         self.sessions.insert(gateway.id.clone(), sessions);
     }
 
@@ -233,5 +244,20 @@ mod tests {
         assert_eq!((presence.connected(), silent(&presence)), (Connected::Unknown, vec!["gw-2"]));
         presence.note(&node("gw-2", 1), 0);
         assert_eq!((presence.connected(), presence.is_settled()), (Connected::No, true));
+    }
+
+    #[test]
+    fn gateways_of_the_view_count_whatever_else_answers() {
+        let mut presence = presence();
+        for number in 0..10_000 {
+            presence.note(&node(&format!("forged-{number}"), 1), 0);
+        }
+        assert_eq!(presence.sessions().count(), MOST_OTHERS);
+        for name in ["gw-1", "gw-2"] {
+            presence.note(&node(name, 1), 0);
+        }
+        assert_eq!((presence.connected(), silent(&presence)), (Connected::Unknown, vec!["gw-3"]));
+        presence.note(&node("gw-3", 1), 1);
+        assert_eq!((presence.connected(), presence.sessions().count()), (Connected::Yes, MOST_OTHERS + 3));
     }
 }
