@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 
 use crate::cluster::Cluster;
 use crate::feed;
+use crate::http::send;
 use crate::node::DEADLINE;
 use crate::socket::{Incoming, Socket};
 
@@ -146,7 +147,19 @@ async fn many_users_succeed_alone_or_together() {
     let partly = ask(admin, "PUT", "/v1/subscriptions", None, &some.to_string()).await;
     assert_eq!(count(&partly), (200, vec![true, false]));
     assert_eq!(ask(public, "GET", "portfolio", None, "").await.status, 200);
-    let all = json!({ "subscriptions": { "ann": portfolio, "bob": portfolio } });
-    let together = ask(admin, "PUT", "/v1/subscriptions?atomic=true", None, &all.to_string()).await;
-    assert_eq!(count(&together), (200, vec![true, true]));
+    // Nothing is written of eve, so it can be repeated.
+    let all = json!({ "subscriptions": { "ann": portfolio, "bob": portfolio, "eve": {} } });
+    for _ in 0..2 {
+        let together = ask(admin, "PUT", "/v1/subscriptions?atomic=true", None, &all.to_string()).await;
+        assert_eq!(count(&together), (200, vec![true, true, true]), "{}", together.body);
+    }
+    let eve = async |header: &str| {
+        let path = "/v1/users/eve/subscriptions/portfolio";
+        send("PUT", admin, path, &[(header, "*")], b"{\"preset\":\"daily\"}").await
+    };
+    assert_eq!(eve("If-Match").await.status, 412, "there is none yet");
+    assert!(eve("If-None-Match").await.header("etag").is_some());
+    assert_eq!(eve("If-None-Match").await.status, 412);
+    let malformed = ask(admin, "PUT", "/v1/users/eve/subscriptions/portfolio", Some("17"), "{}").await;
+    assert!(malformed.status == 400 && malformed.body.contains("bad_precondition"), "{}", malformed.body);
 }

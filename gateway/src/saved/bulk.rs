@@ -102,18 +102,15 @@ async fn put_one(
     }
 }
 
-async fn put_atomically(
-    store: &SavedStore,
-    assignments: Vec<UserAssignment>,
-    now: Timestamp,
-) -> Vec<UserResult> {
+async fn put_atomically(store: &SavedStore, assignments: Vec<UserAssignment>, now: Timestamp) -> Vec<UserResult> {
     let prepares = assignments.into_iter().map(|(user, assignment)| prepare(store, user, assignment, now));
     let prepared: Vec<Result<Prepared, UserResult>> = stream::iter(prepares).buffered(LANES).collect().await;
     if prepared.iter().any(Result::is_err) {
         return prepared.into_iter().map(|one| one.map_or_else(identity, Prepared::not_saved)).collect();
     }
     let writes = prepared.into_iter().flatten().map(|one| write(store, one));
-    let written: Vec<(Prepared, Result<Option<u64>, SavedError>)> = stream::iter(writes).buffered(LANES).collect().await;
+    let written: Vec<(Prepared, Result<Option<u64>, SavedError>)> =
+        stream::iter(writes).buffered(LANES).collect().await;
     if written.iter().all(|(_, written)| written.is_ok()) {
         return written.into_iter().map(|(one, _)| UserResult::saved(one.user.to_string())).collect();
     }
