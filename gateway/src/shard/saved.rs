@@ -135,15 +135,17 @@ impl<S: Socket> Shard<S> {
         let (mut granted, mut errors) = (Vec::new(), Vec::new());
         for (name, request) in wanted {
             let fitting = grant(config, kinds, &name, &request).and_then(|subscription| {
-                let mut with = sizes.clone();
-                with.insert(name.clone(), FilterSize::of(&subscription.filter));
-                check_all(config, &with).map(|()| (with, subscription))
+                let former = sizes.insert(name.clone(), FilterSize::of(&subscription.filter));
+                check_all(config, &sizes).map(|()| subscription).inspect_err(|_| {
+                    // It does not count for those after it.
+                    match former {
+                        Some(former) => sizes.insert(name.clone(), former),
+                        None => sizes.remove(&name),
+                    };
+                })
             });
             match fitting {
-                Ok((with, subscription)) => {
-                    sizes = with;
-                    granted.push((name, subscription));
-                }
+                Ok(subscription) => granted.push((name, subscription)),
                 Err((code, message)) => {
                     let message = format!("the saved subscription {:?} is not applied: {message}", name.as_str());
                     errors.push(ServerError::new(None, code, message));
