@@ -16,15 +16,15 @@ use tickwire_core::event::{Timestamp, key};
 use tickwire_core::ids::{Partition, Seq, UserId};
 use tickwire_core::protocol::codes::ErrorCode;
 use tickwire_core::protocol::{Acked, Id, ServerError};
-use tickwire_node::bucket::{Bucket, BucketError};
+use tickwire_node::bucket::{Bucket, BucketError, UnreadableValues};
 use tickwire_node::clock::timestamp_now;
-use tickwire_node::names::{StoredSubject, parse_stored};
+use tickwire_node::names::{ACKS_BUCKET, StoredSubject, parse_stored};
 use tickwire_node::nats::Nats;
 use tickwire_node::stored::{self, MessageSelector};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::acks::record::{AckRecord, AckedAlert};
 use crate::byte_queue::ByteSender;
@@ -39,7 +39,7 @@ const USERS: usize = 16;
 /// How often a record is written anew because another gateway was faster.
 const TRIES: usize = 8;
 
-/// How long all acknowledgements of a user that are taken together may take.
+/// How long all acknowledgements that are taken together may take.
 const DEADLINE: Duration = Duration::from_secs(5);
 
 /// An acknowledgement of a session.
@@ -93,13 +93,15 @@ impl AckRecorder {
             for request in taken.drain(..) {
                 users.entry(request.user.clone()).or_default().push(request);
             }
-            stream::iter(users).for_each_concurrent(USERS, |(user, requests)| self.serve(user, requests)).await;
+            // While NATS does not answer, those who wait for their turn are refused at the same time as the others.
+            let end = Instant::now() + DEADLINE;
+            stream::iter(users).for_each_concurrent(USERS, |(user, requests)| self.serve(user, requests, end)).await;
         }
     }
 
     /// Records the acknowledgements of one user, and answers each.
-    async fn serve(&self, user: UserId, requests: Vec<AckRequest>) {
-        let results = timeout(DEADLINE, self.record(&user, &requests)).await;
+    async fn serve(&self, user: UserId, requests: Vec<AckRequest>, end: Instant) {
+        let results = timeout_at(end, self.record(&user, &requests)).await;
         let results = results.unwrap_or_else(|_| vec![Err(AckFailure::Unavailable); requests.len()]);
         for (request, result) in requests.into_iter().zip(results) {
             let AckRequest { session, id, partition: p, seq, .. } = request;
@@ -150,7 +152,10 @@ impl AckRecorder {
                 Some(entry) => {
                     let read = AckRecord::read(&entry.value);
                     // Somebody else has written it. It is replaced.
-                    let read = read.inspect_err(|error| warn!(%error, key = %key, "unreadable record of a user"));
+                    let read = read.inspect_err(|error| {
+                        debug!(%error, key = %key, "unreadable record of a user");
+                        UnreadableValues::one(&key).report(ACKS_BUCKET);
+                    });
                     (entry.revision, read.unwrap_or_default())
                 }
             };

@@ -1,22 +1,29 @@
 //! Reads and writes a KV bucket, as of the server that leads it.
 //!
 //! The bucket keeps the last message of each key, also of a deleted one. So a reader that has everything up to a
-//! sequence only needs the messages after it: [`BucketCursor`] says which these are.
+//! sequence only needs the messages after it: [`BucketCursor`] says which these are, and [`BucketReader`] reads them.
+//! `budget` bounds what a reading takes, and [`UnreadableValues`] counts what it has found and cannot use.
 //!
 //! Messages are read in a form that holds any bytes: an acknowledgement that a producer has directed here must not end
 //! the reading. There is no consumer that could stop without a sign.
 
+mod budget;
 mod cursor;
 mod error;
+mod reader;
+mod unreadable;
 
 pub use cursor::BucketCursor;
 pub use error::BucketError;
+pub use reader::{BucketNews, BucketReader, LookResult};
+pub use unreadable::UnreadableValues;
 
 use crate::nats::Nats;
 use crate::stored::{self, MessageSelector, StoredMessage};
 use async_nats::jetstream::kv::{Store, UpdateError, UpdateErrorKind};
 use async_nats::jetstream::response::Response;
 use async_nats::jetstream::{Context, ErrorCode};
+use budget::{ReadBudget, most_bytes};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Deserialize;
 use std::time::Duration;
@@ -71,6 +78,8 @@ pub struct BucketLook {
     pub state: BucketState,
     /// The time of the server. In a cluster an entry has its time some milliseconds before it is in the state.
     pub at: Timestamp,
+    /// How many bytes the messages of the bucket have.
+    pub bytes: u64,
 }
 
 /// A bucket.
@@ -92,6 +101,7 @@ struct StreamAnswer {
 #[derive(Debug, Deserialize)]
 struct StreamCounts {
     last_seq: u64,
+    bytes: u64,
 }
 
 impl Bucket {
@@ -119,9 +129,10 @@ impl Bucket {
         let request = self.context.request(format!("STREAM.INFO.{}", self.store.stream_name), &());
         let answer: Response<StreamAnswer> = self.in_time(request).await?;
         match answer {
-            Response::Ok(StreamAnswer { created, ts, state: StreamCounts { last_seq } }) => Ok(BucketLook {
+            Response::Ok(StreamAnswer { created, ts, state: StreamCounts { last_seq, bytes } }) => Ok(BucketLook {
                 state: BucketState { created: created.as_nanosecond(), last: last_seq },
                 at: Timestamp(ts.as_millisecond()),
+                bytes,
             }),
             Response::Err { error } if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
                 Err(BucketError::Missing { bucket: self.name })
@@ -133,9 +144,9 @@ impl Bucket {
     /// The last message of every key of a pattern that was written after a sequence, in order.
     ///
     /// # Errors
-    /// When it cannot be reached.
+    /// When it cannot be reached, or holds too much.
     pub async fn entries_after(&self, keys: &str, sequence: u64) -> Result<Vec<BucketEntry>, BucketError> {
-        self.entries_within(keys, sequence, u64::MAX).await
+        self.entries_within(keys, sequence, u64::MAX, &ReadBudget::of(self.name)).await
     }
 
     /// The same, for a bucket that may hold many keys: what is in it up to the sequence `last` is read in several parts
@@ -143,21 +154,32 @@ impl Bucket {
     /// later one counts.
     ///
     /// # Errors
-    /// When it cannot be reached.
+    /// When it cannot be reached, or holds too much.
     pub async fn many_entries_after(
         &self,
         keys: &str,
         sequence: u64,
         last: u64,
     ) -> Result<Vec<BucketEntry>, BucketError> {
-        let lanes = lanes(sequence, last).into_iter().map(|(after, through)| self.entries_within(keys, after, through));
+        let lanes = lanes(sequence, last);
+        if lanes.len() <= 1 {
+            return self.entries_after(keys, sequence).await;
+        }
+        let budget = ReadBudget::of(self.name);
+        let lanes = lanes.into_iter().map(|(after, through)| self.entries_within(keys, after, through, &budget));
         let lanes: Vec<Vec<BucketEntry>> = stream::iter(lanes).buffered(LANES as usize).try_collect().await?;
         let mut entries: Vec<BucketEntry> = lanes.into_iter().flatten().collect();
-        entries.extend(self.entries_after(keys, last.max(sequence)).await?);
+        entries.extend(self.entries_within(keys, last, u64::MAX, &budget).await?);
         Ok(entries)
     }
 
-    async fn entries_within(&self, keys: &str, after: u64, through: u64) -> Result<Vec<BucketEntry>, BucketError> {
+    async fn entries_within(
+        &self,
+        keys: &str,
+        after: u64,
+        through: u64,
+        budget: &ReadBudget,
+    ) -> Result<Vec<BucketEntry>, BucketError> {
         let subject = format!("{}{keys}", self.store.prefix);
         let (mut entries, mut next) = (Vec::new(), after.saturating_add(1));
         while let Some(message) = self.fetch(MessageSelector::next_of(Seq(next), &subject)).await? {
@@ -165,7 +187,11 @@ impl Bucket {
                 break;
             }
             next = message.seq.0 + 1;
-            entries.extend(self.entry(message));
+            let Some(entry) = self.entry(message) else { continue };
+            if !budget.take(&entry) {
+                return Err(self.too_large());
+            }
+            entries.push(entry);
         }
         Ok(entries)
     }
@@ -248,6 +274,10 @@ impl Bucket {
             Ok(Err(error)) => Err(self.unavailable(error)),
             Err(late) => Err(self.unavailable(late)),
         }
+    }
+
+    fn too_large(&self) -> BucketError {
+        BucketError::TooLarge { bucket: self.name, most: most_bytes(self.name) }
     }
 
     fn unavailable(&self, reason: impl std::fmt::Display) -> BucketError {

@@ -7,17 +7,21 @@ mod error;
 
 pub use error::RuleBucketError;
 
-use crate::bucket::{ALL_KEYS, Bucket, BucketEntry, BucketState};
+use crate::bucket::{ALL_KEYS, Bucket, BucketEntry, BucketReader, BucketState};
 use crate::names::RULES_BUCKET;
 use crate::nats::Nats;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use tickwire_core::event::Kinds;
+use tickwire_core::rules::limits::MAX_RULE_BYTES;
 use tickwire_core::rules::{RuleFault, RuleRevision, RuleSet, SkippedRule};
 
 /// How many characters of the error of a decoder are kept.
 const MAX_REASON: usize = 200;
+
+/// The most bytes of a value: a rule with spaces, and who wrote it.
+pub const MAX_STORED_BYTES: usize = 4 * MAX_RULE_BYTES + 4 * 1024;
 
 /// The value of a key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +51,10 @@ impl StoredRule {
             id: Some(key.to_owned()),
             fault: RuleFault { path: path.to_owned(), reason, hint: hint.to_owned() },
         };
+        if value.len() > MAX_STORED_BYTES {
+            let reason = format!("the value of the key has more than {MAX_STORED_BYTES} bytes");
+            return Err(skipped("rule", reason, "write rules with `tickwire rules put`"));
+        }
         let stored: Self = serde_json::from_slice(value).map_err(|error| {
             // The error may show a part of the value, which may be long.
             let error: String = error.to_string().chars().take(MAX_REASON).collect();
@@ -87,6 +95,12 @@ impl RuleBucket {
     /// When the bucket does not exist, or cannot be reached.
     pub async fn open(nats: &Nats) -> Result<Self, RuleBucketError> {
         Ok(Self(Bucket::open(nats, RULES_BUCKET).await?))
+    }
+
+    /// Reads the rules again and again. After `review` looks at an unchanged bucket it is read again from its beginning.
+    #[must_use]
+    pub fn reader(&self, review: u32) -> BucketReader {
+        BucketReader::new(self.0.clone(), ALL_KEYS, review)
     }
 
     /// Its state.
@@ -176,6 +190,13 @@ mod tests {
         assert_eq!((&stored.rule, stored.updated_by.as_str()), (&rule, "ann"));
         let again = serde_json::to_vec(&stored).unwrap();
         assert_eq!(StoredRule::read("a", &again).unwrap(), stored);
+    }
+
+    #[test]
+    fn value_that_is_too_large_is_skipped_unread() {
+        let rule = json!({ "id": "a", "ttl_ms": 5, "description": "x".repeat(MAX_STORED_BYTES) });
+        let skipped = StoredRule::read("a", &value(&rule)).unwrap_err();
+        assert_eq!((skipped.fault.path.as_str(), skipped.fault.reason.contains("more than")), ("rule", true));
     }
 
     #[test]

@@ -5,20 +5,17 @@ use std::sync::Arc;
 
 use tickwire_core::event::{Timestamp, key};
 use tickwire_core::ids::UserId;
-use tickwire_node::bucket::{BucketCursor, BucketEntry, BucketState};
+use tickwire_node::bucket::{BucketEntry, BucketNews, UnreadableValues};
 
 use super::SavedSet;
 use super::record::SavedRecord;
-
-/// After how many looks at an unchanged bucket it is read again from its beginning. Messages that were removed without
-/// a mark show only then.
-const REVIEW: u32 = 3_600;
 
 /// The bucket, as far as it was read.
 #[derive(Debug)]
 pub(super) struct SavedBook {
     users: HashMap<UserId, UserEntry>,
-    cursor: BucketCursor,
+    /// How many subscriptions of a user count.
+    most: usize,
 }
 
 #[derive(Debug)]
@@ -31,32 +28,39 @@ struct UserEntry {
 /// A user whose saved subscriptions have changed, and all that the user has now.
 pub(super) type SavedChange = (UserId, Arc<SavedSet>);
 
+/// What has changed, and what could not be read.
+#[derive(Debug)]
+pub(super) struct SavedNews {
+    pub(super) changes: Vec<SavedChange>,
+    pub(super) unreadable: UnreadableValues,
+}
+
 impl SavedBook {
-    /// Nothing is known yet.
-    pub(super) fn new() -> Self {
-        Self { users: HashMap::new(), cursor: BucketCursor::new(REVIEW) }
+    /// Nothing is known yet. A session may have `most` subscriptions.
+    pub(super) fn new(most: usize) -> Self {
+        Self { users: HashMap::new(), most }
     }
 
-    /// Takes the state of the bucket. Returns the sequence after which its entries are to be read; `None` if nothing is
-    /// new.
-    pub(super) fn look(&mut self, state: BucketState) -> Option<u64> {
-        self.cursor.look(state)
-    }
-
-    /// Takes all entries after a sequence that [`look`](Self::look) has named for this state. Returns the users whose
-    /// saved subscriptions are others than before. An entry that cannot be read counts as none.
-    pub(super) fn take(&mut self, state: BucketState, after: u64, entries: Vec<BucketEntry>) -> Vec<SavedChange> {
-        self.cursor.note(state, &entries);
-        let mut former = if after == 0 { std::mem::take(&mut self.users) } else { HashMap::new() };
-        let mut changes = HashMap::new();
+    /// Takes what was read of the bucket. Returns the users whose saved subscriptions are others than before. A value
+    /// that cannot be read counts as none.
+    pub(super) fn take(&mut self, news: BucketNews) -> SavedNews {
+        let BucketNews { is_all, entries, .. } = news;
+        let mut former = if is_all { std::mem::take(&mut self.users) } else { HashMap::new() };
+        let (mut changes, mut unreadable) = (HashMap::new(), UnreadableValues::default());
         for BucketEntry { key, value, .. } in entries {
-            let user = key::decode(&key).ok().and_then(|user| UserId::new(&user).ok());
-            let Some(user) = user else { continue };
+            let Some(user) = key::decode(&key).ok().and_then(|user| UserId::new(&user).ok()) else {
+                unreadable.note(&key);
+                continue;
+            };
             let known = self.users.remove(&user).or_else(|| former.remove(&user));
             let known = known.map(|entry| entry.set).unwrap_or_default();
-            let record: SavedRecord = serde_json::from_slice(&value).unwrap_or_default();
+            let record = SavedRecord::read(&value);
+            if record.is_none() {
+                unreadable.note(&key);
+            }
+            let record = record.unwrap_or_default();
             let least_used = record.least_used();
-            let set = Arc::new(record.into_set());
+            let set = Arc::new(record.into_set(self.most));
             if set != known {
                 changes.insert(user.clone(), Arc::clone(&set));
             }
@@ -65,7 +69,7 @@ impl SavedBook {
             }
         }
         changes.extend(former.into_keys().map(|user| (user, Arc::default())));
-        changes.into_iter().collect()
+        SavedNews { changes: changes.into_iter().collect(), unreadable }
     }
 
     /// The users who have a subscription that was not used since a time, among those that `is_wanted` accepts.
@@ -78,6 +82,7 @@ impl SavedBook {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use tickwire_node::bucket::BucketState;
 
     use super::*;
 
@@ -98,8 +103,14 @@ mod tests {
         entry(user, revision, json!({ "subscriptions": subscriptions }).to_string().into_bytes())
     }
 
-    fn state(last: u64) -> BucketState {
-        BucketState { created: 1, last }
+    /// A reading of the whole bucket, or of what has come after the one before.
+    fn read(is_all: bool, entries: Vec<BucketEntry>) -> BucketNews {
+        let last = entries.last().map_or(0, |entry| entry.revision);
+        BucketNews { state: BucketState { created: 1, last }, is_other: true, is_all, entries }
+    }
+
+    fn book() -> SavedBook {
+        SavedBook::new(2)
     }
 
     /// The users and the names of their subscriptions, sorted.
@@ -116,36 +127,45 @@ mod tests {
 
     #[test]
     fn only_users_whose_subscriptions_are_others_are_reported() {
-        let mut book = SavedBook::new();
-        assert_eq!(book.look(state(3)), Some(0));
+        let mut book = book();
         let first = vec![put("ann", 1, &["a"], "2026-01-01"), put("b@x.y", 2, &["b"], "2026-01-01")];
-        let junk = entry("eve", 3, br#"{"stream":"EVENTS","seq":7}"#.to_vec());
-        let changes = book.take(state(3), 0, [first, vec![junk]].concat());
+        let changes = book.take(read(true, first)).changes;
         assert_eq!(shown(&changes), [change("ann", &["a"]), change("b@x.y", &["b"])]);
-        assert_eq!(book.look(state(6)), Some(3));
         // A use is no change, and of two entries of a user the later one counts.
         let next = vec![
             put("ann", 4, &["a"], "2026-01-05"),
             put("b@x.y", 5, &["b", "c"], "2026-01-05"),
             entry("b@x.y", 6, Vec::new()),
         ];
-        assert_eq!(shown(&book.take(state(6), 3, next)), [change("b@x.y", &[])]);
+        assert_eq!(shown(&book.take(read(false, next)).changes), [change("b@x.y", &[])]);
     }
 
     #[test]
-    fn user_who_was_removed_without_a_mark_is_missed_at_the_review() {
-        let mut book = SavedBook::new();
+    fn unreadable_values_are_counted_and_the_others_count() {
+        let mut book = book();
+        book.take(read(true, vec![put("eve", 1, &["a"], "2026-01-01")]));
+        let foreign = entry("eve", 2, br#"{"stream":"EVENTS","seq":7}"#.to_vec());
+        let odd = BucketEntry { key: "no.user".to_owned(), ..foreign.clone() };
+        let deleted = entry("max", 4, Vec::new());
+        let good = put("ann", 5, &["a", "b", "c"], "2026-01-01");
+        let SavedNews { changes, unreadable } = book.take(read(false, vec![foreign, odd, deleted, good]));
+        assert_eq!((unreadable.count(), shown(&changes)), (2, vec![change("ann", &["a", "b"]), change("eve", &[])]));
+    }
+
+    #[test]
+    fn user_who_was_removed_without_a_mark_is_missed_when_all_is_read_again() {
+        let mut book = book();
         let entries = || vec![put("ann", 1, &["a"], "2026-01-01"), put("bob", 2, &["b"], "2026-01-01")];
-        book.take(state(2), 0, entries());
-        assert!(shown(&book.take(state(2), 0, entries())).is_empty());
-        assert_eq!(shown(&book.take(state(2), 0, entries().split_off(1))), [change("ann", &[])]);
+        book.take(read(true, entries()));
+        assert!(shown(&book.take(read(true, entries())).changes).is_empty());
+        assert_eq!(shown(&book.take(read(true, entries().split_off(1))).changes), [change("ann", &[])]);
     }
 
     #[test]
     fn unused_subscriptions_are_found_by_the_one_that_was_unused_for_longest() {
-        let mut book = SavedBook::new();
+        let mut book = book();
         let entries = vec![put("ann", 1, &["a"], "2026-01-01"), put("bob", 2, &["b"], "2026-01-03")];
-        book.take(state(2), 0, entries);
+        book.take(read(true, entries));
         let unused = |since: &str, wanted: &str| {
             book.unused_since(since.parse().unwrap(), |user| wanted.contains(user.as_str()))
         };

@@ -1,9 +1,8 @@
 //! Follows the bucket of saved subscriptions: tells shards whose subscriptions have changed, notes which users have
 //! sessions here, and removes what nobody uses.
 //!
-//! Every look is a request of its own with a deadline, so there is nothing to restore after a lost connection. Several
-//! gateways may write at the same time: a write expects the revision that was read, and the second one has nothing left
-//! to do.
+//! Several gateways may write at the same time: a write expects the revision that was read, and the second one has
+//! nothing left to do.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,15 +10,16 @@ use std::time::Duration;
 use tickwire_core::event::Timestamp;
 use tickwire_core::ids::{NodeRef, UserId};
 use tickwire_core::placement::View;
-use tickwire_node::bucket::{ALL_KEYS, BucketError};
+use tickwire_node::bucket::{ALL_KEYS, BucketError, BucketNews, BucketReader};
 use tickwire_node::clock::timestamp_now;
+use tickwire_node::names::SUBSCRIPTIONS_BUCKET;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::SavedTable;
-use super::book::SavedBook;
+use super::book::{SavedBook, SavedNews};
 use super::store::{SavedError, SavedStore};
 use crate::byte_queue::ByteSender;
 use crate::messages::ToShard;
@@ -29,6 +29,10 @@ use crate::registry::SessionRegistry;
 
 /// The pause between two looks. Every gateway applies a change within a second.
 const PAUSE: Duration = Duration::from_millis(400);
+
+/// After how many looks at an unchanged bucket it is read again from its beginning. Messages that were removed without
+/// a mark show only then.
+const REVIEW: u32 = 3_600;
 
 /// How long a gateway that starts tries to read the bucket.
 const START_DEADLINE: Duration = Duration::from_secs(20);
@@ -57,6 +61,7 @@ pub(crate) struct SavedSetup {
 #[derive(Debug)]
 pub(crate) struct SavedDriver {
     setup: SavedSetup,
+    reader: BucketReader,
     book: SavedBook,
     sweep_at: Instant,
     /// Whether the last look has failed.
@@ -69,16 +74,12 @@ impl SavedDriver {
     /// # Errors
     /// When the bucket cannot be read before the deadline.
     pub(crate) async fn start(setup: SavedSetup) -> Result<Self, BucketError> {
-        let end = Instant::now() + START_DEADLINE;
-        let mut driver = Self { setup, book: SavedBook::new(), sweep_at: Instant::now(), is_failing: false };
-        loop {
-            match driver.look().await {
-                Ok(()) => return Ok(driver),
-                Err(error) if Instant::now() >= end => return Err(error),
-                Err(error) => debug!(%error, "saved subscriptions not read yet"),
-            }
-            sleep(PAUSE).await;
-        }
+        let reader = BucketReader::new(setup.store.bucket.clone(), ALL_KEYS, REVIEW);
+        let book = SavedBook::new(setup.store.config.max_subscriptions);
+        let mut driver = Self { setup, reader, book, sweep_at: Instant::now(), is_failing: false };
+        let news = driver.reader.first(START_DEADLINE).await?;
+        driver.take(news);
+        Ok(driver)
     }
 
     /// Follows the bucket until `stop`.
@@ -108,13 +109,20 @@ impl SavedDriver {
         }
     }
 
-    /// Looks at the bucket, reads what is new, and tells the shards.
+    /// Looks at the bucket, and takes what is new.
     async fn look(&mut self) -> Result<(), BucketError> {
-        let SavedSetup { store, table, registry, shards, .. } = &self.setup;
-        let state = store.bucket.look().await?.state;
-        let Some(after) = self.book.look(state) else { return Ok(()) };
-        let entries = store.bucket.many_entries_after(ALL_KEYS, after, state.last).await?;
-        for (user, set) in self.book.take(state, after, entries) {
+        if let Some(news) = self.reader.look().await?.news {
+            self.take(news);
+        }
+        Ok(())
+    }
+
+    /// Tells the shards what has changed.
+    fn take(&mut self, news: BucketNews) {
+        let SavedNews { changes, unreadable } = self.book.take(news);
+        unreadable.report(SUBSCRIPTIONS_BUCKET);
+        let SavedSetup { table, registry, shards, .. } = &self.setup;
+        for (user, set) in changes {
             // A session that arrives after this finds the new ones in the table.
             table.set(&user, &set);
             if registry.has_sessions_of(&user)
@@ -124,7 +132,6 @@ impl SavedDriver {
                 debug!("change of saved subscriptions for an ended shard dropped");
             }
         }
-        Ok(())
     }
 
     /// Notes, once a day, the use by users who have sessions here.

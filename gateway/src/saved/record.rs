@@ -36,6 +36,11 @@ pub(super) struct SavedSubscription {
 }
 
 impl SavedRecord {
+    /// Reads the value of a key; `None` if tickwire has not written it. A key that was deleted has none.
+    pub(super) fn read(value: &[u8]) -> Option<Self> {
+        if value.is_empty() { Some(Self::default()) } else { serde_json::from_slice(value).ok() }
+    }
+
     /// Saves a subscription. An earlier one of this name is replaced.
     pub(super) fn put(&mut self, name: SubscriptionName, request: SubscriptionRequest, now: Timestamp, by: &str) {
         let created = self.subscriptions.get(&name).map_or(now, |former| former.created);
@@ -84,9 +89,11 @@ impl SavedRecord {
         self.subscriptions.values().map(|saved| saved.last_used).min()
     }
 
-    /// The subscriptions without what is known about them.
-    pub(super) fn into_set(self) -> SavedSet {
-        self.subscriptions.into_iter().map(|(name, saved)| (name, Arc::new(saved.request))).collect()
+    /// The subscriptions without what is known about them: the first ones by name, at most as many as a session may
+    /// have. There are more only if that limit was lowered, or if tickwire has not written them.
+    pub(super) fn into_set(self, most: usize) -> SavedSet {
+        let first = self.subscriptions.into_iter().take(most);
+        first.map(|(name, saved)| (name, Arc::new(saved.request))).collect()
     }
 }
 
@@ -167,6 +174,21 @@ mod tests {
         for foreign in [r#"{"stream":"EVENTS","seq":7}"#, r#"{"subscriptions":{"a":{}}}"#, "7", ""] {
             assert!(serde_json::from_str::<SavedRecord>(foreign).is_err(), "{foreign}");
         }
+    }
+
+    #[test]
+    fn value_that_tickwire_has_not_written_is_no_record() {
+        assert_eq!(SavedRecord::read(b""), Some(SavedRecord::default()), "a deleted key has nothing");
+        assert_eq!(SavedRecord::read(br#"{"stream":"EVENTS","seq":7}"#), None);
+        assert_eq!(SavedRecord::read(b"\xff"), None);
+    }
+
+    #[test]
+    fn session_gets_no_more_than_it_may_have() {
+        let names: Vec<String> = (0..10_000).map(|number| format!("n{number:05}")).collect();
+        let days: Vec<(&str, i64)> = names.iter().map(|name| (name.as_str(), 1)).collect();
+        let set = record(&days).into_set(3);
+        assert_eq!(set.into_keys().collect::<Vec<_>>(), ["n00000", "n00001", "n00002"].map(name));
     }
 
     #[test]

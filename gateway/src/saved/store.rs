@@ -7,7 +7,7 @@ use tickwire_core::event::{Kinds, key};
 use tickwire_core::ids::UserId;
 use tickwire_core::protocol::FrameError;
 use tickwire_node::api::BadPrecondition;
-use tickwire_node::bucket::{Bucket, BucketError};
+use tickwire_node::bucket::{Bucket, BucketEntry, BucketError, UnreadableValues};
 use tickwire_node::config::GatewayConfig;
 use tickwire_node::names::SUBSCRIPTIONS_BUCKET;
 use tickwire_node::nats::Nats;
@@ -50,7 +50,9 @@ pub(crate) enum SavedError {
     #[error(transparent)]
     BadPrecondition(#[from] BadPrecondition),
     /// They are not as the request expects.
-    #[error("the saved subscriptions of the user are not as the request expects: read them again, and use the new ETag")]
+    #[error(
+        "the saved subscriptions of the user are not as the request expects: read them again, and use the new ETag"
+    )]
     OtherRevision,
     /// Too many others are being changed.
     #[error("too many saved subscriptions are being read and changed; repeat the request")]
@@ -71,8 +73,12 @@ impl SavedStore {
     /// as none, and the next change replaces it.
     pub(super) async fn read(&self, user: &UserId) -> Result<(SavedRecord, u64), SavedError> {
         let entry = self.bucket.entry_of(&key::encode(user.as_str())).await.map_err(SavedError::Unavailable)?;
-        let read = |value: &[u8]| serde_json::from_slice(value).unwrap_or_default();
-        Ok(entry.map_or_else(Default::default, |entry| (read(&entry.value), entry.revision)))
+        let Some(BucketEntry { key, revision, value, .. }) = entry else { return Ok(Default::default()) };
+        let record = SavedRecord::read(&value);
+        if record.is_none() {
+            UnreadableValues::one(&key).report(SUBSCRIPTIONS_BUCKET);
+        }
+        Ok((record.unwrap_or_default(), revision))
     }
 
     /// The same, in its turn: for requests of users.

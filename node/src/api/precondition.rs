@@ -14,7 +14,9 @@ pub struct Precondition {
 
 /// A header with one of these conditions cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("If-Match and If-None-Match must be *, or entity tags as in the ETag of an answer, such as \"7\" with the quotes")]
+#[error(
+    "If-Match and If-None-Match must be *, or entity tags as in the ETag of an answer, such as \"7\" with the quotes"
+)]
 pub struct BadPrecondition;
 
 impl BadPrecondition {

@@ -21,12 +21,6 @@ impl BucketCursor {
         Self { known: None, unchanged: 0, review }
     }
 
-    /// Whether the bucket was read once.
-    #[must_use]
-    pub fn has_read(&self) -> bool {
-        self.known.is_some()
-    }
-
     /// Takes the state of the bucket. Returns the sequence after which its entries are to be read; `None` if nothing is
     /// new. A reading after 0 is of the whole bucket: keys that it does not have are gone.
     pub fn look(&mut self, state: BucketState) -> Option<u64> {
@@ -69,9 +63,9 @@ mod tests {
     #[test]
     fn only_new_entries_are_read() {
         let mut cursor = BucketCursor::new(9);
-        assert_eq!((cursor.has_read(), cursor.look(state(1, 5))), (false, Some(0)));
+        assert_eq!(cursor.look(state(1, 5)), Some(0));
         assert_eq!(cursor.note(state(1, 5), &[entry(4), entry(6)]), (state(1, 6), true));
-        assert_eq!((cursor.has_read(), cursor.look(state(1, 6))), (true, None));
+        assert_eq!(cursor.look(state(1, 6)), None);
         assert_eq!(cursor.look(state(1, 8)), Some(6));
         assert_eq!(cursor.note(state(1, 8), &[]), (state(1, 8), true));
         assert_eq!(cursor.look(state(1, 8)), None);

@@ -20,6 +20,16 @@ pub enum BucketError {
         /// The key.
         key: String,
     },
+    /// It holds more than tickwire keeps of it.
+    #[error(
+        "the bucket {bucket} holds more than {most} bytes, so it is not read: delete what tickwire has not written"
+    )]
+    TooLarge {
+        /// The name of the bucket.
+        bucket: &'static str,
+        /// The limit.
+        most: u64,
+    },
     /// NATS did not answer, or refused.
     #[error("the bucket {bucket} cannot be reached: {reason}; `tickwire doctor` checks it")]
     Unavailable {

@@ -7,7 +7,7 @@ crate::metrics! {
         "tickwire_admin_refusals_total",
         "Requests that the admin server refused, by code";
 
-    // bucket/follower.rs
+    // bucket/unreadable.rs
     counter UNREADABLE_VALUES by "bucket" =
         "tickwire_unreadable_bucket_values_total",
         "Values of buckets that could not be read and do not count, by bucket";

@@ -17,6 +17,14 @@ pub enum RuleBucketError {
         /// The id of the rule.
         id: String,
     },
+    /// It holds more than routers keep of it.
+    #[error(
+        "the bucket {RULES_BUCKET} holds more than {most} bytes, so it is not read: delete what tickwire has not written"
+    )]
+    TooLarge {
+        /// The limit.
+        most: u64,
+    },
     /// NATS did not answer, or refused.
     #[error("the bucket {RULES_BUCKET} cannot be reached: {reason}; `tickwire doctor` checks it")]
     Unavailable {
@@ -36,6 +44,7 @@ impl From<BucketError> for RuleBucketError {
         match error {
             BucketError::Missing { .. } => Self::Missing,
             BucketError::OtherRevision { key, .. } => Self::OtherRevision { id: key },
+            BucketError::TooLarge { most, .. } => Self::TooLarge { most },
             BucketError::Unavailable { reason, .. } => Self::Unavailable { reason },
         }
     }

@@ -5,12 +5,19 @@ use std::collections::HashSet;
 use tickwire_core::context::{MarketRecord, ReferenceEntry};
 use tickwire_core::event::{Timestamp, key};
 use tickwire_core::ids::{MarketKey, Symbol};
-use tickwire_node::bucket::BucketEntry;
+use tickwire_node::bucket::{BucketEntry, UnreadableValues};
 
 /// The records among entries of the bucket of the context. Those that cannot be read are left out: a router of another
 /// version may have written them.
-pub(super) fn records(entries: &[BucketEntry]) -> Vec<(MarketKey, MarketRecord)> {
-    entries.iter().filter_map(|entry| read_record(&entry.key, &entry.value)).collect()
+pub(super) fn records(entries: &[BucketEntry], unreadable: &mut UnreadableValues) -> Vec<(MarketKey, MarketRecord)> {
+    let mut records = Vec::new();
+    for BucketEntry { key, value, .. } in entries.iter().filter(|entry| !entry.value.is_empty()) {
+        match read_record(key, value) {
+            Some(record) => records.push(record),
+            None => unreadable.note(key),
+        }
+    }
+    records
 }
 
 /// A change of the reference data: the entry of a symbol, or its removal, and when that was stored.
@@ -25,13 +32,24 @@ pub(super) struct ReferenceBook {
 impl ReferenceBook {
     /// Takes entries of the bucket, which was looked at at `at`. If they are all that it has, other symbols have none
     /// any more. A value that cannot be read counts as none.
-    pub(super) fn take(&mut self, entries: Vec<BucketEntry>, is_all: bool, at: Timestamp) -> Vec<ReferenceChange> {
+    pub(super) fn take(
+        &mut self,
+        entries: Vec<BucketEntry>,
+        is_all: bool,
+        at: Timestamp,
+        unreadable: &mut UnreadableValues,
+    ) -> Vec<ReferenceChange> {
         let former = if is_all { std::mem::take(&mut self.symbols) } else { HashSet::new() };
         let mut changes = Vec::new();
         for BucketEntry { key, stored, value, .. } in entries {
-            let symbol = key::decode(&key).ok().and_then(|symbol| Symbol::new(&symbol).ok());
-            let Some(symbol) = symbol else { continue };
+            let Some(symbol) = key::decode(&key).ok().and_then(|symbol| Symbol::new(&symbol).ok()) else {
+                unreadable.note(&key);
+                continue;
+            };
             let entry: Option<ReferenceEntry> = serde_json::from_slice(&value).ok();
+            if entry.is_none() && !value.is_empty() {
+                unreadable.note(&key);
+            }
             match entry {
                 Some(_) => self.symbols.insert(symbol.clone()),
                 None => self.symbols.remove(&symbol),
@@ -68,13 +86,17 @@ mod tests {
         let sector = |symbol: &str, since| (symbol.to_owned(), Some("Tech".to_owned()), since);
         let none = |symbol: &str, since| (symbol.to_owned(), None, since);
         let first = vec![tech("AAPL", 1), tech("BRK=2EB", 2), tech("bad key", 3), entry("MSFT", 4, b"{")];
-        let changes = shown(book.take(first, true, Timestamp(9)));
+        let mut unreadable = UnreadableValues::default();
+        let changes = shown(book.take(first, true, Timestamp(9), &mut unreadable));
         assert_eq!(changes, [sector("AAPL", 1), sector("BRK.B", 2), none("MSFT", 4)]);
-        let changes = shown(book.take(vec![entry("AAPL", 10, b""), tech("MSFT", 11)], false, Timestamp(12)));
+        assert_eq!(unreadable.count(), 2, "a key and a value");
+        let next = vec![entry("AAPL", 10, b""), tech("MSFT", 11)];
+        let changes = shown(book.take(next, false, Timestamp(12), &mut unreadable));
         assert_eq!(changes, [none("AAPL", 10), sector("MSFT", 11)]);
         // A review finds that an entry was removed without a mark.
-        let changes = shown(book.take(vec![tech("BRK=2EB", 2)], true, Timestamp(20)));
+        let changes = shown(book.take(vec![tech("BRK=2EB", 2)], true, Timestamp(20), &mut unreadable));
         assert_eq!(changes, [sector("BRK.B", 2), none("MSFT", 20)]);
+        assert_eq!(unreadable.count(), 2, "what was deleted is not unreadable");
     }
 
     #[test]
@@ -83,7 +105,10 @@ mod tests {
         record.read_through(Seq(5), Timestamp(0));
         let bytes = record.to_bytes().unwrap();
         let (good, odd) = (names::market_key(7, "US"), names::volumes_key(7));
-        let entries = [entry(&good, 0, &bytes), entry(&odd, 0, &bytes), entry("market.7.EU", 0, b"?")];
-        assert_eq!(records(&entries), [(MarketKey::new("US").unwrap(), record)]);
+        let gone = entry("market.8.EU", 0, b"");
+        let entries = [entry(&good, 0, &bytes), entry(&odd, 0, &bytes), entry("market.7.EU", 0, b"?"), gone];
+        let mut unreadable = UnreadableValues::default();
+        assert_eq!(records(&entries, &mut unreadable), [(MarketKey::new("US").unwrap(), record)]);
+        assert_eq!(unreadable.count(), 2);
     }
 }

@@ -1,14 +1,13 @@
-//! Reads the buckets of the context, and keeps the surroundings of this router up to date.
+//! Reads the buckets of the context again and again, and keeps the surroundings of this router up to date.
 //!
-//! As for the rules, every look is a request of its own. Routers start and route without waiting for it: what is not
-//! known is absent.
+//! Routers start and route without waiting for it: what is not known is absent.
 
 use super::SharedSurroundings;
 use super::book::{self, ReferenceBook};
 use crate::metrics;
 use std::time::Duration;
 use tickwire_core::event::Timestamp;
-use tickwire_node::bucket::{ALL_KEYS, Bucket, BucketCursor, BucketError};
+use tickwire_node::bucket::{ALL_KEYS, Bucket, BucketError, BucketNews, BucketReader, LookResult, UnreadableValues};
 use tickwire_node::names;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -33,10 +32,8 @@ const TOGETHER: usize = 256;
 /// The task.
 #[derive(Debug)]
 pub(crate) struct ContextDriver {
-    context: Bucket,
-    reference: Bucket,
-    markets_read: BucketCursor,
-    reference_read: BucketCursor,
+    markets: BucketReader,
+    reference: BucketReader,
     entries: ReferenceBook,
     surroundings: SharedSurroundings,
     /// When both buckets were last read, and how old the oldest record was then, in seconds.
@@ -49,10 +46,8 @@ impl ContextDriver {
     /// Keeps these surroundings up to date.
     pub(crate) fn new(context: Bucket, reference: Bucket, surroundings: SharedSurroundings) -> Self {
         Self {
-            context,
-            reference,
-            markets_read: BucketCursor::new(MARKETS_REVIEW),
-            reference_read: BucketCursor::new(REFERENCE_REVIEW),
+            markets: BucketReader::new(context, names::ALL_MARKETS, MARKETS_REVIEW),
+            reference: BucketReader::new(reference, ALL_KEYS, REFERENCE_REVIEW),
             entries: ReferenceBook::default(),
             surroundings,
             last: (Instant::now(), 0.0),
@@ -90,26 +85,26 @@ impl ContextDriver {
     }
 
     async fn read_markets(&mut self) -> Result<Timestamp, BucketError> {
-        let look = self.context.look().await?;
-        if let Some(after) = self.markets_read.look(look.state) {
-            let entries = self.context.entries_after(names::ALL_MARKETS, after).await?;
-            self.markets_read.note(look.state, &entries);
-            let records = book::records(&entries);
+        let LookResult { at, news } = self.markets.look().await?;
+        if let Some(BucketNews { entries, .. }) = news {
+            let mut unreadable = UnreadableValues::default();
+            let records = book::records(&entries, &mut unreadable);
+            unreadable.report(names::CONTEXT_BUCKET);
             self.surroundings.change(|surroundings| {
                 for (market, record) in records {
                     surroundings.markets.adopt(market, record);
                 }
             });
         }
-        Ok(look.at)
+        Ok(at)
     }
 
     async fn read_reference(&mut self) -> Result<(), BucketError> {
-        let look = self.reference.look().await?;
-        if let Some(after) = self.reference_read.look(look.state) {
-            let entries = self.reference.many_entries_after(ALL_KEYS, after, look.state.last).await?;
-            self.reference_read.note(look.state, &entries);
-            let changes = self.entries.take(entries, after == 0, look.at);
+        let LookResult { at, news } = self.reference.look().await?;
+        if let Some(BucketNews { is_all, entries, .. }) = news {
+            let mut unreadable = UnreadableValues::default();
+            let changes = self.entries.take(entries, is_all, at, &mut unreadable);
+            unreadable.report(names::REFERENCE_BUCKET);
             let mut changed = 0_usize;
             for together in changes.chunks(TOGETHER) {
                 changed += self.surroundings.change(|surroundings| {
@@ -125,7 +120,7 @@ impl ContextDriver {
                 info!(entries = count, changed, "new reference data");
             }
         }
-        let complete = Timestamp(look.at.0.saturating_sub(ENTRY_DELAY));
+        let complete = Timestamp(at.0.saturating_sub(ENTRY_DELAY));
         self.surroundings.change(|surroundings| surroundings.reference.mark_current(complete));
         Ok(())
     }

@@ -4,12 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tickwire_core::event::Kinds;
 use tickwire_core::rules::{RuleRevision, RuleSet, SkippedRule};
-use tickwire_node::bucket::{BucketCursor, BucketEntry, BucketState};
-use tickwire_node::rule_bucket::{StoredRule, compile};
-
-/// After how many looks at an unchanged bucket it is read again from its beginning. Messages that were removed without
-/// a mark show only then.
-const REVIEW: u32 = 120;
+use tickwire_node::bucket::{BucketEntry, BucketNews};
+use tickwire_node::rule_bucket::{MAX_STORED_BYTES, StoredRule, compile};
 
 /// The entries of the bucket, as far as they were read.
 #[derive(Debug)]
@@ -17,7 +13,6 @@ pub(crate) struct RuleBook {
     kinds: Kinds,
     /// The entries by key, without deleted ones.
     entries: BTreeMap<String, BucketEntry>,
-    cursor: BucketCursor,
 }
 
 /// A state of the rules.
@@ -55,29 +50,24 @@ impl RuleOrigin {
 impl RuleBook {
     /// Nothing is known yet. `kinds` are those of this cluster.
     pub(crate) fn new(kinds: Kinds) -> Self {
-        Self { kinds, entries: BTreeMap::new(), cursor: BucketCursor::new(REVIEW) }
+        Self { kinds, entries: BTreeMap::new() }
     }
 
-    /// Takes the state of the bucket. Returns the sequence after which its entries are to be read; `None` if nothing is
-    /// new.
-    pub(crate) fn look(&mut self, state: BucketState) -> Option<u64> {
-        self.cursor.look(state)
-    }
-
-    /// Takes all entries after a sequence that [`look`](Self::look) has named for this state. Returns the rules, if they
-    /// are not the same as before.
-    pub(crate) fn take(&mut self, state: BucketState, after: u64, entries: Vec<BucketEntry>) -> Option<KnownRules> {
-        let (read, is_other) = self.cursor.note(state, &entries);
-        let former = (after == 0).then(|| std::mem::take(&mut self.entries));
-        for entry in entries {
+    /// Takes what was read of the bucket. Returns the rules, if they are not the same as before.
+    pub(crate) fn take(&mut self, news: BucketNews) -> Option<KnownRules> {
+        let BucketNews { state, is_other, is_all, entries } = news;
+        let former = is_all.then(|| std::mem::take(&mut self.entries));
+        for mut entry in entries {
             if entry.value.is_empty() {
                 self.entries.remove(&entry.key);
             } else {
+                // A rule that is too large is skipped, so its value is of no use.
+                entry.value.truncate(MAX_STORED_BYTES + 1);
                 self.entries.insert(entry.key.clone(), entry);
             }
         }
         let is_new = is_other || former.is_some_and(|former| former != self.entries);
-        is_new.then(|| self.compiled(RuleRevision(read.last)))
+        is_new.then(|| self.compiled(RuleRevision(state.last)))
     }
 
     fn compiled(&self, revision: RuleRevision) -> KnownRules {
@@ -93,6 +83,7 @@ mod tests {
     use super::*;
     use serde_json::json;
     use tickwire_core::event::Timestamp;
+    use tickwire_node::bucket::BucketState;
 
     fn entry(key: &str, revision: u64, value: Vec<u8>) -> BucketEntry {
         BucketEntry { key: key.to_owned(), revision, stored: Timestamp(0), value }
@@ -107,8 +98,9 @@ mod tests {
         entry(key, revision, Vec::new())
     }
 
-    fn state(created: i128, last: u64) -> BucketState {
-        BucketState { created, last }
+    /// A reading of the whole bucket, or of what has come after the one before.
+    fn read(is_all: bool, last: u64, entries: Vec<BucketEntry>) -> BucketNews {
+        BucketNews { state: BucketState { created: 1, last }, is_other: true, is_all, entries }
     }
 
     fn book() -> RuleBook {
@@ -129,22 +121,16 @@ mod tests {
 
     #[test]
     fn empty_bucket_is_a_set_without_rules() {
-        let mut book = book();
-        assert_eq!(book.look(state(1, 0)), Some(0));
-        assert_eq!(shown(book.take(state(1, 0), 0, vec![])), expected(0, &[], &[]));
-        assert_eq!(book.look(state(1, 0)), None);
+        assert_eq!(shown(book().take(read(true, 0, vec![]))), expected(0, &[], &[]));
     }
 
     #[test]
     fn updates_and_deletes_are_applied_in_order() {
         let mut book = book();
-        book.look(state(1, 3));
         let first = vec![put("b", 2, 5), put("a", 3, 5)];
-        assert_eq!(shown(book.take(state(1, 3), 0, first)), expected(3, &["a", "b"], &[]));
-        assert_eq!(book.look(state(1, 5)), Some(3));
+        assert_eq!(shown(book.take(read(true, 3, first))), expected(3, &["a", "b"], &[]));
         let next = vec![put("c", 4, 5), deleted("a", 5), put("b", 6, 7)];
-        assert_eq!(shown(book.take(state(1, 5), 3, next)), expected(6, &["b", "c"], &[]));
-        assert_eq!(book.look(state(1, 6)), None);
+        assert_eq!(shown(book.take(read(false, 6, next))), expected(6, &["b", "c"], &[]));
     }
 
     #[test]
@@ -152,15 +138,23 @@ mod tests {
         let mut book = book();
         let junk = entry("junk", 2, b"{".to_vec());
         let entries = vec![put("good", 1, 5), junk, put("bad", 3, -5)];
-        assert_eq!(shown(book.take(state(1, 3), 0, entries)), expected(3, &["good"], &["junk", "bad"]));
+        assert_eq!(shown(book.take(read(true, 3, entries))), expected(3, &["good"], &["junk", "bad"]));
         let mended = vec![put("bad", 4, 5), deleted("junk", 5)];
-        assert_eq!(shown(book.take(state(1, 5), 3, mended)), expected(5, &["bad", "good"], &[]));
+        assert_eq!(shown(book.take(read(false, 5, mended))), expected(5, &["bad", "good"], &[]));
+    }
+
+    #[test]
+    fn value_of_any_size_is_skipped_and_not_kept() {
+        let mut book = book();
+        let huge = entry("huge", 1, vec![b' '; 1_000_000]);
+        assert_eq!(shown(book.take(read(true, 2, vec![huge, put("a", 2, 5)]))), expected(2, &["a"], &["huge"]));
+        assert_eq!(book.entries["huge"].value.len(), MAX_STORED_BYTES + 1);
     }
 
     #[test]
     fn origin_of_each_rule_is_known() {
         let junk = entry("junk", 3, b"{".to_vec());
-        let origins = book().take(state(1, 3), 0, vec![put("a", 2, 5), junk]).unwrap().origins;
+        let origins = book().take(read(true, 3, vec![put("a", 2, 5), junk])).unwrap().origins;
         let of = |key: &str| (origins[key].revision, origins[key].updated_by.as_str());
         assert_eq!((origins.len(), of("a"), of("junk")), (2, (2, "ann"), (3, "")));
     }
@@ -169,34 +163,22 @@ mod tests {
     fn routers_agree_in_whatever_steps_they_have_read() {
         let entries = vec![put("b", 2, 5), put("c", 4, 5), deleted("a", 5), put("d", 7, -1)];
         let mut at_once = book();
-        let at_once = shown(at_once.take(state(1, 7), 0, entries.clone()));
+        let at_once = shown(at_once.take(read(true, 7, entries.clone())));
         let mut in_steps = book();
-        in_steps.take(state(1, 3), 0, vec![put("a", 1, 5), put("b", 2, 5), put("d", 3, 5)]);
-        assert_eq!(in_steps.look(state(1, 7)), Some(3));
-        let in_steps = shown(in_steps.take(state(1, 7), 3, entries.into_iter().skip(1).collect()));
+        in_steps.take(read(true, 3, vec![put("a", 1, 5), put("b", 2, 5), put("d", 3, 5)]));
+        let in_steps = shown(in_steps.take(read(false, 7, entries.into_iter().skip(1).collect())));
         assert_eq!(at_once, in_steps);
     }
 
     #[test]
-    fn bucket_that_was_created_again_or_has_lost_its_end_is_read_from_its_beginning() {
-        for other in [state(2, 9), state(1, 8)] {
-            let mut book = book();
-            book.take(state(1, 9), 0, vec![put("a", 8, 5), put("b", 9, 5)]);
-            assert_eq!(book.look(other), Some(0));
-            assert_eq!(shown(book.take(other, 0, vec![put("c", 1, 5)])), expected(other.last, &["c"], &[]));
-        }
-    }
-
-    #[test]
-    fn rule_that_was_removed_without_a_mark_is_missed_at_the_review() {
+    fn rules_that_a_whole_reading_lacks_are_gone() {
         let mut book = book();
         let entries = || vec![put("a", 8, 5), put("b", 9, 5)];
-        book.take(state(1, 9), 0, entries());
-        let mut looks = (1..REVIEW).map(|_| book.look(state(1, 9)));
-        assert!(looks.all(|after| after.is_none()));
-        assert_eq!(book.look(state(1, 9)), Some(0));
-        assert!(book.take(state(1, 9), 0, entries()).is_none(), "nothing has changed");
-        book.look(state(1, 9));
-        assert_eq!(shown(book.take(state(1, 9), 0, entries().split_off(1))), expected(9, &["b"], &[]));
+        book.take(read(true, 9, entries()));
+        let again = |entries| BucketNews { is_other: false, ..read(true, 9, entries) };
+        assert!(book.take(again(entries())).is_none(), "nothing has changed");
+        assert_eq!(shown(book.take(again(entries().split_off(1)))), expected(9, &["b"], &[]));
+        // A bucket that was created again has lower sequences.
+        assert_eq!(shown(book.take(read(true, 1, vec![put("c", 1, 5)]))), expected(1, &["c"], &[]));
     }
 }

@@ -1,7 +1,4 @@
-//! Reads the bucket of rules, and sends each new state to the decoder.
-//!
-//! Every look is a request of its own with a deadline, so there is nothing to restore after a lost connection: the next
-//! look shows all that has changed meanwhile.
+//! Reads the bucket of rules again and again, and sends each new state to the decoder.
 
 use super::ActiveRules;
 use super::book::{KnownRules, RuleBook};
@@ -9,15 +6,23 @@ use crate::metrics;
 use std::sync::Arc;
 use std::time::Duration;
 use tickwire_core::event::Kinds;
+use tickwire_node::bucket::{BucketError, BucketNews, BucketReader};
 use tickwire_node::nats::Nats;
 use tickwire_node::rule_bucket::{RuleBucket, RuleBucketError};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 /// The pause between two looks. Every router applies a change within a second.
 const PAUSE: Duration = Duration::from_millis(400);
+
+/// After how many looks at an unchanged bucket it is read again from its beginning. Messages that were removed without
+/// a mark show only then.
+const REVIEW: u32 = 120;
+
+/// How many skipped rules the log names when the rules have changed. `GET /v1/rules` names all.
+const NAMED: usize = 32;
 
 /// How long a router that starts tries to read the rules.
 const START_DEADLINE: Duration = Duration::from_secs(20);
@@ -26,6 +31,7 @@ const START_DEADLINE: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(crate) struct RulesDriver {
     bucket: RuleBucket,
+    reader: BucketReader,
     book: RuleBook,
     current: watch::Sender<Arc<KnownRules>>,
     /// Whether the last look has failed.
@@ -39,18 +45,13 @@ impl RulesDriver {
     /// # Errors
     /// When the rules cannot be read before the deadline.
     pub(crate) async fn start(nats: &Nats, kinds: Kinds) -> Result<(Self, ActiveRules), RuleBucketError> {
-        let end = Instant::now() + START_DEADLINE;
         let bucket = RuleBucket::open(nats).await?;
         let (current, rules) = watch::channel(Arc::default());
-        let mut driver = Self { bucket, book: RuleBook::new(kinds), current, is_failing: false };
-        loop {
-            match driver.turn().await {
-                Ok(()) => return Ok((driver, ActiveRules::new(rules))),
-                Err(error) if Instant::now() >= end => return Err(error),
-                Err(error) => debug!(%error, "rules not read yet"),
-            }
-            sleep(PAUSE).await;
-        }
+        let reader = bucket.reader(REVIEW);
+        let mut driver = Self { bucket, reader, book: RuleBook::new(kinds), current, is_failing: false };
+        let news = driver.reader.first(START_DEADLINE).await?;
+        driver.take(news);
+        Ok((driver, ActiveRules::new(rules)))
     }
 
     /// The bucket.
@@ -73,25 +74,28 @@ impl RulesDriver {
         }
     }
 
-    /// Looks at the bucket, and reads what is new.
-    async fn turn(&mut self) -> Result<(), RuleBucketError> {
-        let state = self.bucket.state().await?;
-        let Some(after) = self.book.look(state) else { return Ok(()) };
-        let entries = self.bucket.entries_after(after).await?;
-        if let Some(news) = self.book.take(state, after, entries) {
-            self.publish(news);
+    /// Looks at the bucket, and takes what is new.
+    async fn turn(&mut self) -> Result<(), BucketError> {
+        if let Some(news) = self.reader.look().await?.news {
+            self.take(news);
         }
         Ok(())
     }
 
-    fn publish(&self, news: KnownRules) {
-        let KnownRules { set, skipped, .. } = &news;
-        for rule in skipped {
+    fn take(&mut self, news: BucketNews) {
+        if let Some(known) = self.book.take(news) {
+            self.publish(known);
+        }
+    }
+
+    fn publish(&self, known: KnownRules) {
+        let KnownRules { set, skipped, .. } = &known;
+        for rule in skipped.iter().take(NAMED) {
             warn!(rule = rule.id.as_deref().unwrap_or("without an id"), fault = %rule.fault, "rule skipped");
         }
         info!(revision = set.revision().0, rules = set.rules().len(), skipped = skipped.len(), "new rules");
         metrics::RULE_REVISION.set(set.revision().0 as f64);
         metrics::RULES_SKIPPED.set(skipped.len() as f64);
-        self.current.send_replace(Arc::new(news));
+        self.current.send_replace(Arc::new(known));
     }
 }

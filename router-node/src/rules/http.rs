@@ -79,11 +79,8 @@ async fn write(
     if let Some(skipped) = skipped.first() {
         return Err(invalid(&skipped.fault));
     }
-    let expected = if precondition.is_none() {
-        None
-    } else {
-        expected(&precondition, stored_entry(&api, &id).await?.as_ref())?
-    };
+    let expected =
+        if precondition.is_none() { None } else { expected(&precondition, stored_entry(&api, &id).await?.as_ref())? };
     let revision = api.bucket.put(&id, &stored, expected).await.map_err(|error| failed(&error))?;
     let StoredRule { rule, updated_by, updated_at } = stored;
     info!(rule = id, revision, by = updated_by, "rule written over HTTP");
@@ -149,7 +146,7 @@ fn changed() -> ApiRefusal {
 fn failed(error: &RuleBucketError) -> ApiRefusal {
     match error {
         RuleBucketError::OtherRevision { .. } => changed(),
-        RuleBucketError::Missing | RuleBucketError::Unavailable { .. } => {
+        RuleBucketError::Missing | RuleBucketError::TooLarge { .. } | RuleBucketError::Unavailable { .. } => {
             ApiRefusal::later("rules_unavailable", error.to_string())
         }
     }

@@ -70,7 +70,7 @@ mod tests {
     use tickwire_core::event::Timestamp;
     use tickwire_core::ids::Seq;
     use tickwire_core::rules::Fate;
-    use tickwire_node::bucket::BucketState;
+    use tickwire_node::bucket::{BucketNews, BucketState};
     use tickwire_testkit::blank_event;
 
     fn entry(key: &str, revision: u64, rule: &Value) -> BucketEntry {
@@ -84,7 +84,8 @@ mod tests {
         let entries =
             vec![entry("late", 2, &late), entry("early", 3, &early), entry("bad", 4, &json!({ "id": "bad" }))];
         let state = BucketState { created: 1, last: 4 };
-        let known = RuleBook::new(Kinds::default()).take(state, 0, entries).unwrap();
+        let news = BucketNews { state, is_other: true, is_all: true, entries };
+        let known = RuleBook::new(Kinds::default()).take(news).unwrap();
         let mut usages = RuleUsages::of(&known.set, &RuleUsages::default());
         let mut asked = Vec::new();
         let event = blank_event();
