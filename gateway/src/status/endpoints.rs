@@ -119,11 +119,7 @@ pub(crate) static SAVED: Endpoint = Endpoint {
     status: 200,
     media: JSON,
     fields: &of_saved(),
-    others: &[
-        (400, "The path is not valid"),
-        NOT_SAVED,
-        (503, "NATS does not answer"),
-    ],
+    others: &[(400, "The path is not valid"), NOT_SAVED, (503, "NATS does not answer")],
 };
 
 /// Saves a subscription.

@@ -14,9 +14,9 @@ use tickwire_core::ids::UserId;
 use tickwire_node::api::{ApiRefusal, Caller};
 
 use super::bad_user;
-use crate::saved::store::{SavedError, SavedStore};
 use crate::saved::bulk;
 use crate::saved::requests::{self, SavedWriter};
+use crate::saved::store::{SavedError, SavedStore};
 
 /// The user and the name of a path.
 type SavedPath = Result<Path<(String, String)>, PathRejection>;
