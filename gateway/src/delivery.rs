@@ -3,6 +3,7 @@
 //! as well.
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tickwire_core::coverage::Weight;
@@ -25,6 +26,8 @@ pub struct Delivery {
     pub(crate) goes_first: bool,
     /// The last moment at which it is of use; `None` if it always is.
     expiry: Option<Timestamp>,
+    /// When the batch arrived that had it, as a monotonic time; `None` for an event of a replay.
+    pub(crate) arrived: Option<Duration>,
     /// Its size in the messages between nodes, in bytes.
     wire_bytes: usize,
     /// Its priority as an alert.
@@ -52,6 +55,7 @@ impl Delivery {
             event,
             partition,
             seq,
+            arrived: None,
             wire_bytes: 0,
             forms: WireForms::default(),
             alert_forms: OnceLock::new(),
@@ -62,6 +66,12 @@ impl Delivery {
     #[must_use]
     pub fn of_bytes(self, wire_bytes: usize) -> Self {
         Self { wire_bytes, ..self }
+    }
+
+    /// The same with the time at which its batch arrived, if that is known.
+    #[must_use]
+    pub(crate) fn arrived_at(self, arrived: Option<Duration>) -> Self {
+        Self { arrived, ..self }
     }
 
     /// Approximate memory in bytes, without the encodings for clients.

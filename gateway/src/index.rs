@@ -18,7 +18,7 @@ mod walk;
 use std::collections::HashMap;
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use slab::Slab;
 use tickwire_core::event::{Audience, Event};
@@ -75,6 +75,8 @@ pub struct Index {
     /// The filters that match the current event. The buffer is reused for all events.
     matched: Vec<Slot>,
     walks: u64,
+    /// How long the last timed search took, until the caller takes it.
+    time: Option<Duration>,
     /// Where the next sweep begins.
     sweep_at: usize,
     statistics: Statistics,
@@ -168,6 +170,7 @@ impl Index {
             since,
         };
         self.lists.search(&mut walk);
+        self.time = walk.since.zip(since).map(|(end, begin)| end.duration_since(begin));
         // Subscribers of different filters are far apart in memory. Reading the first of each before they are used lets
         // the cache misses overlap.
         let first =
@@ -198,7 +201,9 @@ impl Index {
         tally.lookups += 1;
         tally.hits += u64::from(tally.matches > before);
         if let Some(since) = since {
-            tally.sampled += since.elapsed();
+            let took = since.elapsed();
+            tally.sampled += took;
+            self.time = Some(took);
         }
     }
 
@@ -226,6 +231,11 @@ impl Index {
                 }
             }
         }
+    }
+
+    /// How long the last search took, if it was timed and nobody has taken that yet.
+    pub(crate) fn take_time(&mut self) -> Option<Duration> {
+        self.time.take()
     }
 
     /// Removes entries of sessions that are not `alive`. A call checks some sessions, and further calls the next ones.

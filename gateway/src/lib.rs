@@ -78,6 +78,7 @@ use tickwire_node::config::Config;
 use tickwire_node::names;
 use tickwire_node::shutdown::{Outcome, Shutdown};
 use tickwire_node::start::{Node, StartError};
+use tickwire_node::users::UserService;
 use tokio::net::TcpListener;
 use tokio::runtime;
 use tokio::sync::{mpsc, watch};
@@ -127,9 +128,16 @@ pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, StartE
     let edge = start_edge(config, shutdown, &node, shards.clone(), requests).await?;
     let store = start_saved(config, shutdown, &node, (&registry, table, shards.clone())).await?;
     let users = Arc::new(Users::new(node.me.id.clone(), Arc::clone(&registry), shards.clone()));
+    let users_of_cluster = start_users(shutdown, &node, &users)?;
     let capacity = capacity(config, node.descriptors)?;
-    let status = GatewayStatus { registry, edge, most_sessions: capacity.sessions };
-    let add_routes = |routes| status::add_routes(routes, &users, &store, alerts);
+    let status = GatewayStatus {
+        registry,
+        edge,
+        users: Arc::clone(&users),
+        most_sessions: capacity.sessions,
+        most_queued: config.gateway.shard_bytes,
+    };
+    let add_routes = |routes| status::add_routes(routes, &users_of_cluster, &store, alerts);
     tickwire_node::status::open(&node, config, shutdown, Arc::new(status), add_routes);
     let handshake = Handshake { authenticator, shards, auth_timeout: config.gateway.auth_timeout };
     let view = node.membership.view();
@@ -206,6 +214,14 @@ fn start_alerts(
     shutdown.spawn_infallible("presence", finder.clone().answer(questions, shutdown.drain().clone()));
     let kinds = Arc::new(config.events.taken());
     Ok(AlertSender::new(node.nats.clone(), config.stream.name.clone(), kinds, finder))
+}
+
+/// Starts to answer what other nodes ask about users. Returns what asks them.
+fn start_users(shutdown: &Shutdown, node: &Node, users: &Arc<Users>) -> Result<Arc<UserService<Users>>, StartError> {
+    let service = Arc::new(UserService::new(node, Arc::clone(users)));
+    let questions = service.questions().map_err(|error| failed("users", &error))?;
+    shutdown.spawn_infallible("users", Arc::clone(&service).answer_questions(questions, shutdown.drain().clone()));
+    Ok(service)
 }
 
 /// Starts the edge, which takes what routers send from now on. Returns its status.

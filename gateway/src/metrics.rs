@@ -173,12 +173,18 @@ tickwire_node::metrics! {
     counter SHARD_UNMATCHED_EVENTS =
         "tickwire_gateway_shard_unmatched_events_total",
         "Events that matched no session of a shard";
+    histogram FILTER_SECONDS =
+        "tickwire_gateway_filter_seconds",
+        "Time in which a shard found the subscriptions that an event matches, of one event in 64";
     counter PRIORITY_EVENTS by "priority" of priorities =
         "tickwire_gateway_priority_events_total",
         "Events passed to a shard, by priority, counted once per shard";
     histogram DELIVERY_SECONDS =
         "tickwire_gateway_delivery_seconds",
         "Time from when the stream stored an event until it was written to a socket, of one frame in 64";
+    histogram DELIVER_SECONDS =
+        "tickwire_gateway_deliver_seconds",
+        "Time from the arrival of a batch until an event of it was written to a socket, of one frame in 64";
     counter DELIVERIES =
         "tickwire_gateway_deliveries_total",
         "Events completely written to sockets";

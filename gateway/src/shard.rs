@@ -361,7 +361,7 @@ impl<S: Socket> Shard<S> {
                 touched.push(subscriber.session);
             }
         });
-        self.stats.unmatched += u64::from(!matched);
+        self.stats.searched(matched, self.index.take_time());
         // A session with several matching subscriptions is listed several times.
         let mut heavy = std::mem::take(&mut self.heavy);
         heavy.sort_unstable();

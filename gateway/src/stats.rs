@@ -1,5 +1,7 @@
 //! The counts of a shard. They are plain numbers while it delivers, and are added to the metrics once a turn.
 
+use std::time::Duration;
+
 use ::metrics::{Counter, Histogram};
 use tickwire_core::event::Priority;
 use tickwire_core::protocol::codes::NoticeCode;
@@ -10,8 +12,17 @@ use crate::outbox::EventOutcome;
 /// How many priorities there are.
 const PRIORITIES: usize = Priority::ALL.len();
 
-/// Of so many frames with events, the age of the first event of one is measured.
+/// Of so many frames with events, the times of the first event of one are measured.
 const MEASURED_FRAME: u32 = 64;
+
+/// How long the first event of a frame was on its way until it was written.
+#[derive(Debug)]
+pub(crate) struct EventTimes {
+    /// Since the stream stored it, in seconds.
+    pub(crate) stored: f64,
+    /// Since the batch arrived that had it; `None` for an event of a replay.
+    pub(crate) arrived: Option<Duration>,
+}
 
 /// Counts since the last [`Stats::publish`].
 #[derive(Debug, Default)]
@@ -51,6 +62,8 @@ struct DeliveryMetrics {
     unsent: Counter,
     by_priority: [Counter; PRIORITIES],
     age: Histogram,
+    deliver: Histogram,
+    filter: Histogram,
 }
 
 impl Stats {
@@ -60,11 +73,23 @@ impl Stats {
         self.by_priority[priority as usize] += 1;
     }
 
-    /// A frame with events was written. `age` measures the age of its first event, in seconds.
-    pub(crate) fn wrote_events(&mut self, age: impl FnOnce() -> f64) {
+    /// The index was searched for an event, and this long if it was timed.
+    pub(crate) fn searched(&mut self, has_matched: bool, took: Option<Duration>) {
+        self.unmatched += u64::from(!has_matched);
+        if let Some(took) = took {
+            self.published.filter.record(took.as_secs_f64());
+        }
+    }
+
+    /// A frame with events was written. `measure` reads the clocks for the times of its first event.
+    pub(crate) fn wrote_events(&mut self, measure: impl FnOnce() -> EventTimes) {
         if self.unmeasured == 0 {
             self.unmeasured = MEASURED_FRAME;
-            self.published.age.record(age());
+            let EventTimes { stored, arrived } = measure();
+            self.published.age.record(stored);
+            if let Some(arrived) = arrived {
+                self.published.deliver.record(arrived.as_secs_f64());
+            }
         }
         self.unmeasured -= 1;
     }
@@ -109,6 +134,8 @@ impl Default for DeliveryMetrics {
             unsent: metrics::UNSENT_EVENTS.series(),
             by_priority: std::array::from_fn(|at| metrics::PRIORITY_EVENTS.with(Priority::ALL[at].as_str())),
             age: metrics::DELIVERY_SECONDS.series(),
+            deliver: metrics::DELIVER_SECONDS.series(),
+            filter: metrics::FILTER_SECONDS.series(),
         }
     }
 }

@@ -2,7 +2,7 @@
 //! sessions, interest and coverage in `/v1/cluster`, its counts, and the [users](users) with sessions here.
 //!
 //! * `endpoints` is the table of the gateway's endpoints;
-//! * `users` reads and closes the sessions of a user;
+//! * `users` reads and closes the sessions of a user here, for `/v1/users` of all nodes (`tickwire_node::users`);
 //! * `saved` reads and changes the saved subscriptions of a user.
 //!
 //! [`alerts`](crate::alerts) sends alerts to a user.
@@ -15,15 +15,15 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, PathRejection};
-use axum::extract::{Path, State};
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
 use axum::routing::{delete, get, post, put};
-use serde::Serialize;
 use serde_json::{Value, json};
-use tickwire_core::ids::{NodeId, UserId};
 use tickwire_node::api::{ApiRefusal, ApiRoutes};
 use tickwire_node::clock::timestamp_now;
+use tickwire_node::metrics::Metric;
 use tickwire_node::status::{NamedCount, NamedRatio, RoleLoad, RoleStatus};
+use tickwire_node::users::{self as users_of_cluster, UserService};
 use tokio::sync::watch;
 
 use crate::alerts::sender::{AlertSender, SentAlert};
@@ -31,8 +31,8 @@ use crate::edge::EdgeStatus;
 use crate::metrics;
 use crate::registry::SessionRegistry;
 use crate::saved::store::SavedStore;
-use crate::status::endpoints::{CLOSE_SESSIONS, PUBLIC, SAVE, SAVE_ALL, SAVED, SEND_ALERT, UNSAVE, USER};
-use crate::status::users::{UserStatus, Users};
+use crate::status::endpoints::{PUBLIC, SAVE, SAVE_ALL, SAVED, SEND_ALERT, UNSAVE};
+use crate::status::users::Users;
 
 /// The counts of `/v1/stats`.
 static COUNTS: [NamedCount; 14] = [
@@ -60,11 +60,23 @@ static RATIOS: [NamedRatio; 3] = [
 ];
 
 /// The latencies of `/v1/stats`.
-static STAGES: [NamedCount; 4] = [
+static STAGES: [NamedCount; 6] = [
+    ("filter", &metrics::FILTER_SECONDS),
+    ("deliver", &metrics::DELIVER_SECONDS),
     ("total", &metrics::DELIVERY_SECONDS),
     ("confirm", &metrics::CONFIRM_SECONDS),
     ("repair", &metrics::REPAIR_SECONDS),
     ("backfill", &metrics::BACKFILL_SECONDS),
+];
+
+/// What should not happen.
+static ERRORS: [&dyn Metric; 6] = [
+    &metrics::REFUSED_MESSAGES,
+    &metrics::UNSENT_MESSAGES,
+    &metrics::UNFILLED_GAPS,
+    &metrics::SHARD_SKIPPED_EVENTS,
+    &metrics::OVERDUE_TURNS,
+    &metrics::INDEX_STALE_ENTRIES,
 ];
 
 /// What a gateway knows.
@@ -72,8 +84,11 @@ static STAGES: [NamedCount; 4] = [
 pub(crate) struct GatewayStatus {
     pub(crate) registry: Arc<SessionRegistry>,
     pub(crate) edge: watch::Receiver<EdgeStatus>,
+    pub(crate) users: Arc<Users>,
     /// How many sessions it accepts.
     pub(crate) most_sessions: usize,
+    /// How many bytes may wait for a shard.
+    pub(crate) most_queued: usize,
 }
 
 impl RoleStatus for GatewayStatus {
@@ -102,21 +117,27 @@ impl RoleStatus for GatewayStatus {
     }
 
     fn load(&self) -> RoleLoad {
-        let sessions = Some((self.registry.size().sessions, self.most_sessions));
-        RoleLoad { sessions, drops: Some(&metrics::DROPPED_EVENTS), lag: None }
+        RoleLoad {
+            sessions: Some((self.registry.size().sessions, self.most_sessions)),
+            queue: Some((self.users.fullest_queue(), self.most_queued)),
+            deliveries: Some((&metrics::DELIVERIES, &metrics::DROPPED_EVENTS)),
+            filter: Some(&metrics::FILTER_SECONDS),
+            deliver: Some(&metrics::DELIVER_SECONDS),
+            total: Some(&metrics::DELIVERY_SECONDS),
+            errors: &ERRORS,
+            ..RoleLoad::default()
+        }
     }
 }
 
 /// Adds the gateway's endpoints to its admin server.
 pub(crate) fn add_routes(
     routes: ApiRoutes,
-    users: &Arc<Users>,
+    users: &Arc<UserService<Users>>,
     store: &Arc<SavedStore>,
     alerts: AlertSender,
 ) -> ApiRoutes {
-    routes
-        .add(&USER, get(user).with_state(Arc::clone(users)))
-        .add(&CLOSE_SESSIONS, delete(close_sessions).with_state(Arc::clone(users)))
+    users_of_cluster::add_routes(routes, users)
         .add(&SAVED, get(saved::show).with_state(Arc::clone(store)))
         .add(&SAVE, put(saved::put).with_state(Arc::clone(store)))
         .add(&SAVE_ALL, put(saved::put_all).with_state(Arc::clone(store)))
@@ -125,44 +146,10 @@ pub(crate) fn add_routes(
         .describe(PUBLIC)
 }
 
-/// The user of a path.
-type UserOfPath = Result<Path<String>, PathRejection>;
-
-/// What was closed.
-#[derive(Serialize)]
-struct ClosedSessions {
-    user: UserId,
-    gateway: NodeId,
-    closed: usize,
-}
-
-async fn user(State(users): State<Arc<Users>>, user: UserOfPath) -> Result<Json<UserStatus>, ApiRefusal> {
-    Ok(Json(users.status(&read(user)?).await))
-}
-
-async fn close_sessions(State(users): State<Arc<Users>>, user: UserOfPath) -> Result<Json<ClosedSessions>, ApiRefusal> {
-    let user = read(user)?;
-    match users.close(&user).await {
-        Some(closed) => Ok(Json(ClosedSessions { user, gateway: users.gateway().clone(), closed })),
-        None => {
-            Err(ApiRefusal::later("unanswered", "the shard of this user did not answer in time; repeat the request"))
-        }
-    }
-}
-
 async fn send_alert(
     State(alerts): State<Arc<AlertSender>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<SentAlert>, ApiRefusal> {
     let body = body.map_err(|rejection| ApiRefusal::unreadable_body(&rejection))?;
     Ok(Json(alerts.send(&body).await?))
-}
-
-fn read(user: UserOfPath) -> Result<UserId, ApiRefusal> {
-    let Path(user) = user.map_err(|rejection| bad_user(&rejection.to_string()))?;
-    UserId::new(&user).map_err(|error| bad_user(&error.to_string()))
-}
-
-fn bad_user(reason: &str) -> ApiRefusal {
-    ApiRefusal::bad_request("bad_user", format!("the user in the path is not valid: {reason}"))
 }

@@ -5,10 +5,12 @@
 //! It answers from the start of the node on. The [status](crate::status) needs parts that start later, so its endpoints
 //! are added when these have started. The thread also takes the [readings](Readings) of the metrics that the status needs.
 
+mod distribution;
 mod readiness;
 mod readings;
 mod scrapes;
 
+pub use distribution::Distribution;
 pub use readiness::{Check, CheckReport, Readiness, ReadinessReport};
 pub use readings::{Reading, Readings};
 

@@ -47,10 +47,17 @@ pub fn timestamp_now() -> Timestamp {
     Timestamp(i64::try_from(millis(wall_clock())).unwrap_or(i64::MAX))
 }
 
+/// Where the monotonic time of this process begins.
+static START: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
+
 /// A monotonic time, to measure how long work takes.
 pub fn monotonic() -> Duration {
-    static START: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
     START.elapsed()
+}
+
+/// The same at that moment.
+pub fn monotonic_at(at: Instant) -> Duration {
+    at.into_std().saturating_duration_since(*START)
 }
 
 /// Shares a loop between its inputs and the clock, whatever is due.

@@ -16,7 +16,7 @@ pub use error::{ConfigError, Origin};
 pub use origins::WebOrigin;
 pub use sections::{
     AdminConfig, AuthConfig, AuthMode, Config, EventsConfig, GatewayConfig, HealthConfig, LogConfig, LogFormat,
-    MembershipConfig, NatsConfig, NodeConfig, RouterConfig, Storage, StreamConfig, TokenRequirement,
+    MembershipConfig, NatsConfig, NodeConfig, RouterConfig, SilenceHours, Storage, StreamConfig, TokenRequirement,
 };
 pub use values::Secret;
 

@@ -16,7 +16,7 @@
 //!   another node of the same name;
 //! * `auth` checks tokens;
 //! * `http` serves requests, and `admin` serves liveness, readiness and metrics with it. `api` registers, guards and
-//!   describes further endpoints, and `status` has those of every node;
+//!   describes further endpoints, `status` has those of every node, and `users` asks all gateways about a user;
 //! * `descriptors` raises the limit of file descriptors, and `ports` writes the addresses that a node listens on;
 //! * `start` does all of this in order, for a node of any role.
 
@@ -77,3 +77,5 @@ pub mod ports;
 pub mod start;
 
 pub mod status;
+
+pub mod users;

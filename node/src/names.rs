@@ -11,6 +11,7 @@
 //! | `tw.view` | the announcement of a new view |
 //! | `tw.storage` | problems with the storage of NATS, routers to all nodes |
 //! | `tw.presence` | questions of a gateway whether a user has sessions, to all gateways |
+//! | `tw.users` | questions of a node about the sessions of a user, to all gateways |
 //! | `tw.name.<node>` | announcements of a node's name, to other nodes of the same name |
 //! | `tw.interest` | interest deltas, gateways to routers |
 //! | `tw.gwbeat` | interest beats, gateways to routers |
@@ -89,6 +90,9 @@ pub const INTEREST_BEAT: &str = "tw.gwbeat";
 
 /// Questions whether a user has sessions, from a gateway to all gateways.
 pub const PRESENCE: &str = "tw.presence";
+
+/// Questions about the sessions of a user, and orders to close them, from a node to all gateways.
+pub const USERS: &str = "tw.users";
 
 /// Requests for replays, to any router.
 pub const REPLAY: &str = "tw.replay";
@@ -209,6 +213,11 @@ pub fn volumes_key(partition: u32) -> String {
 /// The events of one kind in a partition, as the stream stores them.
 pub fn stored_kind(partition: u32, kind: &str) -> String {
     format!("ev.{partition}.{kind}.>")
+}
+
+/// The events of one kind in all partitions, as the stream stores them.
+pub fn stored_kind_anywhere(kind: &str) -> String {
+    format!("ev.*.{kind}.>")
 }
 
 /// The beats of a role's nodes.

@@ -7,7 +7,7 @@ mod cluster;
 mod health;
 mod stats;
 
-pub use health::RoleLoad;
+pub use health::{CacheCounters, KindLast, RoleLoad};
 
 use crate::admin::{self, Readiness, Readings};
 use crate::api::shared::NODE;
@@ -16,6 +16,7 @@ use crate::config::{Config, HealthConfig};
 use crate::metrics::Metric;
 use crate::shutdown::Shutdown;
 use crate::start::Node;
+use crate::users::{CLOSE_SESSIONS, USER};
 use axum::Json;
 use axum::extract::State;
 use axum::routing::get;
@@ -117,9 +118,10 @@ pub static HEALTH: Endpoint = Endpoint {
     others: &[],
 };
 
-/// The endpoints of every node, with those that its admin server has from the start on.
+/// The endpoints of every node, with those that its admin server has from the start on. Each role adds those about
+/// users by [`users::add_routes`](crate::users::add_routes).
 pub fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
-    admin::FIRST.into_iter().chain([&CLUSTER, &STATS, &HEALTH])
+    admin::FIRST.into_iter().chain([&CLUSTER, &STATS, &HEALTH, &USER, &CLOSE_SESSIONS])
 }
 
 /// What the handlers read.

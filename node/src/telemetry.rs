@@ -37,6 +37,10 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// Upper bounds for metrics in seconds: from half of the router's window to the slowest recovery.
 const SECONDS: [f64; 15] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
+/// Upper bounds for the time of a lookup, in seconds: it is much shorter.
+const LOOKUP_SECONDS: [f64; 12] =
+    [0.000_001, 0.000_002_5, 0.000_005, 0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.005, 0.05];
+
 /// Upper bounds for metrics in bytes.
 const BYTES: [f64; 9] = [256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262_144.0, 1_048_576.0, 4_194_304.0, 16_777_216.0];
 
@@ -153,6 +157,8 @@ impl Metrics {
             Some(handle) => handle.clone(),
             None => {
                 let handle = PrometheusBuilder::new()
+                    // Of suffixes that match, the first in the order of text counts.
+                    .set_buckets_for_metric(Matcher::Suffix("_filter_seconds".to_owned()), &LOOKUP_SECONDS)?
                     .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
                     .set_buckets_for_metric(Matcher::Suffix("_bytes".to_owned()), &BYTES)?
                     .set_buckets(&COUNTS)?
@@ -237,6 +243,7 @@ mod tests {
         crate::metrics! {
             TESTED:
             histogram LAG = "tickwire_test_lag_seconds", "Seconds";
+            histogram LOOKUP = "tickwire_test_filter_seconds", "Seconds";
             histogram SIZE = "tickwire_test_size_bytes", "Bytes";
             histogram EVENTS = "tickwire_test_events", "Events";
             counter PLAIN = "tickwire_test_plain_total", "A counter";
@@ -244,6 +251,7 @@ mod tests {
         }
         metrics::describe(TESTED);
         LAG.record(0.002);
+        LOOKUP.record(0.000_002);
         SIZE.record(5000.0);
         EVENTS.record(7.0);
         let text = metrics.render();
@@ -256,6 +264,8 @@ mod tests {
             "tickwire_test_labelled_total{reason=\"late\"} 0".to_owned(),
             "tickwire_test_lag_seconds_bucket{le=\"0.001\"} 0".to_owned(),
             "tickwire_test_lag_seconds_bucket{le=\"0.0025\"} 1".to_owned(),
+            "tickwire_test_filter_seconds_bucket{le=\"0.000001\"} 0".to_owned(),
+            "tickwire_test_filter_seconds_bucket{le=\"0.0000025\"} 1".to_owned(),
             "tickwire_test_size_bytes_bucket{le=\"16384\"} 1".to_owned(),
             "tickwire_test_events_bucket{le=\"10\"} 1".to_owned(),
         ] {

@@ -22,6 +22,7 @@
 //!   queue       which requests are read next, and together
 //!   pass        how much is read, and what the answers may claim
 //! heartbeats    a small message per partition now and then, which takes the same way
+//! silence       when the stream last got an event of each kind
 //! ```
 //!
 //! `metrics` declares what all of them count, `status` answers those who ask about the router, and `publish` stores
@@ -54,6 +55,8 @@ mod dispatch;
 mod replay;
 
 mod heartbeats;
+
+mod silence;
 
 mod metrics;
 
@@ -101,6 +104,7 @@ use tickwire_node::nats::Nats;
 use tickwire_node::shutdown::{Outcome, Shutdown};
 use tickwire_node::start::{Node, StartError};
 use tickwire_node::storage;
+use tickwire_node::users::{self, NoUsers, UserService};
 use tokio::sync::{mpsc, watch};
 
 /// How many reports of intakes may wait for the engine. Beyond that, intakes wait.
@@ -201,8 +205,12 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
     let report = to_engine.report.clone();
     let parts = OwnershipParts { partitions, leases, clock, engine: to_engine };
     let sources = start_ownership(config, shutdown, &node, parts);
-    let status = Arc::new(SourcesStatus { sources, report, decoder: of_status });
+    let (kinds, silence) = silence::watch(&node.nats, config);
+    shutdown.spawn_infallible("silence watch", silence.run(shutdown.drain().clone()));
+    let status = Arc::new(SourcesStatus { sources, report, kinds, decoder: of_status });
+    let users = Arc::new(UserService::new(&node, Arc::new(NoUsers)));
     tickwire_node::status::open(&node, config, shutdown, status, |routes| {
+        let routes = users::add_routes(routes, &users);
         publish::add_routes(rules::http::add_routes(routes, &rules_api), &publish_api)
     });
     shutdown.spawn_infallible("replays", replays.run(shutdown.drain().clone(), shutdown.force().clone()));

@@ -23,6 +23,11 @@ tickwire_node::metrics! {
         "tickwire_router_matches_total",
         "Matches of an event and the interest of a gateway";
 
+    // intake/driver.rs
+    gauge PENDING_MESSAGES =
+        "tickwire_router_pending_messages",
+        "Messages of this router's partitions that waited in the stream when it last read them";
+
     // intake.rs
     counter MESSAGES by "what" =
         "tickwire_router_messages_total",

@@ -16,7 +16,8 @@ use tickwire_core::event::Timestamp;
 use tickwire_core::ids::Seq;
 use tickwire_node::api::Endpoint;
 use tickwire_node::clock::timestamp_now;
-use tickwire_node::status::{NamedCount, NamedRatio, RoleLoad, RoleStatus};
+use tickwire_node::metrics::Metric;
+use tickwire_node::status::{KindLast, NamedCount, NamedRatio, RoleLoad, RoleStatus};
 use tokio::sync::watch;
 
 /// The counts of `/v1/stats`.
@@ -38,11 +39,25 @@ static RATIOS: [NamedRatio; 1] = [("matches_per_batch", &metrics::MATCHES, &metr
 /// The latencies of `/v1/stats`.
 static STAGES: [NamedCount; 2] = [("route", &metrics::LAG_SECONDS), ("replay", &metrics::REPLAY_SECONDS)];
 
+/// What should not happen.
+static ERRORS: [&dyn Metric; 8] = [
+    &metrics::BATCHES_LOST,
+    &metrics::DEAD_LETTERS,
+    &metrics::DEAD_LETTERS_LOST,
+    &metrics::SKIPPED_RANGES,
+    &metrics::MISSING_MESSAGES,
+    &metrics::LEASES_LOST,
+    &metrics::CONTEXT_WRITES_LOST,
+    &metrics::REPLAY_PARTS_LOST,
+];
+
 /// What a router knows.
 #[derive(Debug)]
 pub(crate) struct SourcesStatus {
     pub(crate) sources: OwnedSources,
     pub(crate) report: watch::Receiver<Arc<EngineReport>>,
+    /// The last events of the kinds that should not be silent.
+    pub(crate) kinds: watch::Receiver<Vec<KindLast>>,
     /// It knows the last events.
     pub(crate) decoder: Arc<Decoder>,
 }
@@ -80,7 +95,14 @@ impl RoleStatus for SourcesStatus {
     }
 
     fn load(&self) -> RoleLoad {
-        RoleLoad { lag: lag(&self.sources.borrow(), wall()), ..RoleLoad::default() }
+        RoleLoad {
+            pending: Some(&metrics::PENDING_MESSAGES),
+            lag: lag(&self.sources.borrow(), wall()),
+            route: Some(&metrics::LAG_SECONDS),
+            errors: &ERRORS,
+            kinds: self.kinds.borrow().clone(),
+            ..RoleLoad::default()
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_nats::subject::Subject;
 use tickwire_core::ids::Millis;
-use tickwire_node::clock::{Clock, Turns};
+use tickwire_node::clock::{Clock, Turns, monotonic_at};
 use tickwire_node::link::{NatsMessage, Status};
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
@@ -87,7 +87,9 @@ impl Driver {
                 }
                 Some((time, seq)) = self.finder.next() => self.edge.take_found(self.now(), time, seq),
                 flood = inputs.floods.next(&mut requests) => match flood {
-                    FloodableInput::Batch(Some(message)) => self.edge.take_batch(self.now(), message.payload()),
+                    FloodableInput::Batch(Some(message)) => {
+                        self.edge.take_batch(self.now(), Some(monotonic_at(message.arrived())), message.payload());
+                    }
                     FloodableInput::Answer(Some(message)) => self.take_answer(&message),
                     FloodableInput::Batch(None) | FloodableInput::Answer(None) => {
                         return Err(EdgeError::SubscriptionEnded);

@@ -2,6 +2,7 @@
 //! offered to the coverage, which decides what to do with it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tickwire_core::coverage::SectionOutcome;
@@ -17,8 +18,9 @@ use crate::delivery::Delivery;
 use crate::metrics;
 
 impl Edge {
-    /// Takes a batch of a router, as it arrived.
-    pub fn take_batch(&mut self, now: Millis, payload: &[u8]) {
+    /// Takes a batch of a router, as it arrived. `arrived` is the monotonic time of that, if the time from there to the
+    /// socket is to be measured.
+    pub fn take_batch(&mut self, now: Millis, arrived: Option<Duration>, payload: &[u8]) {
         let batch: Batch<Bytes> = match wire::decode(payload) {
             Ok(batch) => batch,
             Err(error) => return refused(&error),
@@ -28,7 +30,7 @@ impl Edge {
         for section in batch.sections {
             let (partition, through) = (section.partition, section.through);
             // A section with an unreadable event proves nothing. Its range is requested again.
-            let section = match decode_section(section) {
+            let section = match decode_section(section, arrived) {
                 Ok(section) => section,
                 Err(error) => {
                     refused(&error);
@@ -60,7 +62,7 @@ impl Edge {
         };
         let ReplayAnswer { router, epoch_id, part, last } = answer;
         let (part, reason) = match part {
-            ReplayPart::Events(section) => match decode_section(section) {
+            ReplayPart::Events(section) => match decode_section(section, None) {
                 Ok(section) => {
                     metrics::REPLAYED_EVENTS.increment(section.events.len() as u64);
                     metrics::REPLAYED_BYTES.increment(payload.len() as u64);
@@ -95,11 +97,15 @@ fn label(offered: SectionOutcome) -> &'static str {
     }
 }
 
-fn decode_section(section: Section<Bytes>) -> Result<Section<Arc<Delivery>>, wire::WireError> {
+fn decode_section(
+    section: Section<Bytes>,
+    arrived: Option<Duration>,
+) -> Result<Section<Arc<Delivery>>, wire::WireError> {
     let Section { partition, revision, prev, through, events } = section;
     let decode = |(seq, bytes): (Seq, Bytes)| {
         let event: Event = wire::decode_part(&bytes)?;
-        Ok((seq, Arc::new(Delivery::new(event, partition, seq).of_bytes(bytes.len()))))
+        let delivery = Delivery::new(event, partition, seq).of_bytes(bytes.len()).arrived_at(arrived);
+        Ok((seq, Arc::new(delivery)))
     };
     let events = events.into_iter().map(decode).collect::<Result<_, wire::WireError>>()?;
     Ok(Section { partition, revision, prev, through, events })

@@ -7,9 +7,10 @@ use tickwire_core::ids::Millis;
 use tickwire_core::protocol::codes::{CloseCode, NoticeCode};
 use tickwire_core::protocol::{ArrayWriter, Encoding, Notice, ServerFrame, encode};
 
-use super::Shard;
 use super::turns::SocketReading;
+use super::{Clocks, Shard};
 use crate::backfill::request::BackfillTarget;
+use crate::delivery::Delivery;
 use crate::handling::admits;
 use crate::limits::account::Account;
 use crate::metrics;
@@ -17,7 +18,7 @@ use crate::outbox::{Frame, QueuedEvent, ShedResult};
 use crate::shard::backfill::backfill_limits;
 use crate::shard::session::{ActiveSubscription, Session, SessionStage, held};
 use crate::socket::{HEADER, Ready, Socket, SocketEnd};
-use crate::stats::{Stats, count_outcome};
+use crate::stats::{EventTimes, Stats, count_outcome};
 
 impl<S: Socket> Shard<S> {
     /// Sends what waits, as far as the socket and the user's rate allow.
@@ -64,7 +65,7 @@ impl<S: Socket> Shard<S> {
             count_frame(stats, session, content, frame.len() as u64, ended.is_ok());
             // Events of a backfill are old by nature.
             if let (Some(first), None) = (content.events.first(), &session.backfill) {
-                stats.wrote_events(|| seconds_between(first.delivery.event.stored, clocks.time_of_day()));
+                stats.wrote_events(|| times_of(&first.delivery, clocks));
             }
         }
         // Events are shared by all sessions, so none is kept in memory here longer than needed.
@@ -280,6 +281,14 @@ fn count_frame<S: Socket>(stats: &mut Stats, session: &mut Session<S>, content: 
     } else {
         stats.deliveries += u64::from(events);
         session.sent.events += u64::from(events);
+    }
+}
+
+/// How long an event was on its way until now.
+fn times_of(delivery: &Delivery, clocks: Clocks) -> EventTimes {
+    EventTimes {
+        stored: seconds_between(delivery.event.stored, clocks.time_of_day()),
+        arrived: delivery.arrived.map(|arrived| (clocks.monotonic)().saturating_sub(arrived)),
     }
 }
 

@@ -9,15 +9,6 @@ const BAD_USER: (u16, &str) = (400, "The user is not valid");
 const NOT_SAVED: (u16, &str) = (404, "The user has no saved subscription of this name");
 const OTHER_REVISION: (u16, &str) = (412, "The saved subscriptions of the user have another revision");
 
-const fn of_user() -> [Field; 4] {
-    [
-        OF_USER,
-        field("gateway", "string", "The gateway that answers; other gateways may have further sessions"),
-        field("rate", "object", "Events a second: current, maximal, utilisation; null without a limit or sessions"),
-        field("sessions", "array", "The sessions of the user here, with their subscriptions and counts"),
-    ]
-}
-
 /// The home gateway of a user.
 pub(crate) static CONNECT: Endpoint = Endpoint {
     method: "GET",
@@ -66,7 +57,12 @@ pub(crate) static ME: Endpoint = Endpoint {
     input: Input::NONE,
     status: 200,
     media: JSON,
-    fields: &of_user(),
+    fields: &[
+        OF_USER,
+        field("gateway", "string", "The gateway that answers; other gateways may have further sessions"),
+        field("rate", "object", "Events a second: current, maximal, utilisation; null without a limit or sessions"),
+        field("sessions", "array", "The sessions of the user here, with their subscriptions and counts"),
+    ],
     others: &[BAD_CREDENTIALS, BAD_ORIGIN],
 };
 
@@ -181,38 +177,6 @@ pub(crate) static UNSAVE: Endpoint = Endpoint {
     ],
 };
 
-/// The status of a user.
-pub(crate) static USER: Endpoint = Endpoint {
-    method: "GET",
-    path: "/v1/users/{user}",
-    listener: Listener::Admin,
-    access: Access::Operator,
-    summary: "The sessions of a user on this gateway, with their subscriptions and counts",
-    input: Input::NONE,
-    status: 200,
-    media: JSON,
-    fields: &of_user(),
-    others: &[BAD_USER],
-};
-
-/// Closes the sessions of a user.
-pub(crate) static CLOSE_SESSIONS: Endpoint = Endpoint {
-    method: "DELETE",
-    path: "/v1/users/{user}/sessions",
-    listener: Listener::Admin,
-    access: Access::Operator,
-    summary: "Closes the sessions of a user on this gateway with the code 4014",
-    input: Input::NONE,
-    status: 200,
-    media: JSON,
-    fields: &[
-        OF_USER,
-        field("gateway", "string", "The gateway that answers"),
-        field("closed", "integer", "How many sessions were closed"),
-    ],
-    others: &[BAD_USER, (503, "The shard of the user did not answer in time; repeat it")],
-};
-
 /// Sends an alert.
 pub(crate) static SEND_ALERT: Endpoint = Endpoint {
     method: "POST",
@@ -250,7 +214,7 @@ mod tests {
 
     #[test]
     fn checked_in_document_has_all_endpoints() {
-        let of_gateways = [&USER, &CLOSE_SESSIONS, &SAVE_ALL, &SEND_ALERT].into_iter().chain(PUBLIC);
+        let of_gateways = [&SAVE_ALL, &SEND_ALERT].into_iter().chain(PUBLIC);
         let of_routers = tickwire_router_node::endpoints();
         let endpoints: Vec<_> = status::endpoints().chain(of_gateways).chain(of_routers).chain([&OPENAPI]).collect();
         let document = document(&endpoints);

@@ -12,8 +12,8 @@ use axum::response::Response;
 use serde::Deserialize;
 use tickwire_core::ids::UserId;
 use tickwire_node::api::{ApiRefusal, Caller};
+use tickwire_node::users::bad_user;
 
-use super::bad_user;
 use crate::saved::bulk;
 use crate::saved::requests::{self, SavedWriter};
 use crate::saved::store::{SavedError, SavedStore};

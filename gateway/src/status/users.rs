@@ -9,10 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
+use serde_json::{Value, json};
 use tickwire_core::event::Timestamp;
 use tickwire_core::ids::{NodeId, UserId};
 use tickwire_core::protocol::Encoding;
 use tickwire_node::clock::millis;
+use tickwire_node::users::{SessionList, UserAction, UserAnswer, UsersHere};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 
@@ -88,11 +90,6 @@ impl Users {
         Self { gateway, registry, shards, turns: Semaphore::new(QUESTIONS) }
     }
 
-    /// The gateway.
-    pub(crate) fn gateway(&self) -> &NodeId {
-        &self.gateway
-    }
-
     /// The status of a user. A user without sessions here is like one that does not exist.
     pub(crate) async fn status(&self, user: &UserId) -> UserStatus {
         let sessions = self.registry.sessions_of(user);
@@ -114,6 +111,11 @@ impl Users {
     /// Closes all sessions of a user, and returns how many; `None` if the shard did not answer in time.
     pub(crate) async fn close(&self, user: &UserId) -> Option<usize> {
         self.ask(user, ShardQuestion::Close).await
+    }
+
+    /// How many bytes wait for the shard for which the most wait.
+    pub(crate) fn fullest_queue(&self) -> usize {
+        self.shards.iter().map(ByteSender::waiting).max().unwrap_or_default()
     }
 
     async fn ask<A>(
@@ -144,6 +146,21 @@ impl Users {
             },
             subscriptions,
             counts: counts.map(CountsStatus::of),
+        }
+    }
+}
+
+impl UsersHere for Users {
+    const HAS_SESSIONS: bool = true;
+
+    async fn answer(&self, user: &UserId, action: UserAction) -> Option<UserAnswer> {
+        match action {
+            UserAction::Show => {
+                let UserStatus { rate, sessions, .. } = self.status(user).await;
+                let shown = |session: SessionStatus| serde_json::to_value(session).unwrap_or(Value::Null);
+                Some(UserAnswer::Sessions(SessionList::new(json!(rate), sessions.into_iter().map(shown))))
+            }
+            UserAction::Close => Some(UserAnswer::Closed(self.close(user).await? as u64)),
         }
     }
 }
@@ -179,8 +196,6 @@ impl CountsStatus {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
     use crate::byte_queue;
     use crate::record::{Missed, Sent};

@@ -1,6 +1,7 @@
 //! Readings of all metrics at regular times, for rates and for what the status shows. One rendering serves any number of
 //! requests, so no request makes the node count.
 
+use super::distribution::Distribution;
 use crate::telemetry::Metrics;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -69,7 +70,7 @@ impl Readings {
 
 impl Reading {
     /// Reads the text format of Prometheus, as this process writes it.
-    fn parse(at: Instant, text: &str) -> Self {
+    pub(crate) fn parse(at: Instant, text: &str) -> Self {
         let lines = text.lines().filter(|line| !line.starts_with('#'));
         let series = lines.filter_map(|line| {
             let (series, value) = line.rsplit_once(' ')?;
@@ -98,14 +99,14 @@ impl Reading {
         self.series_of(name).filter_map(|(labels, value)| Some((label_value(labels)?, value))).collect()
     }
 
-    /// The upper bound of the bucket that has the `part` quantile of a histogram, if anything was recorded. `None` in
-    /// the bound means that it lies beyond all buckets.
-    pub fn quantile(&self, name: &str, part: f64) -> Option<Option<f64>> {
-        let buckets = self.by_label(&format!("{name}_bucket"));
-        let count = buckets.get("+Inf").copied().filter(|count| *count > 0.0)?;
-        let bounds = buckets.iter().filter_map(|(bound, below)| Some((bound.parse::<f64>().ok()?, *below)));
-        let reached = bounds.filter(|(bound, below)| bound.is_finite() && *below >= count * part);
-        Some(reached.map(|(bound, _)| bound).min_by(f64::total_cmp))
+    /// What a histogram has recorded since the start.
+    pub fn distribution(&self, name: &str) -> Distribution {
+        Distribution::new(self.by_label(&format!("{name}_bucket")).into_iter())
+    }
+
+    /// What it has recorded since an earlier reading.
+    pub fn distribution_since(&self, earlier: &Self, name: &str) -> Distribution {
+        self.distribution(name).without(&earlier.distribution(name))
     }
 
     /// The labels and values of the series of this name.
@@ -154,9 +155,25 @@ lag_seconds_count 100
     #[test]
     fn quantile_is_the_bound_of_its_bucket() {
         let reading = Reading::parse(Instant::now(), TEXT);
-        assert_eq!(reading.quantile("lag_seconds", 0.5), Some(Some(0.1)));
-        assert_eq!(reading.quantile("lag_seconds", 0.9), Some(Some(2.5)));
-        assert_eq!(reading.quantile("lag_seconds", 0.99), Some(None));
-        assert_eq!(reading.quantile("events_total", 0.5), None);
+        let lags = reading.distribution("lag_seconds");
+        assert_eq!([0.5, 0.9, 0.99].map(|part| lags.quantile(part)), [Some(0.1), Some(2.5), None]);
+        assert_eq!(reading.distribution("events_total").quantile(0.5), None);
+    }
+
+    #[test]
+    fn distribution_of_the_last_minute_leaves_out_what_was_before() {
+        let now = Instant::now();
+        let earlier = Reading::parse(now, TEXT);
+        let text = TEXT.replace("} 98", "} 118").replace("} 100", "} 120");
+        let lags = Reading::parse(now, &text).distribution_since(&earlier, "lag_seconds");
+        assert_eq!((lags.count(), lags.share_within(0.1), lags.share_within(2.5)), (20.0, 0.0, 1.0));
+        let nothing = earlier.distribution_since(&earlier, "lag_seconds");
+        assert_eq!((nothing.count(), nothing.quantile(0.5)), (0.0, None));
+    }
+
+    #[test]
+    fn histogram_that_is_new_has_nothing_before() {
+        let (before, now) = (Reading::parse(Instant::now(), ""), Reading::parse(Instant::now(), TEXT));
+        assert_eq!(now.distribution_since(&before, "lag_seconds").count(), 100.0);
     }
 }

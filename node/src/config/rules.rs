@@ -91,12 +91,11 @@ impl Config {
                 "the largest session must fit into one resume: max_frame_bytes must be at least max_filter_bytes, and 256 \
                  bytes for each of max_subscriptions, and 32 for each of stream.partitions",
             ),
+            (health.is_ordered(), "health", "the threshold of a warning must be reached before that of the error"),
             (
-                health.sessions_warning <= health.sessions_error
-                    && health.drops_warning <= health.drops_error
-                    && health.lag_warning <= health.lag_error,
-                "health",
-                "the threshold of a warning must not be above that of the error",
+                health.silence_kinds.iter().all(|kind| built_in(kind) || events.kinds.contains_key(kind)),
+                "health.silence_kinds, events.kinds",
+                "only kinds that the cluster accepts can be silent: name built-in ones, or those of events.kinds",
             ),
             (logins <= 1, "nats.user, nats.token, nats.credentials", "only one way to log in can be used"),
             (

@@ -1,8 +1,9 @@
 //! The shape of the configuration: one struct per section of `config/reference.toml`, one field per key. That file
 //! explains the meaning, unit and default of a key; this one has its type and range (durations in milliseconds).
-//! `gateway` has the largest section.
+//! `gateway` and `health` have the largest sections.
 
 mod gateway;
+mod health;
 
 use super::values::{self, Secret};
 use rand::Rng;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use tickwire_core::event::KindAudience;
 
 pub use gateway::GatewayConfig;
+pub use health::{HealthConfig, SilenceHours};
 
 /// All of it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -203,30 +205,6 @@ impl AdminConfig {
             TokenRequirement::Never => false,
         }
     }
-}
-
-/// `[health]`
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct HealthConfig {
-    /// From which part of its sessions on a gateway has a warning, in percent.
-    #[serde(deserialize_with = "values::within::<1, 100, _, _>")]
-    pub sessions_warning: u8,
-    /// From which part of its sessions on a gateway has an error, in percent.
-    #[serde(deserialize_with = "values::within::<1, 100, _, _>")]
-    pub sessions_error: u8,
-    /// From how many dropped events a minute on a gateway has a warning.
-    #[serde(deserialize_with = "values::within::<1, 1_000_000_000, _, _>")]
-    pub drops_warning: u32,
-    /// From how many dropped events a minute on a gateway has an error.
-    #[serde(deserialize_with = "values::within::<1, 1_000_000_000, _, _>")]
-    pub drops_error: u32,
-    /// How old the last message that a router has read of a partition may be, before it has a warning.
-    #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<100, 86_400_000, _>")]
-    pub lag_warning: Duration,
-    /// How old the last message that a router has read of a partition may be, before it has an error.
-    #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<100, 86_400_000, _>")]
-    pub lag_error: Duration,
 }
 
 /// `[membership]`

@@ -72,6 +72,11 @@ crate::metrics! {
         "tickwire_storage_reports_refused_total",
         "Unreadable storage reports from routers";
 
+    // users/service.rs
+    counter REFUSED_USER_MESSAGES =
+        "tickwire_refused_user_messages_total",
+        "Questions and answers about users that were refused";
+
     // telemetry.rs
     gauge BUILD_INFO =
         "tickwire_build_info",

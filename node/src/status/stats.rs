@@ -56,7 +56,8 @@ fn latency((stage, metric): &NamedCount, newest: &Reading) -> (&'static str, Val
     let metric = metric.named().name();
     let count = newest.total(&format!("{metric}_count"));
     let mean = (count > 0.0).then(|| newest.total(&format!("{metric}_sum")) / count);
-    let quantile = |part| newest.quantile(metric, part).flatten();
+    let distribution = newest.distribution(metric);
+    let quantile = |part| distribution.quantile(part);
     (*stage, json!({ "count": count as u64, "mean": mean, "p50": quantile(0.5), "p99": quantile(0.99) }))
 }
 

@@ -4,12 +4,14 @@ use super::{Intake, IntakeEvent, IntakeOutput, IntakeReport, IntakeTrouble, Open
 use crate::dead_letters;
 use crate::decode::{Content, Decoder};
 use crate::enrich::tenure::{ContextStore, TenureContext};
+use crate::metrics;
 use crate::reader::pull::{Pull, PullPlan};
 use crate::reader::{StreamMessage, leader};
 use crate::source::Tenure;
 use crate::stream::{StreamLeader, StreamState};
 use crate::walk::{WalkError, WalkPace, Walker};
 use std::cell::RefCell;
+use std::mem::replace;
 use std::sync::Arc;
 use std::time::Duration;
 use tickwire_core::event::Timestamp;
@@ -64,6 +66,8 @@ pub(crate) struct Driver {
     kept: TenureContext,
     connected: watch::Receiver<bool>,
     pull: Option<Pull>,
+    /// How many messages waited in the stream after the last one that was read.
+    pending: u64,
 }
 
 impl Driver {
@@ -71,7 +75,7 @@ impl Driver {
     pub(crate) fn new(context: Arc<Context>, tenure: Tenure, epoch_id: EpochId, checkpoint: Seq) -> Self {
         let (intake, connected) = (Intake::new(tenure, epoch_id, checkpoint), context.nats.connected());
         let kept = TenureContext::new(tenure.source, epoch_id);
-        Self { intake, context, tenure, epoch_id, checkpoint, kept, connected, pull: None }
+        Self { intake, context, tenure, epoch_id, checkpoint, kept, connected, pull: None, pending: 0 }
     }
 
     /// Reads until stopped.
@@ -81,6 +85,7 @@ impl Driver {
             () = stop.cancelled() => {}
             () = self.work() => {}
         }
+        self.set_pending(0);
         self.context.store.store_volumes(&mut self.kept);
         self.close().await;
     }
@@ -190,6 +195,14 @@ impl Driver {
         }
     }
 
+    /// This many messages wait in the stream. The gauge has the sum of all intakes.
+    fn set_pending(&mut self, pending: u64) {
+        let before = replace(&mut self.pending, pending);
+        if pending != before {
+            metrics::PENDING_MESSAGES.increment(pending as f64 - before as f64);
+        }
+    }
+
     async fn read(&mut self) {
         let Some(pull) = &mut self.pull else { return self.updated_intake().ended(&IntakeTrouble::Silent) };
         let came = tokio::select! {
@@ -202,8 +215,12 @@ impl Driver {
             Ok(Err(end)) => return self.updated_intake().ended(&end.into()),
             Err(_) => return self.updated_intake().ended(&IntakeTrouble::Silent),
         };
+        let idle_at = pull.idle_at();
+        if let Some(last) = came.last() {
+            self.set_pending(last.delivery.pending);
+        }
         let Context { nats, clock, decoder, .. } = &*self.context;
-        let idle_at = pull.idle_at().map(|at| clock.shown(at));
+        let idle_at = idle_at.map(|at| clock.shown(at));
         // Each message is decoded when its turn comes, so there is one borrower at a time.
         let kept = &RefCell::new(&mut self.kept.context);
         let messages = came.iter().map(|pulled| {

@@ -234,7 +234,7 @@ impl EdgeDriver {
         if !state.drops_batches {
             let batch: Batch<Bytes> = wire::decode(payload).unwrap();
             state.received += batch.sections.iter().map(|section| section.events.len()).sum::<usize>();
-            self.edge.take_batch(self.clock.now(), payload);
+            self.edge.take_batch(self.clock.now(), None, payload);
         }
     }
 

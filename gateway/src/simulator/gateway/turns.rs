@@ -180,7 +180,7 @@ impl SimGateway {
         waits.serve(input.queue());
         match input {
             FloodInput::Batch(batch, BatchEnds { epoch_id, ends }) => {
-                self.edge.take_batch(now, &batch);
+                self.edge.take_batch(now, None, &batch);
                 // A batch may prove no coverage, but it shows that sequences exist. The gateway must cover them, or ask
                 // for them from now on.
                 let forgotten = self.edge.forgotten(epoch_id, &ends);
