@@ -42,13 +42,9 @@ pub(crate) fn watch(nats: &Nats, config: &Config) -> (watch::Receiver<Vec<KindLa
 impl SilenceWatch {
     /// Asks until the drain.
     pub(crate) async fn run(self, drain: CancellationToken) {
-        let asked = async {
-            loop {
-                self.ask().await;
-                sleep(self.every).await;
-            }
-        };
-        drain.run_until_cancelled(asked).await;
+        while drain.run_until_cancelled(self.ask()).await.is_some() {
+            drain.run_until_cancelled(sleep(self.every)).await;
+        }
     }
 
     async fn ask(&self) {

@@ -23,6 +23,7 @@ mod socket;
 mod stranger;
 mod wire;
 
+mod access;
 mod alerts;
 mod bench;
 mod commands;

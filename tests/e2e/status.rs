@@ -1,9 +1,8 @@
-//! The status of nodes over HTTP: who may read what, what is read, and how an operator closes the sessions of a user.
+//! The status of nodes over HTTP: what is read, and how an operator closes the sessions of a user. `access` has who may.
 
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::time::{SystemTime, UNIX_EPOCH};
 use tickwire_core::protocol::Encoding;
 use tickwire_core::protocol::codes::CloseCode;
 use tickwire_testkit::eventually;
@@ -12,15 +11,17 @@ use crate::cluster::{Cluster, PARTITIONS};
 use crate::feed;
 use crate::http::{Answer, send};
 use crate::node::DEADLINE;
+use crate::producer::ProducerMessage;
 use crate::socket::Socket;
 
-const SECRET: &str = "0123456789abcdef0123456789abcdef";
+/// How many events are published where each shard should time some: one in 64.
+const EVENTS: usize = 128;
 
 /// The document that is checked in.
-const DOCUMENT: &str = include_str!("../../docs/openapi.json");
+pub(crate) const DOCUMENT: &str = include_str!("../../docs/openapi.json");
 
 /// The status and the body of the answer to a request, with a token or none.
-async fn ask(method: &str, address: SocketAddr, path: &str, token: Option<&str>) -> (u16, String) {
+pub(crate) async fn ask(method: &str, address: SocketAddr, path: &str, token: Option<&str>) -> (u16, String) {
     let token = token.map(|token| format!("Bearer {token}"));
     let headers: Vec<(&str, &str)> = token.iter().map(|token| ("Authorization", token.as_str())).collect();
     let Answer { status, body, .. } = send(method, address, path, &headers, b"").await;
@@ -34,107 +35,29 @@ async fn read(method: &str, address: SocketAddr, path: &str) -> Value {
     serde_json::from_str(&body).unwrap()
 }
 
-fn token(more: &Value) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    let mut claims = json!({ "sub": "ann", "exp": now + 600 });
-    claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes());
-    jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()
-}
-
-#[tokio::test]
-async fn access_is_as_the_matrix_says() {
-    let settings = [
-        ("auth.mode", "jwt"),
-        ("auth.jwt_secret", SECRET),
-        ("admin.require_token", "always"),
-        ("gateway.connect_url", "wss://x/{gateway}/v1/stream"),
-    ];
-    let mut cluster = Cluster::start_with(1, 1, &settings).await;
-    let public = cluster.gateway_addresses().await[0];
-    let (router, gateway) = (cluster.routers[0].address("admin").await, cluster.gateways[0].address("admin").await);
-    let user = token(&json!({}));
-    let producer = token(&json!({ "role": "producer" }));
-    let operator = token(&json!({ "role": "operator" }));
-    let forged = format!("{operator}x");
-    let tokens = [None, Some(&user), Some(&producer), Some(&operator), Some(&forged)];
-
-    let (anyone, nobody) = ([200; 5], [404; 5]);
-    let (readers, operators) = ([401, 403, 200, 200, 401], [401, 403, 403, 200, 401]);
-    let users = [401, 200, 200, 200, 401];
-    // Whoever may send an alert learns that the request is empty.
-    let senders = [401, 403, 400, 400, 401];
-    for (method, address, path, expected) in [
-        ("GET", gateway, "/livez", anyone),
-        ("GET", gateway, "/readyz", anyone),
-        ("GET", gateway, "/metrics", anyone),
-        ("GET", gateway, "/v1/openapi.json", anyone),
-        ("GET", gateway, "/v1/cluster", readers),
-        ("GET", gateway, "/v1/stats", readers),
-        ("GET", gateway, "/v1/health", readers),
-        ("GET", gateway, "/v1/users/ann", operators),
-        ("DELETE", gateway, "/v1/users/ann/sessions", operators),
-        ("GET", gateway, "/v1/users/ann/subscriptions/none", [401, 403, 403, 404, 401]),
-        ("DELETE", gateway, "/v1/users/bob/subscriptions/none", [401, 403, 403, 404, 401]),
-        ("POST", gateway, "/v1/alerts", senders),
-        ("GET", gateway, "/v1/me", nobody),
-        ("GET", gateway, "/v1/connect", nobody),
-        ("PUT", gateway, "/v1/subscriptions", [401, 403, 403, 400, 401]),
-        ("PUT", public, "/v1/subscriptions", nobody),
-        ("GET", router, "/readyz", anyone),
-        ("GET", router, "/v1/openapi.json", anyone),
-        ("GET", router, "/v1/cluster", readers),
-        ("GET", router, "/v1/stats", readers),
-        ("GET", router, "/v1/health", readers),
-        ("GET", router, "/v1/users/ann", nobody),
-        ("GET", router, "/v1/rules", operators),
-        ("GET", router, "/v1/rules/none", [401, 403, 403, 404, 401]),
-        ("PUT", router, "/v1/rules/none", [401, 403, 403, 422, 401]),
-        ("DELETE", router, "/v1/rules/none", [401, 403, 403, 404, 401]),
-        ("POST", router, "/v1/events?kind=pattern&key=AAPL", [401, 403, 422, 422, 401]),
-        ("GET", gateway, "/v1/rules", nobody),
-        ("POST", gateway, "/v1/events?kind=pattern&key=AAPL", nobody),
-        ("POST", router, "/v1/alerts", nobody),
-        ("GET", public, "/v1/openapi.json", anyone),
-        ("GET", public, "/v1/me", users),
-        ("GET", public, "/v1/connect", users),
-        ("GET", public, "/v1/users/ann/subscriptions/none", [401, 404, 404, 404, 401]),
-        ("DELETE", public, "/v1/users/bob/subscriptions/none", [401, 403, 403, 403, 401]),
-        ("GET", public, "/v1/cluster", nobody),
-        ("GET", public, "/v1/users/ann", nobody),
-        ("DELETE", public, "/v1/users/ann/sessions", nobody),
-        ("GET", public, "/v1/rules", nobody),
-        ("POST", public, "/v1/alerts", nobody),
-        ("GET", public, "/metrics", nobody),
-    ] {
-        for (token, expected) in tokens.iter().zip(expected) {
-            let (status, body) = ask(method, address, path, token.map(String::as_str)).await;
-            assert_eq!(status, expected, "{method} {path} {token:?}: {body}");
-        }
-    }
-    // A refusal has a stable code.
-    for (token, code) in [(None, "no_token"), (Some(&user), "wrong_role"), (Some(&forged), "bad_token")] {
-        let (_, body) = ask("GET", gateway, "/v1/users/ann", token.map(String::as_str)).await;
-        let refusal: Value = serde_json::from_str(&body).unwrap();
-        assert_eq!(refusal["code"], code, "{body}");
-    }
-    let long = format!("/v1/users/{}", "x".repeat(200));
-    let (status, body) = ask("GET", gateway, &long, Some(&operator)).await;
-    assert!(status == 400 && body.contains("bad_user"), "{body}");
-}
-
-/// The sessions of a user by the admin server of a gateway.
+/// The sessions of a user on all gateways, by the admin server of a node, once both gateways have answered.
 async fn sessions(admin: SocketAddr, user: &str) -> Vec<Value> {
-    read("GET", admin, &format!("/v1/users/{user}")).await["sessions"].as_array().unwrap().clone()
+    let known = eventually("both gateways have answered", DEADLINE, async || {
+        let known = read("GET", admin, &format!("/v1/users/{user}")).await;
+        (known["complete"] == true && known["gateways"].as_array().unwrap().len() == 2).then_some(known)
+    })
+    .await;
+    let of_gateways = known["gateways"].as_array().unwrap().iter();
+    let sessions: Vec<Value> =
+        of_gateways.flat_map(|gateway| gateway["sessions"].as_array().unwrap().clone()).collect();
+    assert_eq!(known["session_count"], sessions.len());
+    sessions
 }
 
 #[tokio::test]
-async fn operator_reads_and_closes_the_sessions_of_a_user() {
-    let mut cluster = Cluster::start(1, 1).await;
-    let address = cluster.gateway_addresses().await[0];
-    let admin = cluster.gateways[0].address("admin").await;
+async fn operator_reads_and_closes_the_sessions_of_a_user_on_all_gateways() {
+    let mut cluster = Cluster::start(1, 2).await;
+    let addresses = cluster.gateway_addresses().await;
+    let address = addresses[0];
+    // A node without sessions of ann, or without any, knows the same.
+    let admin = cluster.routers[0].address("admin").await;
     let mut json_session = Socket::connect(address, "ann", Encoding::Json).await;
-    let mut msgpack_session = Socket::connect(address, "ann", Encoding::MsgPack).await;
+    let mut msgpack_session = Socket::connect(addresses[1], "ann", Encoding::MsgPack).await;
     let mut bob = Socket::connect(address, "bob", Encoding::Json).await;
     json_session.subscribe("apple", &json!({ "symbols": ["AAPL"] })).await;
     msgpack_session.subscribe("all", &json!({})).await;
@@ -165,8 +88,12 @@ async fn operator_reads_and_closes_the_sessions_of_a_user() {
     let own = read("GET", address, "/v1/me?user=bob").await;
     assert_eq!((&own["user"], own["sessions"].as_array().unwrap().len()), (&json!("bob"), 1));
 
-    let closed = read("DELETE", admin, "/v1/users/ann/sessions").await;
-    assert_eq!((&closed["closed"], &closed["user"]), (&json!(2), &json!("ann")));
+    let of_gateway = cluster.gateways[1].address("admin").await;
+    assert_eq!(sessions(of_gateway, "bob").await.len(), 1);
+    let closed = read("DELETE", of_gateway, "/v1/users/ann/sessions").await;
+    assert_eq!((&closed["closed"], &closed["user"], &closed["silent"]), (&json!(2), &json!("ann"), &json!([])));
+    let counts: Vec<&Value> = closed["gateways"].as_array().unwrap().iter().map(|one| &one["closed"]).collect();
+    assert_eq!(counts, [1, 1]);
     for socket in [&mut json_session, &mut msgpack_session] {
         let expected = (CloseCode::ClosedByOperator.code(), CloseCode::ClosedByOperator.text().to_owned());
         assert_eq!(socket.closed().await, expected);
@@ -175,17 +102,46 @@ async fn operator_reads_and_closes_the_sessions_of_a_user() {
     assert_eq!(read("DELETE", admin, "/v1/users/ann/sessions").await["closed"], 0);
     cluster.producer().await.publish(&feed::pattern("AAPL", 2)).await;
     bob.until(2).await;
+
+    // A gateway that does not answer is named, and what the others know is told.
+    let name = read("GET", of_gateway, "/v1/cluster").await["node"].clone();
+    drop(cluster.gateways.pop());
+    let (shown, closed) = tokio::join!(
+        ask("GET", admin, "/v1/users/bob", None),
+        send("DELETE", admin, "/v1/users/bob/sessions", &[], b"")
+    );
+    let shown: Value = serde_json::from_str(&shown.1).unwrap();
+    assert_eq!((&shown["complete"], &shown["silent"]), (&json!(false), &json!([name])));
+    let report = closed.json();
+    assert_eq!((closed.status, &report["code"], &report["closed"]), (503, &json!("incomplete"), &json!(1)));
+    assert_eq!(report["silent"], json!([name]));
+    eventually("the gateway is out of the view", DEADLINE, async || {
+        (send("DELETE", admin, "/v1/users/bob/sessions", &[], b"").await.status == 200).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn nodes_tell_what_they_know_of_the_cluster() {
-    let mut cluster = Cluster::start(2, 1).await;
+    // A busy machine is slower than the targets.
+    let settings = [
+        ("health.route_warning", "30s"),
+        ("health.route_error", "30s"),
+        ("health.deliver_warning", "30s"),
+        ("health.deliver_error", "30s"),
+        ("health.filter_warning", "30s"),
+        ("health.filter_error", "30s"),
+        ("health.targets_warning", "0"),
+        ("health.targets_error", "0"),
+    ];
+    let mut cluster = Cluster::start_with(2, 1, &settings).await;
     let address = cluster.gateway_addresses().await[0];
     let admin = cluster.gateways[0].address("admin").await;
     let mut socket = Socket::connect(address, "ann", Encoding::Json).await;
     socket.subscribe("all", &json!({})).await;
-    cluster.producer().await.publish(&feed::pattern("AAPL", 1)).await;
-    socket.until(1).await;
+    let events: Vec<_> = (0..EVENTS).map(|number| feed::pattern("AAPL", number)).collect();
+    cluster.producer().await.publish_all(&events).await;
+    socket.until(EVENTS).await;
 
     let known = eventually("the edge tells of the event", DEADLINE, async || {
         let known = read("GET", admin, "/v1/cluster").await;
@@ -210,9 +166,23 @@ async fn nodes_tell_what_they_know_of_the_cluster() {
     }
     assert_eq!(sources.len(), PARTITIONS as usize + 1, "{sources:?}");
 
-    eventually("the event is counted", DEADLINE, async || {
+    let stats = eventually("the events are counted", DEADLINE, async || {
         let stats = read("GET", admin, "/v1/stats").await;
-        (stats["counts"]["delivered"]["total"] == 1).then_some(())
+        (stats["counts"]["delivered"]["total"] == EVENTS).then_some(stats)
+    })
+    .await;
+    for stage in ["filter", "deliver", "total"] {
+        let latency = &stats["latency"][stage];
+        assert!(latency["count"].as_u64() > Some(0) && latency["mean"].is_number(), "{stage}: {stats}");
+    }
+    let routers: Vec<SocketAddr> = cluster.admin_addresses().await[..2].to_vec();
+    eventually("the events are timed by their router", DEADLINE, async || {
+        let mut routed = 0;
+        for router in &routers {
+            let stats = read("GET", *router, "/v1/stats").await;
+            routed += stats["latency"]["route"]["count"].as_u64().unwrap_or_default();
+        }
+        (routed >= EVENTS as u64).then_some(())
     })
     .await;
     for admin in cluster.admin_addresses().await {
@@ -222,6 +192,56 @@ async fn nodes_tell_what_they_know_of_the_cluster() {
         })
         .await;
     }
+}
+
+/// The status and the message of a part of `/v1/health`.
+async fn part(admin: SocketAddr, name: &str) -> (String, String) {
+    let health = read("GET", admin, "/v1/health").await;
+    let part = health["parts"].as_array().unwrap().iter().find(|part| part["name"] == name).unwrap();
+    let text = |field: &str| part[field].as_str().unwrap().to_owned();
+    (text("status"), text("message"))
+}
+
+#[tokio::test]
+async fn health_has_warnings_for_silence_errors_and_slow_routing() {
+    let settings = [
+        ("health.silence_hours", "always"),
+        ("health.silence_warning", "1s"),
+        ("health.errors_warning", "1"),
+        ("health.route_warning", "1ms"),
+        ("health.route_error", "30s"),
+        ("health.route_target", "1ms"),
+        ("health.targets_warning", "100"),
+        ("health.targets_error", "0"),
+    ];
+    let mut cluster = Cluster::start_with(1, 1, &settings).await;
+    let (public, admin) = (cluster.gateway_addresses().await[0], cluster.routers[0].address("admin").await);
+    let warned = async |name: &str| {
+        let what = format!("{name} has a warning");
+        eventually(&what, DEADLINE, async || {
+            let (status, message) = part(admin, name).await;
+            (status == "warning").then_some(message)
+        })
+        .await
+    };
+    assert!(warned("silence").await.starts_with("no event of kind pattern"));
+
+    let mut socket = Socket::connect(public, "ann", Encoding::Json).await;
+    socket.subscribe("all", &json!({})).await;
+    let producer = cluster.producer().await;
+    let events: Vec<_> = (0..EVENTS).map(|number| feed::pattern("AAPL", number)).collect();
+    producer.publish_all(&events).await;
+    producer.publish(&ProducerMessage::json("pattern", "AAPL", &json!({ "confidence": 0.5 }))).await;
+    let message = warned("errors").await;
+    assert!(message.contains("tickwire_dead_letters_total 1"), "{message}");
+    for slow in ["route", "targets"] {
+        warned(slow).await;
+    }
+    eventually("pattern events arrive again", DEADLINE, async || {
+        producer.publish(&feed::pattern("AAPL", 1)).await;
+        (part(admin, "silence").await.0 == "healthy").then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
