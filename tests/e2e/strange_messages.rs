@@ -260,6 +260,7 @@ async fn strange_message_between_nodes_stops_no_node() {
         names::INTEREST_BEAT.to_owned(),
         names::VIEW.to_owned(),
         names::REPLAY.to_owned(),
+        names::USERS.to_owned(),
         names::beat("router"),
         names::beat("gateway"),
     ];
