@@ -5,7 +5,6 @@ use tickwire_node::api::{Access, Endpoint, Field, Input, JSON, Listener, Paramet
 
 const BAD_CREDENTIALS: (u16, &str) = (400, "The credentials cannot be read");
 const BAD_ORIGIN: (u16, &str) = (403, "Pages of this origin may not connect");
-const BAD_USER: (u16, &str) = (400, "The user is not valid");
 const NOT_SAVED: (u16, &str) = (404, "The user has no saved subscription of this name");
 const OTHER_REVISION: (u16, &str) = (412, "The saved subscriptions of the user have another revision");
 
