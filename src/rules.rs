@@ -1,7 +1,7 @@
 //! `tickwire rules`: reads and writes the rules of a cluster, and explains what they do with an event.
 //!
 //! `source` reads rules from a file, `edit` writes and deletes them, `list` prints them, and `explain` applies them to a
-//! sample event. This file has the flags and the errors.
+//! sample event, with the text of a `screen`. This file has the flags and the errors.
 
 use clap::{Args, Subcommand};
 use std::io;
@@ -18,6 +18,7 @@ mod connection;
 mod edit;
 mod explain;
 mod list;
+mod screen;
 mod source;
 
 #[derive(Debug, Subcommand)]
@@ -65,11 +66,12 @@ Examples:
     },
     /// Explain for a sample event which rules match it, why the others do not, and where it would go
     #[command(after_help = "\
-With --rules nothing is asked of NATS.
+With --rules or --defaults nothing is asked of NATS.
 
 Examples:
   tickwire rules test event.json
   tickwire rules test event.json --rules rules.json
+  tickwire rules test event.json --defaults          by the rules that tickwire comes with
   echo '{\"regime\":\"bull\"}' | tickwire rules test - --kind market --key us")]
     Test(TestArgs),
     /// Check rules without a cluster: exit code 0 if all are valid, else 2 with every fault
@@ -117,6 +119,9 @@ pub(crate) struct TestArgs {
     /// A file with the rules [default: those of the cluster]
     #[arg(long, value_name = "FILE")]
     rules: Option<PathBuf>,
+    /// Apply the rules that tickwire comes with
+    #[arg(long, conflicts_with = "rules")]
+    defaults: bool,
     #[command(flatten)]
     nats: NatsArgs,
 }

@@ -1,8 +1,7 @@
 //! Applies rules to a sample event, and explains the result in a screen of text.
 
 use serde_json::Value;
-use std::fmt::Write;
-use std::path::Path;
+use std::collections::BTreeSet;
 use tickwire_core::event::decode::{RawMessage, decode};
 use tickwire_core::event::object::{self, Object};
 use tickwire_core::event::{Audience, Event, Kinds, Strategy, Timestamp, key};
@@ -12,7 +11,14 @@ use tickwire_node::clock::{millis, wall_clock};
 
 use super::connection::Connection;
 use super::list::ClusterRules;
+use super::screen::Screen;
 use super::{RulesError, TestArgs, source};
+
+/// The most fields of the data whose change is shown.
+const SHOWN_FIELDS: usize = 8;
+
+/// The most characters of a value of the data that are shown.
+const SHOWN_VALUE: usize = 60;
 
 /// Explains what the rules do with the event of a file.
 pub(super) async fn test(args: &TestArgs) -> Result<String, RulesError> {
@@ -21,8 +27,10 @@ pub(super) async fn test(args: &TestArgs) -> Result<String, RulesError> {
         .map_err(|error| RulesError::NotAnEvent { path: args.event.clone(), reason: error.to_string() })?;
     let kinds = args.nats.load()?.events.taken();
     let event = sample(args, &object, &payload, &kinds)?;
+    let compiled = |rules: &[Value]| RuleSet::compile(RuleRevision(0), rules, &kinds);
     let (set, skipped) = match &args.rules {
-        Some(path) => from_file(path, &kinds)?,
+        Some(path) => compiled(&source::rules(path)?),
+        None if args.defaults => compiled(&source::defaults()?),
         None => {
             let connection = Connection::open(&args.nats).await?;
             let done = ClusterRules::read(&connection).await.map(|rules| (rules.set, rules.skipped));
@@ -30,10 +38,6 @@ pub(super) async fn test(args: &TestArgs) -> Result<String, RulesError> {
         }
     };
     Ok(explained(&set, &skipped, &event, Seq(args.seq)))
-}
-
-fn from_file(path: &Path, kinds: &Kinds) -> Result<(RuleSet, Vec<SkippedRule>), RulesError> {
-    Ok(RuleSet::compile(RuleRevision(0), &source::rules(path)?, kinds))
 }
 
 /// The event, as a router would read it.
@@ -55,22 +59,33 @@ fn sample(args: &TestArgs, object: &Object, payload: &[u8], kinds: &Kinds) -> Re
 
 /// The whole text.
 fn explained(set: &RuleSet, skipped: &[SkippedRule], event: &Event, seq: Seq) -> String {
-    let audience = match &event.audience {
-        Audience::Public => "everyone".to_owned(),
-        Audience::User(user) => format!("the user {user} alone"),
-    };
-    let mut text = format!("event {} {}, for {audience}\n", event.kind, event.key);
-    text += &format!("{}, revision {}\n\n", source::count_of(set.rules().len()), set.revision().0);
+    let mut text = Screen::default();
+    text.add(&format!("event {}", described(event)));
+    text.add(&format!("{}, revision {}", source::count_of(set.rules().len()), set.revision().0));
+    text.add("");
     for Explanation { rule, outcome } in set.explain(event, seq) {
-        // Writing to a String cannot fail.
-        writeln!(text, "  {:<8} {rule}{}", verdict(&outcome), reason(&outcome)).unwrap_or_default();
+        text.add(&format!("  {:<8} {rule}{}", verdict(&outcome), reason(&outcome)));
     }
     if !skipped.is_empty() {
-        text += &format!("\nskipped by routers:\n{}\n", source::faults(skipped));
+        text.add("\nskipped by routers:");
+        source::faults(skipped).lines().for_each(|fault| text.add(fault));
     }
-    text += "\n";
-    text += &result(&set.apply(event, seq), event);
-    text
+    text.add("");
+    result(&mut text, &set.apply(event, seq), event);
+    text.0
+}
+
+/// What an event is, in a few words.
+fn described(event: &Event) -> String {
+    let words = [
+        event.pattern.as_ref().map(|pattern| pattern.as_str().to_owned()),
+        event.tier.map(|tier| tier.as_str().to_owned()),
+        event.regime.map(|regime| regime.as_str().to_owned()),
+        event.confidence.map(|confidence| format!("confidence {}", confidence.get())),
+    ];
+    let words: Vec<String> = words.into_iter().flatten().collect();
+    let words = if words.is_empty() { String::new() } else { format!(" ({})", words.join(", ")) };
+    format!("{} {}{words}", event.kind, event.key)
 }
 
 fn verdict(outcome: &RuleOutcome) -> &'static str {
@@ -88,34 +103,47 @@ fn reason(outcome: &RuleOutcome) -> String {
         RuleOutcome::Matched | RuleOutcome::Dropped | RuleOutcome::Disabled => String::new(),
         RuleOutcome::SampledOut => ": its sample does not keep this sequence".to_owned(),
         RuleOutcome::NotReached { ended_by } => format!(": not asked, since {ended_by} has ended the event"),
-        RuleOutcome::Failed { path, actual, expected } => format!(": {path}: {expected}; the event has {actual}"),
+        RuleOutcome::Failed { path, actual, expected } => format!(": {path}: {expected}; it is {actual}"),
     }
 }
 
 /// Where the event goes, and what is changed in it.
-fn result(routed: &Routed<'_>, event: &Event) -> String {
+fn result(text: &mut Screen, routed: &Routed<'_>, event: &Event) {
     let last = routed.rules().last().map(|rule| rule.id.as_str()).unwrap_or_default();
     match routed.fate {
-        Fate::Dropped(_) => return format!("goes nowhere: {last} drops it\n"),
-        Fate::SampledOut(_) => return format!("goes nowhere: the sample of {last} does not keep it\n"),
+        Fate::Dropped(_) => return text.add(&format!("goes nowhere: {last} drops it")),
+        Fate::SampledOut(_) => return text.add(&format!("goes nowhere: the sample of {last} does not keep it")),
         Fate::Kept => {}
     }
     let mut changed = event.clone();
     routed.change(&mut changed);
-    let mut text = format!("goes to {}\n", target(routed, event));
-    let mut line = |name: &str, before: String, after: String| {
-        if before != after {
-            writeln!(text, "  {name:<8} {after} (was {before})").unwrap_or_default();
-        }
-    };
-    line("priority", event.priority.to_string(), changed.priority.to_string());
-    line("tags", list(&event.tags), list(&changed.tags));
-    line("rooms", list(&event.rooms), list(&changed.rooms));
-    line("data", Value::Object(event.data.clone()).to_string(), Value::Object(changed.data).to_string());
-    if let Some(ttl_ms) = routed.ttl_ms {
-        writeln!(text, "  {:<8} {ttl_ms} ms", "of use").unwrap_or_default();
+    text.add(&format!("goes to {}", target(routed, event)));
+    let by = routed.strategy_rule().map(|rule| format!(", by {}", rule.id)).unwrap_or_default();
+    text.field("strategy", &format!("{}{by}", routed.strategy));
+    text.field("audience", &audience(&event.audience));
+    text.field("gateways", &gateways(routed.strategy, &event.audience));
+    text.change("priority", &event.priority.to_string(), &changed.priority.to_string());
+    text.change("tags", &list(&event.tags), &list(&changed.tags));
+    text.change("rooms", &list(&event.rooms), &list(&changed.rooms));
+    let ttl = routed.ttl_ms.map_or_else(|| "none".to_owned(), |millis| format!("{millis} ms after it was stored"));
+    text.field("ttl", &ttl);
+    change_of_data(text, &event.data, &changed.data);
+}
+
+fn audience(audience: &Audience) -> String {
+    match audience {
+        Audience::Public => "everyone".to_owned(),
+        Audience::User(user) => format!("the user {user} alone"),
     }
-    text
+}
+
+/// The gateways that routers send the event to.
+fn gateways(strategy: Strategy, audience: &Audience) -> String {
+    match (audience, strategy) {
+        (Audience::User(user), _) => format!("the home gateway of {user}, and others with a session of {user}"),
+        (Audience::Public, Strategy::Broadcast) => "all".to_owned(),
+        (Audience::Public, _) => "those whose interest it matches".to_owned(),
+    }
 }
 
 /// The sessions that get the event.
@@ -134,7 +162,7 @@ fn target(routed: &Routed<'_>, event: &Event) -> String {
         },
         Strategy::Broadcast => match routed.handling().filter(|handling| !handling.rooms.is_empty()) {
             Some(handling) => format!("every session{whose} in one of the rooms {}", list(&handling.rooms)),
-            None => format!("every session{whose}"),
+            None => format!("every session{whose} that has a subscription"),
         },
     }
 }
@@ -146,65 +174,27 @@ fn list<T: ToString>(texts: &[T]) -> String {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::Parser;
-    use serde_json::json;
-
-    use crate::cli::{Cli, Command};
-    use crate::rules::RulesCommand;
-
-    /// The explanation of an event under these rules.
-    fn explanation(rules: &Value, args: &[&str], payload: &Value) -> String {
-        let args = [&["tickwire", "rules", "test", "event.json"][..], args].concat();
-        let Command::Rules { command: RulesCommand::Test(args) } = Cli::try_parse_from(args).unwrap().command else {
-            panic!("it is not `rules test`")
-        };
-        let kinds = Kinds::default();
-        let payload = payload.to_string().into_bytes();
-        let event = sample(&args, &object::from_json(&payload).unwrap(), &payload, &kinds).unwrap();
-        let (set, skipped) = RuleSet::compile(RuleRevision(4), rules.as_array().unwrap(), &kinds);
-        explained(&set, &skipped, &event, Seq(args.seq))
+/// Adds the fields of the data that rules change.
+fn change_of_data(text: &mut Screen, before: &Object, after: &Object) {
+    let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let changed: Vec<&String> = names.into_iter().filter(|name| before.get(*name) != after.get(*name)).collect();
+    for name in changed.iter().take(SHOWN_FIELDS) {
+        let [before, after] = [before, after].map(|data| data.get(*name).map_or_else(|| "absent".to_owned(), short));
+        text.change(&format!("data.{name}"), &before, &after);
     }
-
-    #[test]
-    fn explanation_names_what_matched_why_not_and_what_changes() {
-        let rules = json!([
-            { "id": "a", "when": { "kind": "pattern" }, "strategy": "priority_first", "add_tags": ["hot"] },
-            { "id": "b", "order": 1, "when": { "conditions": [{ "field": "tier", "eq": "intraday" }] }, "drop": true },
-            { "id": "c", "order": 2, "enabled": false, "ttl_ms": 5 },
-            { "id": "d", "order": 3, "ttl_ms": 500, "set_priority": "high" },
-        ]);
-        let payload = json!({ "symbol": "AAPL", "pattern": "Doji", "tier": "daily", "confidence": 0.5 });
-        let text = explanation(&rules, &[], &payload);
-        assert!(text.starts_with("event pattern AAPL, for everyone\n4 rules, revision 4\n\n  matches  a\n"), "{text}");
-        assert!(text.contains("\n  -        b: when.conditions[0].eq: "), "{text}");
-        assert!(text.contains("\n  disabled c\n  matches  d\n"), "{text}");
-        let expected = "\
-goes to sessions with a filter that it passes, before the events that wait
-  priority high (was low)
-  tags     hot (was none)
-  of use   500 ms
-";
-        assert!(text.ends_with(expected), "{text}");
-    }
-
-    #[test]
-    fn explanation_of_a_dropped_event_says_by_which_rule() {
-        let rules = json!([{ "id": "quiet", "drop": true }, { "id": "then", "order": 1, "ttl_ms": 5 }]);
-        let text = explanation(&rules, &["--kind", "market", "--key", "us"], &json!({ "regime": "bull" }));
-        assert!(
-            text.contains("\n  drops    quiet\n  -        then: not asked, since quiet has ended the event\n"),
-            "{text}"
-        );
-        assert!(text.ends_with("\ngoes nowhere: quiet drops it\n"), "{text}");
-    }
-
-    #[test]
-    fn broadcast_to_one_user_stays_with_the_user() {
-        let rules = json!([{ "id": "all", "strategy": "broadcast" }]);
-        let text = explanation(&rules, &["--kind", "backtest", "--key", "ann"], &json!({ "id": "b-1" }));
-        assert!(text.ends_with("\ngoes to every session of the user ann\n"), "{text}");
+    if let Some(more @ 1..) = changed.len().checked_sub(SHOWN_FIELDS) {
+        text.field("data", &format!("{more} more changed"));
     }
 }
+
+/// A value as JSON, cut to [`SHOWN_VALUE`] characters.
+fn short(value: &Value) -> String {
+    let json = value.to_string();
+    match json.char_indices().nth(SHOWN_VALUE) {
+        Some((end, _)) => format!("{}…", &json[..end]),
+        None => json,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -40,7 +40,7 @@ pub(super) enum Operator {
     Exists(bool),
 }
 
-/// The condition that an event does not meet.
+/// The condition that an event does not meet: "`expected`; it is `actual`".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct FailedCondition {
     pub(super) path: String,
@@ -69,23 +69,46 @@ impl RuleCondition {
                 let failed = operators.iter().find(|operator| !operator.admits(value, event))?;
                 Some(FailedCondition {
                     path: format!("{path}.{}", failed.name()),
-                    actual: value.map_or_else(|| "absent".to_owned(), |value| value.to_string()),
-                    expected: failed.to_string(),
+                    actual: found(value),
+                    expected: format!("{field} must be {failed}"),
                 })
             }
             Self::All(conditions) => first_failure(conditions, event, &format!("{path}.all")),
-            Self::Any(conditions) => (!self.holds(event)).then(|| FailedCondition {
-                path: format!("{path}.any"),
-                actual: "none of them holds".to_owned(),
-                expected: format!("one of {} conditions holds", conditions.len()),
-            }),
-            Self::Not(_) => (!self.holds(event)).then(|| FailedCondition {
-                path: format!("{path}.not"),
-                actual: "the condition holds".to_owned(),
-                expected: "the condition does not hold".to_owned(),
+            Self::Any(_) if self.holds(event) => None,
+            Self::Any(conditions) => {
+                // All of them fail, so the first one is an example.
+                let first = first_failure(conditions, event, &format!("{path}.any"))?;
+                let count = conditions.len();
+                if count == 1 {
+                    return Some(first);
+                }
+                let expected = format!("one of {count} conditions must hold, such as: {}", first.expected);
+                Some(FailedCondition { path: format!("{path}.any"), expected, ..first })
+            }
+            Self::Not(condition) => condition.holds(event).then(|| {
+                let (actual, expected) = condition.unwanted(event);
+                FailedCondition { path: format!("{path}.not"), actual, expected }
             }),
         }
     }
+
+    /// What the event has where this condition holds, and what it should not have.
+    fn unwanted(&self, event: &Event) -> (String, String) {
+        match self {
+            Self::Field(field, operators) => {
+                let all: Vec<String> = operators.iter().map(ToString::to_string).collect();
+                (found(field.of(event)), format!("{field} must not be {}", all.join(" and ")))
+            }
+            Self::All(_) | Self::Any(_) | Self::Not(_) => {
+                ("met".to_owned(), "the condition must not be met".to_owned())
+            }
+        }
+    }
+}
+
+/// The value of a field, for people.
+fn found(value: Option<FieldValue<'_>>) -> String {
+    value.map_or_else(|| "absent".to_owned(), |value| value.to_string())
 }
 
 /// The first failure among several conditions that all must hold; `path` is the place of their list.
@@ -131,8 +154,8 @@ impl Operator {
 impl fmt::Display for Operator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Eq(wanted) => write!(f, "equal to {}", shown(wanted)),
-            Self::Ne(unwanted) => write!(f, "present, and not equal to {}", shown(unwanted)),
+            Self::Eq(wanted) => f.write_str(&shown(wanted)),
+            Self::Ne(unwanted) => write!(f, "present, and not {}", shown(unwanted)),
             Self::In(wanted) if wanted.len() > 8 => write!(f, "one of {} values", wanted.len()),
             Self::In(wanted) => {
                 write!(f, "one of {}", wanted.iter().map(shown).collect::<Vec<_>>().join(", "))

@@ -37,13 +37,13 @@ pub enum RuleOutcome {
         /// The id of that rule.
         ended_by: CompactString,
     },
-    /// It does not match.
+    /// It does not match: "`expected`; it is `actual`".
     Failed {
         /// The first condition that fails, such as `when.conditions[2].min`.
         path: String,
         /// What the event has there.
         actual: String,
-        /// What the rule asks for.
+        /// What the rule asks for, as a sentence.
         expected: String,
     },
 }
@@ -86,7 +86,10 @@ fn failure(rule: &Rule, event: &Event) -> Option<RuleOutcome> {
         return Some(RuleOutcome::Failed {
             path: "when.kind".to_owned(),
             actual: quoted(event.kind.as_str()),
-            expected: format!("one of {}", names.join(", ")),
+            expected: match names.as_slice() {
+                [name] => format!("the kind must be {name}"),
+                names => format!("the kind must be one of {}", names.join(", ")),
+            },
         });
     }
     let event_type = type_of_event(event);
@@ -94,7 +97,7 @@ fn failure(rule: &Rule, event: &Event) -> Option<RuleOutcome> {
         return Some(RuleOutcome::Failed {
             path: "when.type".to_owned(),
             actual: quoted(event_type),
-            expected: format!("a type that matches {pattern}"),
+            expected: format!("the type must match {pattern}"),
         });
     }
     let failed = first_failure(&when.conditions, event, "when.conditions")?;

@@ -102,6 +102,29 @@ impl RuleField {
     }
 }
 
+impl fmt::Display for RuleField {
+    /// Writes the name, as in a rule.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kind => "kind",
+            Self::Key => "key",
+            Self::Id => "id",
+            Self::Ts => "ts",
+            Self::Stored => "stored",
+            Self::Session => "session",
+            Self::Symbol => "symbol",
+            Self::Pattern => "pattern",
+            Self::Tier => "tier",
+            Self::Confidence => "confidence",
+            Self::Priority => "priority",
+            Self::Regime => "regime",
+            Self::Tags => "tags",
+            Self::Rooms => "rooms",
+            Self::Data(path) => return write!(f, "{DATA}{}", path.as_str()),
+        })
+    }
+}
+
 fn millis(millis: i64) -> FieldValue<'static> {
     FieldValue::Number(Number::from(serde_json::Number::from(millis)))
 }
@@ -213,7 +236,9 @@ mod tests {
 
     #[test]
     fn every_listed_name_is_a_field() {
-        assert!(FIELD_NAMES.iter().all(|name| RuleField::named(name).is_some()));
+        for name in FIELD_NAMES {
+            assert_eq!(RuleField::named(name).unwrap().to_string(), name);
+        }
         assert_eq!(RuleField::named("data.x"), None);
     }
 

@@ -95,6 +95,13 @@ impl<'r> Routed<'r> {
         self.matched.iter().map(move |index| set.rule(*index))
     }
 
+    /// The rule that named the strategy; `None` if none did.
+    #[must_use]
+    pub fn strategy_rule(&self) -> Option<&'r Rule> {
+        let set = self.set;
+        self.decided_by.map(|index| set.rule(index))
+    }
+
     /// What a gateway has to know; `None` if that is nothing.
     #[must_use]
     pub fn handling(&self) -> Option<Handling> {

@@ -340,16 +340,52 @@ fn explanation_names_the_first_condition_that_fails() {
     assert_eq!(
         found,
         [
-            failed("when.kind", "\"pattern\"", "one of market, health"),
-            failed("when.type", "\"BreakoutBO\"", "a type that matches the glob \"Doji*\""),
-            failed("when.conditions[1].all[1].min", "0.85", "a number from 0.9"),
-            failed("when.conditions[0].eq", "absent", "equal to \"bull\""),
+            failed("when.kind", "\"pattern\"", "the kind must be one of market, health"),
+            failed("when.type", "\"BreakoutBO\"", "the type must match the glob \"Doji*\""),
+            failed("when.conditions[1].all[1].min", "0.85", "confidence must be a number from 0.9"),
+            failed("when.conditions[0].eq", "absent", "regime must be \"bull\""),
             RuleOutcome::Disabled,
-            failed("when.conditions[0].not", "the condition holds", "the condition does not hold"),
+            failed(
+                "when.conditions[0].not",
+                "[\"high_confidence\"]",
+                "tags must not be a text or a list that contains \"high_confidence\""
+            ),
             RuleOutcome::Dropped,
             RuleOutcome::NotReached { ended_by: "g".into() },
         ]
     );
+}
+
+#[test]
+fn explanation_of_alternatives_has_the_value_of_the_first_one() {
+    let tier = json!({ "field": "tier", "eq": "combo" });
+    let price = json!({ "field": "data.price", "max": 50 });
+    let daily = json!({ "all": [{ "field": "tier", "eq": "daily" }] });
+    for (condition, path, actual, expected) in [
+        (json!({ "any": [tier] }), "any[0].eq", "\"daily\"", "tier must be \"combo\""),
+        (
+            json!({ "any": [price, tier] }),
+            "any",
+            "101.237",
+            "one of 2 conditions must hold, such as: data.price must be a number up to 50",
+        ),
+        (json!({ "not": daily }), "not", "met", "the condition must not be met"),
+        (
+            json!({ "not": { "field": "data.price", "min": 1, "max": 200 } }),
+            "not",
+            "101.237",
+            "data.price must not be a number up to 200 and a number from 1",
+        ),
+    ] {
+        let set = set(json!([{ "id": "a", "ttl_ms": 1, "when": { "conditions": [condition] } }]));
+        let outcome = set.explain(&pattern_event(), Seq(1)).remove(0).outcome;
+        let failed = RuleOutcome::Failed {
+            path: format!("when.conditions[0].{path}"),
+            actual: actual.to_owned(),
+            expected: expected.to_owned(),
+        };
+        assert_eq!(outcome, failed);
+    }
 }
 
 #[test]
