@@ -50,6 +50,17 @@ impl Dev {
         .await;
         Self { process, gateway, nats_url, home }
     }
+
+    /// The address of the admin server of a node, as it is printed.
+    pub(crate) async fn admin(&self, node: &str) -> String {
+        eventually(&format!("the cluster prints the address of {node}"), DEADLINE, async || {
+            let output = self.process.stdout();
+            let line = output.lines().find(|line| line.trim_start().starts_with(node) && line.ends_with("/metrics"))?;
+            let (_, url) = line.split_once("http://")?;
+            url.strip_suffix("/metrics").map(str::to_owned)
+        })
+        .await
+    }
 }
 
 /// The first of two free ports in a row.
