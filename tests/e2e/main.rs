@@ -41,6 +41,7 @@ mod frames;
 mod gaps;
 mod greedy;
 mod holders;
+mod hot_reload;
 mod interest;
 mod ledger;
 mod limits;

@@ -25,7 +25,7 @@ fn put(cluster: &Cluster, rules: &Value, further: &[&str]) -> (Option<i32>, Stri
 }
 
 /// Waits until every router applies the rules of this revision.
-async fn applied(cluster: &mut Cluster, revision: u64) {
+pub(crate) async fn applied(cluster: &mut Cluster, revision: u64) {
     eventually("every router has the rules", DEADLINE, async || {
         let mut all = true;
         for router in &mut cluster.routers {
