@@ -336,6 +336,7 @@ proptest! {
             context: event.context.clone().filter(|context| !context.is_empty()),
             conflated: 0,
             subs: Vec::new(),
+            again: false,
         }));
         for encoding in Encoding::ALL {
             let object = encode_event(&event, Partition(p), Seq(seq), encoding);

@@ -175,6 +175,7 @@ pub(crate) fn as_received(entry: &OracleEntry) -> ReceivedEvent {
         context: None,
         conflated: 0,
         subs: Vec::new(),
+        again: false,
     }
 }
 

@@ -81,7 +81,7 @@ pub enum ClientFrame {
         position: Position,
         /// For each partition, the last event that it received since then, without early ones.
         seen: BTreeMap<Partition, Seq>,
-        /// All subscriptions of that session.
+        /// All subscriptions of that session, except that saved ones may be left out.
         subscriptions: BTreeMap<SubscriptionName, SubscriptionRequest>,
     },
     /// Ends subscriptions.
@@ -340,9 +340,6 @@ fn subscriptions(value: Option<Value>) -> Result<BTreeMap<SubscriptionName, Subs
         let wanted = entries("it", Some(value)).and_then(within_resume).map_err(within)?;
         let name = SubscriptionName::new(&name).map_err(|e| bad_field("subscriptions", e))?;
         subscriptions.insert(name, wanted);
-    }
-    if subscriptions.is_empty() {
-        return Err(bad_field("subscriptions", "missing; list all subscriptions to continue"));
     }
     Ok(subscriptions)
 }

@@ -24,6 +24,10 @@ macro_rules! event_object {
             /// The names of the subscriptions that an alert matches; empty for other events.
             #[serde(default, skip_serializing_if = "Vec::is_empty")]
             pub subs: Vec<SubscriptionName>,
+            /// Whether it is an alert from before, which comes again since its user has not acknowledged it. It does not
+            /// move the position.
+            #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+            pub again: bool,
         }
 
         /// The same as the server writes it. `conflated` and `subs` differ between sessions, so they are added when a

@@ -116,6 +116,10 @@ impl<S: Socket> Shard<S> {
                 let bytes = subscriptions.iter().map(|(_, wanted)| wanted.filter.bytes()).sum();
                 self.check_bytes(&id, bytes, bytes)?;
                 self.resume_saved(now, number, &mut subscriptions);
+                if subscriptions.is_empty() {
+                    let message = "subscriptions: missing; list all to continue, except those that the user has saved";
+                    return Err(ServerError::new(id, ErrorCode::BadField, message));
+                }
                 let filters = subscriptions.iter().map(|(_, wanted)| Arc::clone(&wanted.filter)).collect();
                 self.request(now, number, Request::Resume { id, from, subscriptions })?;
                 self.ask(ToEdge::Add(self.id(number), filters));

@@ -279,6 +279,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn resume_names_no_subscription_if_there_are_saved_ones() {
+        let mut fixture = ShardFixture::new();
+        for is_saved in [false, true] {
+            let number = fixture.welcome().await;
+            let position = fixture.shard.position(number);
+            fixture.frame(number, &json!({ "action": "resume", "id": 3, "position": position })).await;
+            if is_saved {
+                fixture.confirm(number);
+                assert_eq!(fixture.active(number), named(&[("a", 1)]));
+                fixture.read_until(number, r#""subscribed","id":3"#);
+            } else {
+                fixture.read_until(number, r#"{"T":"error","id":3,"code":415"#);
+                fixture.save(&json!({ "a": { "window_ms": 1 } }));
+            }
+        }
+    }
+
+    #[tokio::test]
     async fn what_does_not_fit_is_reported_and_the_others_are_applied() {
         let mut fixture = ShardFixture::new();
         fixture.shard.settings.config.max_symbols = 1;
