@@ -114,6 +114,9 @@ impl Client {
 
     /// Ends the subscription with this name, or all of them for `*`. Returns the remaining list.
     ///
+    /// A saved subscription ends for this connection alone, and comes back with the next one. Delete it, or connect
+    /// without saved subscriptions ([`ClientConfig::saved`]), to be without it for good.
+    ///
     /// # Errors
     /// As [`Client::subscribe`].
     pub async fn unsubscribe(&self, name: &str) -> Result<Subscriptions, ClientError> {
@@ -133,7 +136,8 @@ impl Client {
         Ok(())
     }
 
-    /// The server's list of subscriptions.
+    /// The server's list of subscriptions. A client without subscriptions of its own gets the saved ones two seconds
+    /// after the welcome, or before this answer.
     ///
     /// # Errors
     /// As [`Client::subscribe`].

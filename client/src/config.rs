@@ -21,6 +21,9 @@ pub struct ClientConfig {
     pub credentials: Credentials,
     /// The encoding of frames in both directions.
     pub encoding: Encoding,
+    /// Whether to get the saved subscriptions of the user beside the client's own
+    /// ([`Message::SavedSubscriptions`](crate::Message::SavedSubscriptions)).
+    pub saved: bool,
     /// How to reconnect after the connection is lost; `None` ends the client instead.
     pub reconnect: Option<ReconnectDelays>,
     /// The longest time of one attempt to connect, from dialling to the server's `welcome`. A home gateway that is
@@ -51,6 +54,7 @@ impl Default for ClientConfig {
             ask_home: false,
             credentials: Credentials::None,
             encoding: Encoding::Json,
+            saved: true,
             reconnect: Some(ReconnectDelays::default()),
             connect_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(10),

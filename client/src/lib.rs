@@ -29,6 +29,13 @@
 //! # }
 //! ```
 //!
+//! **Alerts.** Events of a subscription with [`SubscribeOptions::alert`] arrive as [`Message::Alert`].
+//! [`Client::acknowledge`] says of an event of kind `alert` that the user has seen it.
+//!
+//! **Saved subscriptions.** The server adds those that the user has saved, and changes them while the session is open;
+//! [`Message::SavedSubscriptions`] has the present ones. They are resumed like the client's own, so a client needs none
+//! of its own. [`ClientConfig::saved`] does without.
+//!
 //! **Presets.** [`Client::subscribe`] also takes a [`PresetRequest`], a filter with a name and fixed numbers, in place
 //! of a filter.
 //!
@@ -51,7 +58,8 @@
 //! that a reconnect cannot fix. Dropping every [`Client`] ends nothing while [`Messages`] exists.
 //!
 //! The files in the order of a connection: `config`, `credentials`, `target`, `dial`, `home`, `connect`, `client` (the
-//! user's side), `owner` (the task), `session`, `requests`, `progress` (the position), `message`, `backoff`, `error`.
+//! user's side), `owner` (the task), `session`, `requests`, `saved` (the saved subscriptions), `progress` (the
+//! position), `message`, `backoff`, `error`.
 
 mod backoff;
 mod client;
@@ -65,6 +73,7 @@ mod message;
 mod owner;
 mod progress;
 mod requests;
+mod saved;
 #[cfg(test)]
 mod scripted;
 mod session;

@@ -1,9 +1,10 @@
 //! The messages of a client to its user, in the order in which things happened.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tickwire_core::protocol::{
-    Authenticated, Gap, Goaway, Heartbeat, Notice, ReceivedEvent, ServerError, SubscriptionName, Welcome,
+    Authenticated, Gap, Goaway, Heartbeat, Notice, ReceivedEvent, ServerError, Subscription, SubscriptionName, Welcome,
 };
 
 /// One message.
@@ -41,10 +42,15 @@ pub enum Message {
         /// Why.
         error: ServerError,
     },
+    /// The saved subscriptions of the user that this session has, by name. It comes when the session gets them, and
+    /// when they are others than before: after a change, or after a reconnect. From then on their events arrive like
+    /// those of the client's own subscriptions, which are not among these.
+    SavedSubscriptions(BTreeMap<SubscriptionName, Subscription>),
     /// An event that a subscription matches. `p` and `seq` identify it.
     Event(Box<ReceivedEvent>),
     /// The same for a subscription that asks for alerts: `subs` has the names of the subscriptions that it matches, and
-    /// its priority is raised by its confidence.
+    /// its priority is raised by its confidence. A saved subscription may ask for alerts as well, so a client gets them
+    /// even if it never asks, unless [`ClientConfig::saved`](crate::ClientConfig::saved) is false.
     Alert(Box<ReceivedEvent>),
     /// The server's heartbeat with the client's position.
     Heartbeat(Heartbeat),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tickwire_core::ids::{Partition, Seq};
+use tickwire_core::protocol::ReceivedEvent;
 use tickwire_core::protocol::position::Position;
 
 /// The most early events that are remembered. Beyond that the oldest are forgotten, and delivered twice if the server
@@ -31,8 +32,14 @@ impl Progress {
         self.prune();
     }
 
-    /// Takes an event. Returns whether it is new: an early event may be sent again.
-    pub(crate) fn take(&mut self, partition: Partition, seq: Seq, is_early: bool) -> bool {
+    /// Takes an event or alert. Returns whether it is for the user. One that comes again always is, and it does not count
+    /// as seen: the events before it may be missing.
+    pub(crate) fn take_event(&mut self, event: &ReceivedEvent, is_early: bool) -> bool {
+        event.again || self.take(event.p, event.seq, is_early)
+    }
+
+    /// Takes a place of the stream. Returns whether it is new: an early event may be sent again.
+    fn take(&mut self, partition: Partition, seq: Seq, is_early: bool) -> bool {
         let is_new = !self.early.contains(&(partition, seq));
         if !is_early {
             let seen = self.seen.entry(partition).or_insert(seq);
@@ -100,6 +107,7 @@ impl Progress {
 mod tests {
     use super::*;
     use tickwire_core::ids::EpochId;
+    use tickwire_core::protocol::{Encoding, ServerMessage};
 
     fn position(epoch_id: u64, seqs: [u64; 2]) -> String {
         Position { epoch_id: EpochId(epoch_id), seqs: seqs.map(Seq).to_vec() }.to_string()
@@ -153,6 +161,32 @@ mod tests {
         assert_eq!(seen(&progress), [(1, 7)]);
         assert!(progress.take(Partition(0), Seq(9), false) && !progress.take(Partition(1), Seq(9), true));
         assert_eq!(progress.resume_point().unwrap().0.epoch_id, EpochId(1));
+    }
+
+    #[test]
+    fn alert_that_comes_again_is_delivered_and_not_seen() {
+        let alert = |seq: u64, again: &str| {
+            let object = format!(
+                r#"[{{"T":"alert","kind":"alert","key":"ann","priority":"high","ts":"2025-09-10T14:30:00.120Z","id":"a",
+                "p":0,"seq":{seq}{again}}}]"#
+            );
+            match ServerMessage::parse(object.as_bytes(), Encoding::Json).unwrap().pop() {
+                Some(ServerMessage::Alert(alert)) => alert,
+                other => panic!("{other:?}"),
+            }
+        };
+        let mut progress = Progress::default();
+        progress.set_position(&position(1, [3, 3]));
+        for seq in [2, 9] {
+            assert!(progress.take_event(&alert(seq, r#","again":true"#), false));
+            assert_eq!(seen(&progress), []);
+        }
+        assert!(progress.take_event(&alert(9, ""), false), "it arrives in its place as well");
+        assert_eq!(seen(&progress), [(0, 9)]);
+        // One that arrived early and comes again on purpose is no duplicate.
+        assert!(progress.take_event(&alert(11, ""), true) && !progress.take_event(&alert(11, ""), true));
+        assert!(progress.take_event(&alert(11, r#","again":true"#), false));
+        assert_eq!(seen(&progress), [(0, 9)]);
     }
 
     #[test]

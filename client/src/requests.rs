@@ -2,7 +2,8 @@
 //!
 //! A request survives a reconnect: it is sent again with the same id, until its caller gives up. A subscription is held
 //! from the answer that confirms it to the answer that ends it. Its filter is kept as the caller wrote it, so that
-//! fields unknown to this client are not lost.
+//! fields unknown to this client are not lost. The saved subscriptions of the user are the server's: they are only known
+//! here.
 
 use std::collections::BTreeMap;
 
@@ -18,6 +19,7 @@ use tracing::debug;
 
 use crate::error::ClientError;
 use crate::message::Message;
+use crate::saved::SavedSubscriptions;
 
 /// The most requests that are open at once; further ones wait.
 const MAX_OPEN: usize = 256;
@@ -95,6 +97,7 @@ pub(crate) struct Requests {
     last_id: u64,
     open: BTreeMap<u64, OpenRequest>,
     held: BTreeMap<SubscriptionName, SubscriptionRequest>,
+    saved: SavedSubscriptions,
     /// The backfills that have not ended, by the ids of the frames that asked for them.
     backfills: BTreeMap<u64, BackfillOf>,
 }
@@ -111,9 +114,9 @@ impl Requests {
         self.open.values().any(|open| matches!(open.frame, ClientFrame::Resume { .. }))
     }
 
-    /// Whether there are confirmed subscriptions.
+    /// Whether there are confirmed subscriptions, of the client itself or saved ones.
     pub(crate) fn holds_any(&self) -> bool {
-        !self.held.is_empty()
+        !self.held.is_empty() || !self.saved.is_empty()
     }
 
     /// Whether subscriptions of an earlier session are not confirmed again yet.
@@ -150,13 +153,15 @@ impl Requests {
     }
 
     /// Begins a new session: with a resume from `place` if that is known, there are subscriptions, and the server
-    /// accepts a frame of its size. The next frames then depend on the answer.
+    /// accepts a frame of its size. The next frames then depend on the answer. The server adds the saved subscriptions
+    /// to the resume, as they are now.
     pub(crate) fn start_session(
         &mut self,
         place: Option<(Position, BTreeMap<Partition, Seq>)>,
         (encoding, most): FrameWriter,
     ) -> SessionStart {
         self.open.retain(|_, open| open.reply.is_some());
+        self.saved.start_session();
         let Some((position, seen)) = place.filter(|_| self.holds_any()) else {
             return SessionStart { interrupted: false, resubscription: self.resubscribe((encoding, most)) };
         };
@@ -174,7 +179,8 @@ impl Requests {
     }
 
     /// Subscribes again to all held subscriptions, and repeats the open requests. A subscription that is too large for
-    /// the server is lost.
+    /// the server is lost. The server adds the saved subscriptions before it answers. If there are no others, a request
+    /// for the list gets that answer.
     pub(crate) fn resubscribe(&mut self, (encoding, most): FrameWriter) -> Resubscription {
         let again = self.repeat_open(encoding);
         let mut resubscription = Resubscription::default();
@@ -187,6 +193,9 @@ impl Requests {
             self.close(self.last_id);
             self.held.remove(&name);
             resubscription.for_user.push(Message::SubscriptionLost { name, error: too_large(frame.len(), most) });
+        }
+        if self.held.is_empty() && !self.saved.is_empty() {
+            resubscription.frames.push(self.open(ClientFrame::List, None, encoding));
         }
         if !resubscription.for_user.is_empty() && resubscription.frames.is_empty() {
             resubscription.for_user.push(Message::Restored);
@@ -263,18 +272,38 @@ impl Requests {
         }
         match (open, answer) {
             (Some(OpenRequest { frame, reply: Some(reply) }), answer) => {
-                if answer.is_ok() {
+                let mut for_user = Vec::new();
+                if let Ok(granted) = &answer {
                     self.hold(frame);
+                    for_user.extend(self.take_list(granted));
                 }
                 let answer = answer.map_err(|error| ClientError::Refused { code: error.code, msg: error.msg });
                 // A caller that has given up knows that the change may have been made.
                 drop(reply.send(answer));
-                Ok(Answered::default())
+                Ok(Answered { for_user, resumed: None })
             }
-            (Some(OpenRequest { frame, reply: None }), answer) => self.restored(frame, answer.err()),
+            (Some(OpenRequest { frame, reply: None }), answer) => {
+                let mut for_user = Vec::new();
+                if let Ok(granted) = &answer {
+                    self.hold(frame.clone());
+                    for_user.extend(self.take_list(granted));
+                }
+                let restored = self.restored(frame, answer.err())?;
+                for_user.extend(restored.for_user);
+                Ok(Answered { for_user, ..restored })
+            }
             (None, Err(error)) => Ok(Answered { for_user: vec![Message::Refused(error)], resumed: None }),
-            (None, Ok(_)) => Ok(Answered::default()),
+            (None, Ok(granted)) => {
+                Ok(Answered { for_user: self.take_list(&granted).into_iter().collect(), resumed: None })
+            }
         }
+    }
+
+    /// Takes the list of an answer, or one that was not requested. Returns a message if there are other saved
+    /// subscriptions in it than before.
+    fn take_list(&mut self, granted: &GrantedAnswer) -> Option<Message> {
+        let GrantedAnswer::Subscriptions(list) = granted else { return None };
+        self.saved.take(list, &mut self.held).map(Message::SavedSubscriptions)
     }
 
     fn open(&mut self, frame: ClientFrame, reply: Option<ReplySender>, encoding: Encoding) -> Vec<u8> {

@@ -196,12 +196,12 @@ impl<'a, Io: AsyncRead + AsyncWrite + Unpin> ClientSession<'a, Io> {
         for message in messages {
             match message {
                 ServerMessage::Event(event) => {
-                    if self.progress.take(event.p, event.seq, is_early) {
+                    if self.progress.take_event(&event, is_early) {
                         self.deliver(Message::Event(event)).await;
                     }
                 }
                 ServerMessage::Alert(alert) => {
-                    if self.progress.take(alert.p, alert.seq, is_early) {
+                    if self.progress.take_event(&alert, is_early) {
                         self.deliver(Message::Alert(alert)).await;
                     }
                 }
@@ -243,16 +243,23 @@ impl<'a, Io: AsyncRead + AsyncWrite + Unpin> ClientSession<'a, Io> {
         Ok(())
     }
 
-    /// Takes an answer. After the answer to a resume, open requests are repeated, and if it was refused, subscriptions
-    /// as well.
+    /// Takes an answer, or a list of subscriptions that was not requested. After the answer to a resume, open requests
+    /// are repeated, and if it was refused, subscriptions as well.
     async fn take_answer(&mut self, answer: ServerMessage) -> Result<(), SessionEnd> {
-        if let ServerMessage::Subscribed(list) | ServerMessage::Subscriptions(list) = &answer {
-            self.progress.set_position(&list.position);
-        }
+        let position = match &answer {
+            ServerMessage::Subscribed(list) | ServerMessage::Subscriptions(list) => Some(list.position.clone()),
+            _ => None,
+        };
+        let was_resuming = self.requests.is_resuming();
         let Answered { for_user, resumed } = self.requests.answered(answer).map_err(|refused| SessionEnd {
             verdict: Reconnect::After,
             ..lost(format!("a subscription could not be restored: {}", refused.0.msg))
         })?;
+        // If a resume arrives so late that the server has applied the saved subscriptions, their list has a position of
+        // the server's own, and not yet the one that the client resumes from.
+        if let Some(position) = position.filter(|_| !was_resuming || resumed == Some(true)) {
+            self.progress.set_position(&position);
+        }
         for message in for_user {
             self.deliver(message).await;
         }

@@ -66,14 +66,13 @@ impl Target {
             "" | "/" => DEFAULT_PATH,
             path => path,
         };
-        let query = match (&config.credentials, given.query()) {
-            (Credentials::DevUser(user), query) => {
-                let rest = query.map(|query| format!("&{query}")).unwrap_or_default();
-                format!("?user={}{rest}", utf8_percent_encode(user, NON_ALPHANUMERIC))
-            }
-            (_, Some(query)) => format!("?{query}"),
-            (_, None) => String::new(),
+        let user = match &config.credentials {
+            Credentials::DevUser(user) => Some(format!("user={}", utf8_percent_encode(user, NON_ALPHANUMERIC))),
+            _ => None,
         };
+        let saved = (!config.saved).then(|| "saved=false".to_owned());
+        let parts: Vec<String> = [user, given.query().map(str::to_owned), saved].into_iter().flatten().collect();
+        let query = if parts.is_empty() { String::new() } else { format!("?{}", parts.join("&")) };
         let path_and_query = PathAndQuery::try_from(format!("{path}{query}"));
         let uri = Uri::builder()
             .scheme(Scheme::try_from("ws").map_err(|e| problem(&e.to_string()))?)
@@ -146,6 +145,17 @@ mod tests {
         assert_eq!(request.headers()[AUTHORIZATION], "Bearer t0k");
         assert_eq!(request.headers()[SEC_WEBSOCKET_PROTOCOL], "tickwire.v1.json");
         assert!(!format!("{token:?} {:?}", Credentials::Token("t0k".into())).contains("t0k"));
+    }
+
+    #[test]
+    fn saved_subscriptions_are_declined_in_the_query() {
+        let uri = |url: &str, credentials: Credentials| {
+            let config = ClientConfig { credentials, saved: false, ..ClientConfig::new(url) };
+            Target::all(&config).unwrap()[0].request(None).unwrap().uri().to_string()
+        };
+        assert_eq!(uri("ws://h", Credentials::None), "ws://h/v1/stream?saved=false");
+        let user = Credentials::DevUser("ann".to_owned());
+        assert_eq!(uri("ws://h/?a=1", user), "ws://h/v1/stream?user=ann&a=1&saved=false");
     }
 
     #[test]

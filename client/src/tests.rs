@@ -5,6 +5,7 @@ mod home_gateway;
 mod reconnecting;
 mod requests;
 mod resuming;
+mod saved;
 mod tokens;
 
 use std::time::Duration;

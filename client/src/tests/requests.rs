@@ -7,13 +7,13 @@ use tickwire_core::ids::{Partition, Seq};
 use tickwire_core::protocol::codes::ErrorCode;
 use tickwire_core::protocol::codes::NoticeCode;
 use tickwire_core::protocol::{
-    ClientFrame, Gap, Heartbeat, Notice, ServerError, ServerFrame, SubscriptionName, SubscriptionRequest,
-    SubscriptionSelector,
+    Acked, ClientFrame, Gap, Heartbeat, Notice, ServerError, ServerFrame, SubscriptionName, SubscriptionRequest,
+    SubscriptionSelector, encode_alert,
 };
 use tokio::time::timeout;
 
 use super::{config, connected, disconnected, next, subscribe};
-use crate::scripted::{pong, subscribed, subscriptions};
+use crate::scripted::{event, pong, subscribed, subscriptions};
 use crate::{ClientConfig, ClientError, Encoding, Message, Preset, PresetRequest, SubscribeOptions};
 
 fn name(text: &str) -> SubscriptionName {
@@ -57,6 +57,30 @@ async fn every_request_is_sent_and_answered_in_both_encodings() {
             client.ping().await.unwrap();
             assert!(client.unsubscribe("a").await.unwrap().subscriptions.is_empty());
             client.unsubscribe("*").await.unwrap();
+        };
+        tokio::join!(script, calls);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn alert_is_delivered_and_its_acknowledgement_is_answered() {
+    let (p, seq) = (Partition(3), Seq(7));
+    for encoding in Encoding::ALL {
+        let (client, mut messages, _stage, mut peer) = connected(ClientConfig { encoding, ..config() }).await;
+        peer.send_objects(&[encode_alert(&event(7), p, seq, encoding)]).await;
+        let Message::Alert(alert) = next(&mut messages).await else { panic!("no alert") };
+        let script = async {
+            let (first, frame) = peer.receive().await;
+            assert_eq!(frame, ClientFrame::Ack { partition: p, seq });
+            peer.send(&[ServerFrame::Acked(Acked { id: Some(first), p, seq })]).await;
+            let (second, frame) = peer.receive().await;
+            assert_eq!(frame, ClientFrame::Ack { partition: p, seq });
+            peer.send(&[ServerFrame::Error(ServerError::new(Some(second), ErrorCode::NotAnAlert, "no"))]).await;
+        };
+        let calls = async {
+            client.acknowledge(&alert).await.unwrap();
+            let refused = client.acknowledge(&alert).await.unwrap_err();
+            assert_eq!(refused, ClientError::Refused { code: 418, msg: "no".into() });
         };
         tokio::join!(script, calls);
     }

@@ -17,7 +17,7 @@ use crate::scripted::{Peer, ScriptedServer, event, pong, subscribed};
 use crate::{Client, ClientError, FilterRequest, Message, Messages, SubscribeOptions};
 
 /// A position at `seq` in partition 3, the partition of the scripted events.
-fn position(seq: u64) -> Position {
+pub(super) fn position(seq: u64) -> Position {
     Position { epoch_id: EpochId(7), seqs: vec![Seq(1), Seq(1), Seq(1), Seq(seq)] }
 }
 
@@ -25,12 +25,12 @@ fn heartbeat(seq: u64) -> ServerFrame {
     ServerFrame::Heartbeat(Heartbeat { position: Some(position(seq).to_string().into()) })
 }
 
-fn caught_up(id: Id, resumed: bool, seq: u64) -> ServerFrame {
+pub(super) fn caught_up(id: Id, resumed: bool, seq: u64) -> ServerFrame {
     ServerFrame::CaughtUp(CaughtUp { id: Some(id), resumed, position: position(seq).to_string().into() })
 }
 
 /// A client with the subscription `a` and a position at `seq`.
-async fn positioned(seq: u64) -> (Client, Messages, ScriptedServer, Peer) {
+pub(super) async fn positioned(seq: u64) -> (Client, Messages, ScriptedServer, Peer) {
     let (client, mut messages, stage, mut peer) = connected(config()).await;
     subscribe(&client, &mut peer, "a").await;
     peer.send(&[heartbeat(seq)]).await;
@@ -39,7 +39,11 @@ async fn positioned(seq: u64) -> (Client, Messages, ScriptedServer, Peer) {
 }
 
 /// Cuts the connection. Returns the next one, and the id, the position and the last seen sequence of its resume.
-async fn resumed(messages: &mut Messages, stage: &mut ScriptedServer, peer: Peer) -> (Peer, Id, Position, Option<u64>) {
+pub(super) async fn resumed(
+    messages: &mut Messages,
+    stage: &mut ScriptedServer,
+    peer: Peer,
+) -> (Peer, Id, Position, Option<u64>) {
     drop(peer);
     disconnected(messages).await;
     let mut peer = stage.welcome().await;
