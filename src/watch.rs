@@ -22,6 +22,10 @@ mod table;
 /// The environment variable with the token, if no flag names the user.
 const TOKEN_VARIABLE: &str = "TICKWIRE_TOKEN";
 
+/// The flags of the subscription that the command makes itself.
+const FILTERS: [&str; 10] =
+    ["symbols", "patterns", "preset", "kinds", "tiers", "min_confidence", "min_priority", "since", "filter", "alert"];
+
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("identity").required(std::env::var_os(TOKEN_VARIABLE).is_none()), after_help = "\
 Examples:
@@ -29,6 +33,7 @@ Examples:
   tickwire watch --user ann --kinds pattern,market --json
   tickwire watch --user ann --symbols AAPL --since 5m
   tickwire watch --user ann --preset swing_trading --symbols AAPL,NVDA --alert
+  tickwire watch --user ann --saved
   tickwire watch --token \"$(tickwire token --user ann)\" --filter '{\"tags\":[\"high_confidence\"]}'")]
 pub(crate) struct WatchArgs {
     /// The gateway
@@ -74,6 +79,9 @@ pub(crate) struct WatchArgs {
     /// Get the events as alerts: confidence raises their priority
     #[arg(long)]
     alert: bool,
+    /// The events of the saved subscriptions of the user, in place of a filter
+    #[arg(long, conflicts_with_all = FILTERS)]
+    saved: bool,
     /// Print the events as JSON, one object a line
     #[arg(long)]
     json: bool,
@@ -113,7 +121,7 @@ impl WatchArgs {
     pub(crate) async fn run(self) -> Result<(), WatchError> {
         let filter = self.wanted()?;
         let stop = stop::on_signal().map_err(WatchError::Signals)?;
-        let mut config = ClientConfig::new(self.url);
+        let mut config = ClientConfig { saved: self.saved, ..ClientConfig::new(self.url) };
         config.credentials = match (self.token, self.token_file, self.user) {
             (Some(token), ..) => Credentials::Token(token),
             (None, Some(file), _) => Credentials::Provider(token_of(file)),
@@ -126,15 +134,21 @@ impl WatchArgs {
         let subscribing = client.clone();
         let mut printer = table::Printer::new(self.json, self.since.is_some());
         let options = SubscribeOptions { alert: self.alert, since: self.since, ..SubscribeOptions::default() };
-        let mut subscribed = tokio::spawn(async move { subscribing.subscribe("watch", filter, options).await });
+        let is_saved = self.saved;
+        let mut subscribed = tokio::spawn(async move {
+            match is_saved {
+                true => subscribing.list().await,
+                false => subscribing.subscribe("watch", filter, options).await,
+            }
+        });
         let mut confirmed = false;
         let ended = loop {
             let message = tokio::select! {
                 () = stop.cancelled() => break Ok(()),
                 answer = &mut subscribed, if !confirmed => {
                     if let Ok(answer) = answer {
-                        answer?;
-                        eprintln!("subscribed");
+                        let is_empty = answer?.subscriptions.is_empty();
+                        eprintln!("{}", if is_empty { "nothing is saved yet" } else { "subscribed" });
                     }
                     confirmed = true;
                     continue;
@@ -295,6 +309,8 @@ mod tests {
             &["--user", "u", "--preset", "weekly"],
             &["--user", "u", "--preset", "daily", "--tiers", "daily"],
             &["--user", "u", "--preset", "daily", "--filter", "{}"],
+            &["--user", "u", "--saved", "--symbols", "AAPL"],
+            &["--user", "u", "--saved", "--alert"],
         ] {
             assert!(parse(args).is_err(), "{args:?}");
         }

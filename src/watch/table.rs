@@ -4,7 +4,7 @@
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
-use tickwire_client::{Message, ReceivedEvent};
+use tickwire_client::{Message, ReceivedEvent, SubscriptionName};
 use tickwire_core::event::Priority;
 
 use super::backfill::{EventLine, HeldLines};
@@ -128,10 +128,18 @@ fn row(event: &ReceivedEvent) -> String {
     let what = what.unwrap_or(event.kind.as_str());
     let line = line([time, about.unwrap_or(""), what, tier, &confidence, event.priority.as_str()]);
     let words = ["summary", "message"].iter().find_map(|name| event.data.get(*name)?.as_str());
-    match words {
-        Some(words) => format!("{line}  {words}"),
-        None => line.trim_end().to_owned(),
-    }
+    let tail: Vec<String> = [alert(event), words.map(str::to_owned)].into_iter().flatten().collect();
+    if tail.is_empty() { line.trim_end().to_owned() } else { format!("{line}  {}", tail.join("  ")) }
+}
+
+/// The mark of an alert, with the subscriptions that it is for.
+fn alert(event: &ReceivedEvent) -> Option<String> {
+    let word = if event.again { "alert again" } else { "alert" };
+    (!event.subs.is_empty()).then(|| format!("[{word}: {}]", joined(&event.subs)))
+}
+
+fn joined<'a>(names: impl IntoIterator<Item = &'a SubscriptionName>) -> String {
+    names.into_iter().map(SubscriptionName::as_str).collect::<Vec<_>>().join(", ")
 }
 
 /// The event, or the alert, as a gateway writes it.
@@ -160,6 +168,8 @@ fn text_of(message: &Message) -> Option<String> {
              all of them, run the command again with --since"
                 .to_owned()
         }
+        Message::SavedSubscriptions(saved) if saved.is_empty() => "no saved subscriptions any more".to_owned(),
+        Message::SavedSubscriptions(saved) => format!("saved subscriptions: {}", joined(saved.keys())),
         Message::SubscriptionLost { name, error } => format!("lost the subscription {}: {}", name.as_str(), error.msg),
         Message::Notice(notice) => {
             let words = notice.msg.as_deref().map(|msg| format!(": {msg}")).unwrap_or_default();
@@ -201,7 +211,7 @@ mod tests {
     use super::*;
     use tickwire_core::event::Timestamp;
     use tickwire_core::ids::{Partition, Seq};
-    use tickwire_core::protocol::{Gap, ServerMessage, SubscriptionName};
+    use tickwire_core::protocol::{Gap, ServerMessage};
 
     fn received(object: &str) -> ReceivedEvent {
         let mut messages =
@@ -230,6 +240,10 @@ mod tests {
         let alert = PATTERN.replace(r#""T":"event""#, r#""T":"alert""#);
         let alert = alert.replace(r#""data":{"source":"x"}}"#, r#""data":{"source":"x"},"subs":["mine"]}"#);
         assert_eq!(json("alert", &received(&alert)), alert);
+        assert!(row(&received(&alert)).ends_with("high      [alert: mine]"), "{}", row(&received(&alert)));
+        let again = alert.replace(r#""subs":["mine"]"#, r#""subs":["mine","other"],"again":true"#);
+        assert_eq!(json("alert", &received(&again)), again);
+        assert!(row(&received(&again)).ends_with("[alert again: mine, other]"), "{}", row(&received(&again)));
     }
 
     #[test]

@@ -20,9 +20,10 @@ const BUFFER: usize = 1 << 16;
 /// A client and what it received.
 #[derive(Debug)]
 pub(crate) struct Listener {
-    client: Client,
+    /// The client.
+    pub(crate) client: Client,
     messages: Messages,
-    /// The events so far.
+    /// The events and alerts so far.
     pub(crate) events: Vec<ReceivedEvent>,
     /// The gaps so far.
     pub(crate) gaps: Vec<Gap>,
@@ -98,7 +99,7 @@ impl Listener {
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Event(event) => self.events.push(*event),
+            Message::Event(event) | Message::Alert(event) => self.events.push(*event),
             Message::Gap(gap) => self.gaps.push(gap),
             Message::Heartbeat(_) => {}
             other => self.others.push(other),

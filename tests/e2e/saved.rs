@@ -2,15 +2,20 @@
 
 use serde_json::{Value, json};
 use std::net::SocketAddr;
-use tickwire_core::protocol::{Encoding, ServerMessage, Subscriptions};
-use tickwire_testkit::eventually;
+use tickwire_client::{ClientError, Message};
+use tickwire_core::protocol::codes::ErrorCode;
+use tickwire_core::protocol::{Encoding, ServerMessage, SubscriptionName, Subscriptions};
+use tickwire_testkit::{Process, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::cluster::Cluster;
+use crate::cut::Line;
 use crate::feed;
 use crate::http::send;
-use crate::node::DEADLINE;
+use crate::listener::Listener;
+use crate::node::{DEADLINE, tickwire};
+use crate::oracle::filter;
 use crate::socket::{Incoming, Socket};
 
 /// An answer: its status, its ETag and its body.
@@ -96,6 +101,90 @@ async fn saved_subscription_is_applied_at_another_gateway_and_follows_changes() 
     assert_eq!(ask(serves, "DELETE", "portfolio", None, "").await.status, 204);
     assert!(list(&mut socket).await.subscriptions.is_empty());
     assert_eq!(ask(writes, "GET", "portfolio", None, "").await.status, 404);
+}
+
+/// The names in a message about saved subscriptions.
+fn saved_names(message: &Message) -> Option<Vec<&str>> {
+    let Message::SavedSubscriptions(saved) = message else { return None };
+    Some(saved.keys().map(SubscriptionName::as_str).collect())
+}
+
+/// A client and `watch` without subscriptions of their own are cut off. Meanwhile events arrive, and another
+/// subscription is saved.
+#[tokio::test]
+async fn rust_client_resumes_saved_subscriptions_and_acknowledges_their_alerts() {
+    let mut cluster = Cluster::start(1, 1).await;
+    let gateway = cluster.gateway_addresses().await[0];
+    let alerts = json!({ "filter": { "kinds": ["alert"] }, "alert": true, "window_ms": 0 });
+    assert_eq!(put(gateway, "alerts", &alerts).await.status, 200);
+    let line = Line::to_address(gateway);
+    let url = format!("ws://{}", line.address);
+    let watch = ["watch", "--url", &url, "--user", "ann", "--saved", "--json"];
+    let mut watch = Process::start("watch", cluster.home(), tickwire().args(watch));
+    let mut listener = Listener::connect(&[line.address], "ann", Encoding::MsgPack).await;
+    // Until this answer the gateway holds the saved subscriptions back.
+    listener.client.list().await.unwrap();
+    listener.until("the saved one", |message| saved_names(message) == Some(vec!["alerts"])).await;
+    eventually("watch has it as well", DEADLINE, async || {
+        watch.stderr().lines().any(|line| line == "saved subscriptions: alerts").then_some(())
+    })
+    .await;
+    let producer = cluster.producer().await;
+    producer.publish(&feed::alert("ann", 1)).await;
+    listener.until("the alert", |message| matches!(message, Message::Alert(_))).await;
+    listener.client.acknowledge(&listener.events[0]).await.unwrap();
+
+    line.cut();
+    listener.until("the cut", |message| matches!(message, Message::Disconnected { .. })).await;
+    producer.publish_all(&[feed::alert("ann", 2), feed::pattern("AAPL", 3), feed::pattern("TSLA", 4)]).await;
+    let portfolio = json!({ "filter": { "symbols": ["AAPL"] }, "window_ms": 0 });
+    assert_eq!(put(gateway, "portfolio", &portfolio).await.status, 200);
+    eventually("the gateway knows both", DEADLINE, async || {
+        let mut socket = Socket::open(gateway, "?user=ann", Encoding::Json).await;
+        (socket.welcome().await.subscriptions.len() == 2).then_some(())
+    })
+    .await;
+    line.mend();
+    listener.until("all of it", |message| *message == Message::Resumed { complete: true }).await;
+    assert!(!listener.others.contains(&Message::Interrupted), "{:?}", listener.others);
+    let log = cluster.log().await;
+    let wanted = [json!({ "kinds": ["alert"] }), json!({ "symbols": ["AAPL"] })].map(|wanted| filter(&wanted));
+    let due: Vec<_> = log.matching("ann", &wanted).iter().map(|entry| (entry.partition, entry.seq)).collect();
+    // The second alert was not acknowledged when the client connected, so it may come again.
+    let in_place = listener.events.iter().filter(|event| !event.again);
+    let mut received: Vec<_> = in_place.map(|event| (event.p, event.seq)).collect();
+    received.sort_by_key(|(_, seq)| *seq);
+    assert_eq!((&received, received.len()), (&due, 3));
+
+    // Only an event of kind alert can be acknowledged.
+    for event in &listener.events[1..] {
+        let answer = listener.client.acknowledge(event).await;
+        match event.pattern {
+            None => answer.unwrap(),
+            Some(_) => {
+                let code = ErrorCode::NotAnAlert.code();
+                assert!(matches!(&answer, Err(ClientError::Refused { code: got, .. }) if *got == code), "{answer:?}");
+            }
+        }
+    }
+    assert_eq!(ask(gateway, "DELETE", "portfolio", None, "").await.status, 204);
+    listener.until("the change", |message| saved_names(message) == Some(vec!["alerts"])).await;
+    eventually("watch prints the same", DEADLINE, async || {
+        let text = watch.stdout();
+        let lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        let events = lines.map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let mut printed: Vec<(String, u64)> = events
+            .filter(|event| event["again"].is_null())
+            .map(|event| (event["T"].as_str().unwrap().to_owned(), event["seq"].as_u64().unwrap()))
+            .collect();
+        printed.sort_by_key(|(_, seq)| *seq);
+        let types = ["alert", "alert", "event"];
+        let expected = due.iter().zip(types).map(|((_, seq), of)| (of.to_owned(), seq.0));
+        (printed == expected.collect::<Vec<_>>()).then_some(())
+    })
+    .await;
+    watch.interrupt();
+    assert_eq!(watch.wait(DEADLINE).await.code(), Some(0), "{}", watch.stderr());
 }
 
 #[tokio::test]
