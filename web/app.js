@@ -1,50 +1,22 @@
-// The demo page: one connection to the gateway that served it, one subscription, and a table of what arrives.
-// docs/protocol.md describes the messages.
+// The demo page: one connection to the gateway that served it, a subscription of the user's choice and one for alerts to
+// the user, and a table of what arrives. docs/protocol.md describes the messages.
 //
-// It is one file, because the gateway embeds it and serves it as it is: there is no build step, and a page without
-// modules needs one request for its code.
+// The gateway embeds the page and serves it as it is: there is no build step. `messages` describes what the server sends,
+// `page` has the elements, `table` shows the events, and `alerts` those that the user acknowledges.
 
-/**
- * The server sends arrays of these objects. The page ignores types and fields that it does not know.
- * @typedef {object} ServerObject
- * @property {string} T
- * @property {string} [kind]
- * @property {string} [key]
- * @property {string} [symbol]
- * @property {string} [pattern]
- * @property {string} [tier]
- * @property {number} [confidence]
- * @property {string} [priority]
- * @property {string} [regime]
- * @property {string} [ts]
- * @property {Record<string, unknown>} [data]
- * @property {string} [user]
- * @property {string} [gateway]
- * @property {number} [heartbeat_ms]
- * @property {number} [id]
- * @property {string} [position]
- * @property {number | string} [code]
- * @property {string} [msg]
- * @property {number} [dropped]
- * @property {number} [conflated]
- * @property {string} [reason]
- * @property {number} [p]
- * @property {number} [seq]
- * @property {boolean} [resumed]
- * @property {number} [from]
- * @property {number} [to]
- * @property {number} [reconnect_ms]
- * @property {number} [expires_ms]
- * @property {number} [max_frame_bytes]
- */
+import { acknowledgementRefused, hideAlert, repeatAcknowledgements, showAlert } from "./alerts.js";
+import { gapText, noticeText } from "./messages.js";
+import { answer, note, page, setStatus } from "./page.js";
+import { show } from "./table.js";
 
-const ROWS = 200;
-const LOG_LINES = 5;
-const RATE_SECONDS = 5;
+/** @typedef {import("./messages.js").ServerObject} ServerObject */
+
 const BACKOFF_FIRST_MS = 500;
 const BACKOFF_MAX_MS = 15_000;
 const TYPING_PAUSE_MS = 300;
 const SUBSCRIPTION = "page";
+const ALERTS = "alerts";
+const ALERTS_WANTED = { filter: { kinds: ["alert"] }, alert: true };
 /** The preset whose patterns the client names. */
 const SPECIFIC = "specific";
 /** The page remembers this many early events, which the server may send again after a break. */
@@ -74,132 +46,6 @@ const FRAME_TOO_LARGE = 417;
 const MESSAGE_TOO_BIG = 1009;
 const UNAVAILABLE = 503;
 
-/**
- * @template {HTMLElement} [E=HTMLElement]
- * @param {string} id
- * @returns {E}
- */
-function element(id) {
-  const found = document.getElementById(id);
-  if (!found) throw new Error(`the page has no #${id}`);
-  return /** @type {E} */ (found);
-}
-
-const page = {
-  status: element("status"),
-  gateway: element("gateway"),
-  rate: element("rate"),
-  count: element("count"),
-  position: element("position"),
-  filter: /** @type {HTMLFormElement} */ (element("filter")),
-  preset: /** @type {HTMLSelectElement} */ (element("preset")),
-  patterns: /** @type {HTMLInputElement} */ (element("patterns")),
-  patternsField: element("patterns-field"),
-  symbols: /** @type {HTMLInputElement} */ (element("symbols")),
-  confidence: /** @type {HTMLInputElement} */ (element("confidence")),
-  minimum: element("minimum"),
-  answer: element("answer"),
-  log: element("log"),
-  events: element("events"),
-  empty: element("empty"),
-};
-
-// The table. Events are collected, and drawn once per animation frame.
-
-/** @type {ServerObject[]} */
-let undrawn = [];
-let received = 0;
-/** @type {number[]} The number of events in each of the last seconds, the current one last. */
-const seconds = [0];
-
-/** @param {ServerObject} event */
-function show(event) {
-  received += 1;
-  seconds[seconds.length - 1] += 1;
-  if (undrawn.push(event) === 1) requestAnimationFrame(draw);
-  // The browser draws nothing while the page is hidden, and the table shows ROWS events at most.
-  if (undrawn.length > ROWS) undrawn.splice(0, undrawn.length - ROWS);
-}
-
-function draw() {
-  page.events.prepend(...undrawn.map(row).reverse());
-  undrawn = [];
-  while (page.events.childElementCount > ROWS) page.events.lastElementChild?.remove();
-  page.empty.hidden = true;
-  page.count.textContent = received.toLocaleString("en");
-}
-
-/**
- * @param {ServerObject} event
- * @returns {HTMLTableRowElement}
- */
-function row(event) {
-  const line = document.createElement("tr");
-  line.dataset.priority = event.priority ?? "low";
-  const { confidence, data = {} } = event;
-  const details = data.summary ?? data.message ?? data.bar_time ?? "";
-  cell(line, "time", event.ts ? new Date(event.ts).toLocaleTimeString() : "");
-  cell(line, "symbol", event.symbol ?? event.key ?? "");
-  cell(line, "what", event.pattern ?? (event.regime ? `market: ${event.regime}` : (event.kind ?? "")));
-  cell(line, "tier", event.tier ?? "");
-  const certainty = cell(line, "confidence", confidence === undefined ? "" : confidence.toFixed(2));
-  if (confidence !== undefined) {
-    const meter = document.createElement("meter");
-    meter.value = confidence;
-    certainty.prepend(meter);
-  }
-  const badge = document.createElement("span");
-  badge.textContent = event.priority ?? "";
-  cell(line, "priority", "").append(badge);
-  cell(line, "details", String(details)).title = String(details);
-  return line;
-}
-
-/**
- * @param {HTMLTableRowElement} line
- * @param {string} name
- * @param {string} text
- */
-function cell(line, name, text) {
-  const made = line.insertCell();
-  made.className = name;
-  made.textContent = text;
-  return made;
-}
-
-setInterval(() => {
-  const full = seconds.slice(0, RATE_SECONDS);
-  page.rate.textContent = (full.reduce((sum, count) => sum + count, 0) / full.length).toFixed(1);
-  seconds.push(0);
-  if (seconds.length > RATE_SECONDS) seconds.shift();
-}, 1000);
-
-/**
- * @param {"connecting" | "connected" | "over"} state
- * @param {string} text
- */
-function setStatus(state, text) {
-  page.status.dataset.state = state;
-  page.status.textContent = text;
-}
-
-/** @param {string} text */
-function note(text) {
-  const line = document.createElement("li");
-  line.textContent = `${new Date().toLocaleTimeString()}  ${text}`;
-  page.log.prepend(line);
-  while (page.log.childElementCount > LOG_LINES) page.log.lastElementChild?.remove();
-}
-
-/**
- * @param {string} text
- * @param {boolean} wrong
- */
-function answer(text, wrong = false) {
-  page.answer.textContent = text;
-  page.answer.classList.toggle("wrong", wrong);
-}
-
 // The filter or preset. Subscribing again under the same name replaces it, and events continue to arrive meanwhile.
 
 /**
@@ -209,14 +55,16 @@ function answer(text, wrong = false) {
 function wanted() {
   const symbols = words(page.symbols).map((symbol) => symbol.toUpperCase());
   const someSymbols = symbols.length > 0 && { symbols };
+  const asAlerts = page.asAlerts.checked && { alert: true };
   const preset = page.preset.value;
   if (preset === SPECIFIC) {
     const patterns = words(page.patterns);
-    return patterns.length > 0 ? { preset, patterns, ...someSymbols } : undefined;
+    return patterns.length > 0 ? { preset, patterns, ...someSymbols, ...asAlerts } : undefined;
   }
-  if (preset) return { preset, ...someSymbols };
+  if (preset) return { preset, ...someSymbols, ...asAlerts };
   const minimum = Number(page.confidence.value);
-  return { filter: { kinds: ["pattern", "market"], ...someSymbols, ...(minimum > 0 && { min_confidence: minimum }) } };
+  const certain = minimum > 0 && { min_confidence: minimum };
+  return { filter: { kinds: ["pattern", "market"], ...someSymbols, ...certain }, ...asAlerts };
 }
 
 /** @param {HTMLInputElement} input */
@@ -341,13 +189,26 @@ function subscribe() {
   if (!chosen) return answer("Name one or more patterns.", true);
   requests += 1;
   answer("subscribing…");
-  requested = chosen;
-  const frame = { action: "subscribe", id: requests, name: SUBSCRIPTION, ...requested };
-  socket.send(JSON.stringify(frame));
+  unconfirmed.set(requests, chosen);
+  send({ action: "subscribe", id: requests, name: SUBSCRIPTION, ...chosen });
+}
+
+function subscribeToAlerts() {
+  requests += 1;
+  send({ action: "subscribe", id: requests, name: ALERTS, ...ALERTS_WANTED });
+}
+
+/**
+ * Sends a frame. Without a connection it does nothing.
+ * @param {object} frame
+ */
+function send(frame) {
+  if (socket && ready) socket.send(JSON.stringify(frame));
 }
 
 // The resume. It carries the last position, and for each partition the highest sequence that arrived after it. So any
-// gateway continues exactly there. Only events that arrived early may be sent again.
+// gateway continues exactly there. Only events that arrived early may be sent again. The gateway adds the saved
+// subscriptions of the user.
 
 let lastPosition = "";
 /** @type {Map<number, number>} */
@@ -357,18 +218,19 @@ const earlyEvents = new Set();
 let early = false;
 /** @type {object | undefined} The filter or preset that the gateway confirmed last. */
 let confirmed;
-/** @type {object} */
-let requested = {};
+/** @type {Map<number, object>} The filters and presets that it has not confirmed yet, by the ids of their requests. */
+const unconfirmed = new Map();
 let resuming = 0;
 /** Whether the page waits for the answer to a resume. */
 let resumePending = false;
 
 /** Resumes at the last position. Without a position it subscribes. */
 function begin() {
-  if (!lastPosition || !confirmed || !socket) return subscribe();
+  unconfirmed.clear();
+  if (!lastPosition || !socket) return subscribeToAll();
   requests += 1;
   resuming = requests;
-  const subscriptions = { [SUBSCRIPTION]: confirmed };
+  const subscriptions = { [ALERTS]: ALERTS_WANTED, ...(confirmed && { [SUBSCRIPTION]: confirmed }) };
   const place = { position: lastPosition, seen: Object.fromEntries(seen) };
   const text = JSON.stringify({ action: "resume", id: requests, ...place, subscriptions });
   if (new TextEncoder().encode(text).length > maxFrameBytes) return startOver();
@@ -382,6 +244,11 @@ function startOver() {
   note("the gateway cannot resume at our position; events since the break may be missing");
   resumePending = false;
   forget();
+  subscribeToAll();
+}
+
+function subscribeToAll() {
+  subscribeToAlerts();
   subscribe();
 }
 
@@ -425,15 +292,24 @@ function handle(message) {
       setStatus("connected", `connected as ${message.user}`);
       page.gateway.textContent = message.gateway ?? "";
       begin();
+      repeatAcknowledgements(send);
       break;
     case "subscribed":
       if (message.id === resuming) resumePending = false;
-      else confirmed = requested;
+      takeList(message);
       if (message.id === requests) answer("Subscribed. The gateway reports every matching event that it cannot send.");
-      setPosition(message.position);
+      break;
+    case "subscriptions":
+      takeList(message);
       break;
     case "event":
-      if (isNew(message)) show(message);
+    case "alert":
+      // An alert that comes again says nothing about the events before it.
+      if (message.again || isNew(message)) show(message);
+      if (message.kind === "alert") showAlert(message, send);
+      break;
+    case "acked":
+      hideAlert(String(message.id));
       break;
     case "caught_up":
       note(message.resumed ? "all missed events have arrived" : "the missed events have arrived, except in the gaps");
@@ -459,11 +335,32 @@ function handle(message) {
       if (resumePending && isResumeError(message)) {
         if (message.code === UNAVAILABLE) socket?.close();
         else startOver();
-        break;
+      } else if (typeof message.id === "string") {
+        acknowledgementRefused(message.id, message);
+      } else if (message.id === undefined) {
+        // It may be about a saved subscription, which the page has not asked for.
+        note(`${message.msg} (${message.code})`);
+      } else {
+        answer(`${message.msg} (${message.code})`, true);
       }
-      answer(`${message.msg} (${message.code})`, true);
       break;
   }
+}
+
+/**
+ * Takes a list of all subscriptions. One without an id comes when the gateway has added or changed saved ones.
+ * @param {ServerObject} list
+ */
+function takeList({ id, subscriptions = {}, position }) {
+  const wanted = typeof id === "number" && unconfirmed.get(id);
+  if (wanted) {
+    unconfirmed.delete(id);
+    confirmed = wanted;
+  }
+  const saved = Object.keys(subscriptions).filter((name) => name !== SUBSCRIPTION && name !== ALERTS);
+  page.saved.textContent = page.saved.title = saved.join(", ") || "–";
+  // While a resume waits for its answer, the position in another list is not ours, but the gateway's.
+  if (!resumePending) setPosition(position);
 }
 
 /**
@@ -472,20 +369,6 @@ function handle(message) {
  */
 function isResumeError({ id, code }) {
   return id === resuming || (id === undefined && code === FRAME_TOO_LARGE);
-}
-
-/** @param {ServerObject} notice */
-function noticeText({ code, msg, expires_ms = 0, dropped = 0, conflated = 0 }) {
-  if (code === "token_expiring") {
-    return `the token expires in ${Math.round(expires_ms / 1000)} s: open the page with a new ?token=…`;
-  }
-  if (String(code).startsWith("upstream_")) return msg ? `${code}: ${msg}` : String(code);
-  return `${msg ?? code}: ${dropped} dropped, ${conflated} conflated`;
-}
-
-/** @param {ServerObject} gap */
-function gapText({ reason, p, from = 0, to = 0 }) {
-  return `gap (${reason}): events among ${to - from} sequences of partition ${p} may be missing`;
 }
 
 /** @param {string | undefined} position */

@@ -78,6 +78,9 @@ const LEAST_DRAIN: Duration = Duration::from_secs(1);
 /// How many characters of an origin a refusal repeats.
 const SHOWN_ORIGIN: usize = 80;
 
+/// The type of the scripts of the demo page.
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+
 /// What the routes need.
 #[derive(Debug)]
 pub(crate) struct HttpState {
@@ -159,7 +162,11 @@ fn routes(state: HttpState) -> Router {
     let saved = saved.options(cors::preflight_of_saved).fallback(cors::wrong_method_of_saved);
     Router::new()
         .route("/", get(index))
-        .route("/app.js", page("text/javascript; charset=utf-8", include_str!("../../web/app.js")))
+        .route("/app.js", page(SCRIPT, include_str!("../../web/app.js")))
+        .route("/alerts.js", page(SCRIPT, include_str!("../../web/alerts.js")))
+        .route("/messages.js", page(SCRIPT, include_str!("../../web/messages.js")))
+        .route("/page.js", page(SCRIPT, include_str!("../../web/page.js")))
+        .route("/table.js", page(SCRIPT, include_str!("../../web/table.js")))
         .route("/style.css", page("text/css; charset=utf-8", include_str!("../../web/style.css")))
         .route(CONNECT.path, get(home::connect).options(cors::preflight).fallback(cors::wrong_method))
         .route(ME.path, get(me::me).options(cors::preflight).fallback(cors::wrong_method))

@@ -77,7 +77,7 @@ fn free_pair() -> SocketAddr {
 #[tokio::test]
 async fn dev_runs_a_cluster_until_ctrl_c_and_leaves_nothing_behind() {
     let mut dev = Dev::start().await;
-    for path in ["/", "/app.js", "/style.css"] {
+    for path in ["/", "/app.js", "/alerts.js", "/messages.js", "/page.js", "/table.js", "/style.css"] {
         let (status, text) = get(dev.gateway, path).await;
         assert_eq!((status, text.is_empty()), (200, false), "{path}");
     }
