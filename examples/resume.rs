@@ -163,7 +163,8 @@ async fn follow(args: &Args, place: &mut Place, received: &mut u64) -> anyhow::R
             }
         };
         match message {
-            Some(Message::Event(event)) => {
+            // Events are alerts if a saved subscription of the user asks for that.
+            Some(Message::Event(event) | Message::Alert(event)) => {
                 let (symbol, data) = (event.symbol.as_ref().map_or("-", |symbol| symbol.as_str()), &event.data);
                 if !place.handled.contains(&(event.p.0, event.seq.0)) {
                     *received += 1;

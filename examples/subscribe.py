@@ -1,4 +1,5 @@
-"""Subscribes and prints events, gaps and notices, one JSON object a line. After a break it resumes: no event is lost.
+"""Subscribes and prints events, alerts, gaps and notices, one JSON object a line. After a break it resumes: no event is
+lost. With --alerts it also gets the alerts to its user, and acknowledges each one that it has printed.
 
 It needs only the package websockets (pip install websockets). docs/protocol.md explains the messages.
 """
@@ -26,6 +27,12 @@ CLOSING = {401, 402, 404}
 # A request that is refused with this error may be sent again later.
 TRY_AGAIN = 503
 
+# A frame was too large, and was skipped. The gateway does not know its id.
+TOO_LARGE = 417
+
+# The id of the first frames of a connection. An acknowledgement has an id of its own.
+BEGIN = 1
+
 # How many early events the program remembers.
 EARLY_MAX = 4096
 
@@ -38,25 +45,35 @@ class Session:
         self.position = None
         self.seen = {}  # By partition: the highest sequence that did not arrive early.
         self.early = {}  # Events that arrived early, and may be sent again after a break.
+        self.acks = {}  # The acknowledgements that are not answered yet, by their ids.
         self.reconnect = None  # The pause before the next connection that the gateway asked for, in seconds.
         self.failures = 0
 
     def begin(self):
         """The frames to send first on a connection."""
+        acks = list(self.acks.values())
         if self.position is not None:
             resume = {"position": self.position, "seen": self.seen, "subscriptions": self.subscriptions}
-            return [{"action": "resume", **resume}]
-        return [{"action": "subscribe", "name": name, **wanted} for name, wanted in self.subscriptions.items()]
+            return [{"action": "resume", "id": BEGIN, **resume}, *acks]
+        subscribe = {"action": "subscribe", "id": BEGIN}
+        return [{**subscribe, "name": name, **wanted} for name, wanted in self.subscriptions.items()] + acks
+
+    def acknowledge(self, alert):
+        """The frame that acknowledges an event of kind alert. Each new connection sends it again until it is answered."""
+        ack_id = f"ack {alert['p']}:{alert['seq']}"
+        self.acks[ack_id] = {"action": "ack", "id": ack_id, "p": alert["p"], "seq": alert["seq"]}
+        return self.acks[ack_id]
 
     def take(self, text):
-        """The events, gaps and notices of a frame that are new. ValueError if the gateway refuses a request."""
+        """The events, alerts, gaps and notices of a frame that are new. ValueError if the gateway refuses a request."""
         messages = json.loads(text)
         is_early = messages[0]["T"] == "early"
         for message in messages:
             self.position = message.get("position", self.position)
             match message["T"]:
-                case "event":
-                    if self.is_new(message["p"], message["seq"], is_early):
+                case "event" | "alert":
+                    # An alert that comes again says nothing about the events before it.
+                    if message.get("again") or self.is_new(message["p"], message["seq"], is_early):
                         yield message
                 case "gap":
                     if message["reason"] == "reset":
@@ -72,7 +89,16 @@ class Session:
                     print("subscribed", file=sys.stderr, flush=True)
                 case "caught_up":
                     print("caught up", file=sys.stderr, flush=True)
+                case "acked":
+                    self.acks.pop(message["id"], None)
                 case "error" if message["code"] in CLOSING:
+                    print(message["msg"], file=sys.stderr, flush=True)
+                case "error" if message.get("id") in self.acks:
+                    print(message["msg"], file=sys.stderr, flush=True)
+                    if message["code"] != TRY_AGAIN:
+                        del self.acks[message["id"]]
+                case "error" if "id" not in message and message["code"] != TOO_LARGE:
+                    # A saved subscription of the user is not applied. The program itself has asked for nothing.
                     print(message["msg"], file=sys.stderr, flush=True)
                 case "error":
                     # If the gateway cannot resume from this position, the next connection starts without it.
@@ -115,7 +141,9 @@ async def serve(arguments, session):
         async for text in socket:
             for message in session.take(text):
                 print(json.dumps(message), flush=True)
-                if message["T"] == "event" and arguments.count is not None:
+                if arguments.alerts and message.get("kind") == "alert":
+                    await socket.send(json.dumps(session.acknowledge(message)))
+                if message["T"] in ("event", "alert") and arguments.count is not None:
                     arguments.count -= 1
                     if arguments.count <= 0:
                         return True
@@ -124,7 +152,10 @@ async def serve(arguments, session):
 
 async def follow(arguments):
     """Connects again after each break, until the program has received as many events as it should."""
-    session = Session({"mine": {"filter": {"symbols": arguments.symbols.split(",")}}})
+    subscriptions = {"mine": {"filter": {"symbols": arguments.symbols.split(",")}}}
+    if arguments.alerts:
+        subscriptions["alerts"] = {"filter": {"kinds": ["alert"]}, "alert": True}
+    session = Session(subscriptions)
     while True:
         code, reason = None, None
         try:
@@ -144,6 +175,7 @@ def main():
     parser.add_argument("--token", default=os.environ.get("TICKWIRE_TOKEN"), help="visible to others: better set TICKWIRE_TOKEN")
     parser.add_argument("--user", help="a user instead of a token, for a gateway with auth.mode = \"dev\"")
     parser.add_argument("--symbols", default="AAPL,NVDA,SPY", help="the symbols to subscribe to")
+    parser.add_argument("--alerts", action="store_true", help="also print the alerts to the user, and acknowledge them")
     parser.add_argument("--count", type=int, help="end after this many events (default: with Ctrl-C)")
     arguments = parser.parse_args()
     if not arguments.user and not arguments.token:

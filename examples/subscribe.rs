@@ -47,7 +47,8 @@ async fn main() -> anyhow::Result<()> {
             }
         };
         match message {
-            Some(Message::Event(event)) => {
+            // Events are alerts if a saved subscription of the user asks for that.
+            Some(Message::Event(event) | Message::Alert(event)) => {
                 received += 1;
                 println!("{}", line(&event));
             }

@@ -1,6 +1,7 @@
 //! Third-party clients and producers, with the programs of `docs/clients.md`: all get the same events, answer pings,
 //! resume after an abrupt end, and close with 1000.
 
+mod alerts;
 mod programs;
 mod refused;
 mod tap;
@@ -19,6 +20,7 @@ use crate::feed::RunningFeed;
 use crate::oracle::{Log, assert_exact, filter};
 use crate::producer::Producer;
 
+use alerts::SentAlerts;
 use programs::Programs;
 use tap::{PING, TEXT, Tap, are_answered, close_code};
 
@@ -358,12 +360,17 @@ async fn third_party_clients_get_all_events_and_resume() {
         let what = format!("pings of both sides are answered: {}", client.program.name);
         eventually(&what, DEADLINE, async || client.pings_are_answered().then_some(())).await;
     }
+    let mut alerts = SentAlerts::to(&clients).await;
+    alerts.publish(&producer, &clients).await;
+    alerts.are_acknowledged(&clients).await;
     // Connections end abruptly while events arrive.
     publish(&producer, &mut feed, 100).await;
     clients.iter().for_each(|client| client.tap.cut());
+    alerts.publish(&producer, &clients).await;
     publish(&producer, &mut feed, 200).await;
     clients.iter().for_each(|client| client.tap.mend());
     publish(&producer, &mut feed, 100).await;
+    alerts.are_acknowledged(&clients).await;
     let events = matching_count(&cluster).await;
     for client in &mut clients {
         client.until(events).await;

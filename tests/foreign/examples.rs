@@ -1,6 +1,7 @@
 //! The examples in Python and for browsers, run against a cluster: they show what the stream holds, once and in order,
-//! and go on after an abrupt end. And the commands of `examples/README.md`, run as they stand.
+//! go on after an abrupt end, and acknowledge alerts. And the commands of `examples/README.md`, run as they stand.
 
+use async_nats::jetstream;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
 use tickwire_core::protocol::{Encoding, Gap, Notice, ReceivedEvent, ServerMessage};
+use tickwire_node::names;
 use tickwire_testkit::{Process, eventually};
 
 use super::tools::{debian, node_modules, python, report, script};
@@ -15,7 +17,7 @@ use crate::cluster::Cluster;
 use crate::cut::Line;
 use crate::dev::Dev;
 use crate::examples;
-use crate::feed::RunningFeed;
+use crate::feed::{self, RunningFeed};
 use crate::oracle::{Log, assert_exact, filter};
 use crate::readme::blocks;
 
@@ -70,6 +72,10 @@ impl Running {
             for message in ServerMessage::parse(format!("[{line}]").as_bytes(), Encoding::Json).unwrap() {
                 match message {
                     ServerMessage::Event(event) => events.push(*event),
+                    ServerMessage::Alert(alert) => {
+                        assert_eq!(alert.subs.iter().map(|name| name.as_str()).collect::<Vec<_>>(), ["alerts"]);
+                        events.push(ReceivedEvent { subs: Vec::new(), ..*alert });
+                    }
                     ServerMessage::Gap(gap) => gaps.push(gap),
                     ServerMessage::Notice(notice) => notices.push(notice),
                     other => panic!("{} prints {other:?}", self.user),
@@ -88,10 +94,10 @@ impl Running {
     }
 
     fn assert_exact(&self, log: &Log) {
-        let wanted = filter(&serde_json::json!({ "symbols": SYMBOLS }));
+        let wanted = [serde_json::json!({ "symbols": SYMBOLS }), serde_json::json!({ "kinds": ["alert"] })];
         let (events, gaps, notices) = self.printed();
         assert_eq!(notices, [], "{}", self.user);
-        assert_exact(self.user, &events, &gaps, &log.matching(self.user, &[wanted]));
+        assert_exact(self.user, &events, &gaps, &log.matching(self.user, &wanted.map(|wanted| filter(&wanted))));
     }
 }
 
@@ -102,9 +108,10 @@ async fn the_examples_in_python_and_for_browsers_resume_after_an_abrupt_end() {
     let home = TempDir::with_prefix("tickwire-e2e-examples-").unwrap();
     std::os::unix::fs::symlink(node_modules(), home.path().join("node_modules")).unwrap();
     fs::copy(script("examples/page.mjs"), home.path().join("page.mjs")).unwrap();
-    let py = Running::start("ann", gateway, home.path(), |command, address| {
+    // The feed sends no alerts to these users.
+    let py = Running::start("amy", gateway, home.path(), |command, address| {
         let url = format!("ws://{address}/v1/stream");
-        command.arg(python("python")).arg(example("subscribe.py")).args(["--url", &url, "--user", "ann"]);
+        command.arg(python("python")).arg(example("subscribe.py")).args(["--url", &url, "--user", "amy", "--alerts"]);
     });
     let page = Running::start("bob", gateway, home.path(), |command, address| {
         let url = format!("file://{}?gateway=ws://{address}&user=bob", example("page.html").display());
@@ -130,10 +137,14 @@ async fn the_examples_in_python_and_for_browsers_resume_after_an_abrupt_end() {
     all.iter().for_each(|one| one.line.cut());
     publish(200).await;
     all.iter().for_each(|one| one.line.mend());
-    let due = publish(100).await;
+    let due = publish(100).await + 1;
+    producer.publish_all(&[feed::alert("amy", 1), feed::alert("bob", 2)]).await;
     for one in &mut all {
         one.until(due).await;
     }
+    let acks = jetstream::new(cluster.client.clone()).get_key_value(names::ACKS_BUCKET).await.unwrap();
+    let is_recorded = async || acks.entry("amy").await.unwrap().map(|_| ());
+    eventually("the program acknowledges its alert", DEADLINE, is_recorded).await;
     // The end of what was missed comes behind the last event of it.
     let caught_up = || all[0].process.stderr().lines().filter(|line| *line == "caught up").count();
     eventually("the program says that it has caught up", DEADLINE, async || (caught_up() > 0).then_some(())).await;
@@ -145,6 +156,8 @@ async fn the_examples_in_python_and_for_browsers_resume_after_an_abrupt_end() {
         one.assert_exact(&log);
     }
 
+    // The button of the alert was clicked at the end.
+    assert!(acks.entry("bob").await.unwrap().is_some());
     // The page shows the newest events, the last on top.
     let [_, page] = &all;
     let output = page.process.stderr();

@@ -1,5 +1,5 @@
-// Opens a page of a file in headless Chromium, prints what it logs, and at the end, which comes by SIGINT, the rows that
-// it shows. usage: node page.mjs CHROMIUM URL
+// Opens a page of a file in headless Chromium, and prints what it logs. At the end, which comes by SIGINT, it clicks the
+// buttons of all alerts, and prints the rows that the page shows. usage: node page.mjs CHROMIUM URL
 
 import { chromium } from "playwright-core";
 
@@ -18,6 +18,8 @@ await page.goto(url);
 await page.waitForFunction(() => document.getElementById("status").textContent === "subscribed");
 console.error("subscribed");
 await stopped;
+for (const button of await page.$$("#events button")) await button.click();
+await page.waitForFunction(() => document.querySelector("#events button") === null);
 const rows = await page.$$eval("#events tr", (rows) => rows.map((row) => row.innerText.replaceAll("\t", " ")));
 console.error(`shown ${JSON.stringify(rows)}`);
 await page.goto("about:blank");
