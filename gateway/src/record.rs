@@ -81,16 +81,43 @@ pub(crate) struct Record {
     pub(crate) resumed: bool,
     /// The notices that it was sent.
     pub(crate) notices: u64,
-    /// All that it misses.
-    pub(crate) missed: Missed,
+    /// What it misses. Most sessions miss nothing, and have no room for it.
+    losses: Option<Box<Losses>>,
+}
+
+/// What a session misses.
+#[derive(Debug, Default)]
+struct Losses {
+    missed: Missed,
     /// The part of `missed` that is not in the log yet, and since when.
-    pub(crate) unlogged: Option<(Millis, Missed)>,
+    unlogged: Option<(Millis, Missed)>,
 }
 
 impl Record {
     pub(crate) fn new(now: Millis, peer: IpAddr) -> Box<Self> {
-        let missed = Missed::default();
-        Box::new(Self { peer, arrived: now, resumed: false, notices: 0, missed, unlogged: None })
+        Box::new(Self { peer, arrived: now, resumed: false, notices: 0, losses: None })
+    }
+
+    /// All that the session misses.
+    pub(crate) fn missed(&self) -> Missed {
+        self.losses.as_ref().map_or_else(Missed::default, |losses| losses.missed)
+    }
+
+    /// Whether something is not in the log yet.
+    pub(crate) fn has_unlogged(&self) -> bool {
+        self.losses.as_ref().is_some_and(|losses| losses.unlogged.is_some())
+    }
+
+    /// Takes what is not in the log yet, if the session has missed it for `age` milliseconds or longer.
+    pub(crate) fn take_unlogged(&mut self, now: Millis, age: u64) -> Option<(Millis, Missed)> {
+        self.losses.as_mut()?.unlogged.take_if(|(since, _)| now.since(*since) >= age)
+    }
+
+    /// These events of a slow consumer are not missed: a resume delivers them.
+    pub(crate) fn keep_for_resume(&mut self, events: u64) {
+        if let Some(losses) = &mut self.losses {
+            losses.missed.slow_consumer = losses.missed.slow_consumer.saturating_sub(events);
+        }
     }
 
     /// Counts a notice that is sent. Returns whether it is the first one since the last log line.
@@ -111,9 +138,10 @@ impl Record {
     }
 
     fn miss(&mut self, now: Millis, count: impl Fn(&mut Missed)) -> bool {
-        let is_first = self.unlogged.is_none();
-        count(&mut self.missed);
-        count(&mut self.unlogged.get_or_insert_with(|| (now, Missed::default())).1);
+        let Losses { missed, unlogged } = &mut **self.losses.get_or_insert_default();
+        let is_first = unlogged.is_none();
+        count(missed);
+        count(&mut unlogged.get_or_insert_with(|| (now, Missed::default())).1);
         is_first
     }
 }
@@ -136,18 +164,22 @@ mod tests {
         assert!(record.notice(Millis(7), &slow) && !record.notice(Millis(8), &quota));
         let all =
             Missed { slow_consumer: 3, quota: 1, conflated: 2, range: Some((Seq(4), Seq(20))), ..Missed::default() };
-        assert_eq!((record.missed, record.unlogged.take()), (all, Some((Millis(7), all))));
+        assert_eq!((record.missed(), record.take_unlogged(Millis(9), 0)), (all, Some((Millis(7), all))));
         assert_eq!((record.notices, all.dropped()), (3, 4));
         let expired = Notice { dropped: 2, ranges: range(11, 12), ..Notice::new(NoticeCode::Expired) };
         assert!(record.notice(Millis(8), &expired));
         let late = Missed { expired: 2, range: Some((Seq(11), Seq(12))), ..Missed::default() };
         let all = Missed { expired: 2, ..all };
-        assert_eq!((record.missed, record.unlogged.take(), all.dropped()), (all, Some((Millis(8), late)), 6));
+        assert_eq!(
+            (record.missed(), record.take_unlogged(Millis(9), 0), all.dropped()),
+            (all, Some((Millis(8), late)), 6)
+        );
 
         let gap = Gap { reason: CompactString::const_new("lost"), p: Partition(1), from: Seq(20), to: Seq(30) };
         assert!(record.gaps(Millis(9), &[gap]));
         let noted = Missed { gaps: 1, range: Some((Seq(21), Seq(30))), ..Missed::default() };
-        assert_eq!(record.unlogged, Some((Millis(9), noted)));
-        assert_eq!(record.missed, Missed { gaps: 1, range: Some((Seq(4), Seq(30))), ..all });
+        assert!(record.has_unlogged() && record.take_unlogged(Millis(10), 2).is_none());
+        assert_eq!(record.take_unlogged(Millis(11), 2), Some((Millis(9), noted)));
+        assert_eq!(record.missed(), Missed { gaps: 1, range: Some((Seq(4), Seq(30))), ..all });
     }
 }

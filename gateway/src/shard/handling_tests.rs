@@ -89,7 +89,7 @@ async fn event_whose_time_to_live_is_over_becomes_a_notice() {
     let ranges = r#""dropped":1,"ranges":[{"p":0,"first":12,"last":12}]"#;
     let notice = format!(r#"{{"T":"notice","code":"expired","subscription":"all",{ranges}}}"#);
     assert!(received.contains(&notice), "{received}");
-    assert_eq!(fixture.shard.sessions.get(number).unwrap().record.missed.expired, 1);
+    assert_eq!(fixture.shard.sessions.get(number).unwrap().record.missed().expired, 1);
 }
 
 /// The client was away for longer than the event was of use.

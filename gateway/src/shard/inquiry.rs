@@ -105,7 +105,7 @@ fn session_counts<S>(session: &Session<S>) -> SessionCounts {
         is_resumed: session.record.resumed,
         sent: session.sent,
         waiting: session.outbox.len() + backfill,
-        missed: session.record.missed,
+        missed: session.record.missed(),
         notices: session.record.notices,
     }
 }

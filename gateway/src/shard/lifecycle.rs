@@ -331,8 +331,7 @@ impl<S: Socket> Shard<S> {
         }
         if let Some(session) = self.sessions.get_mut(number).filter(|_| code == CloseCode::SlowConsumer) {
             // The last notice includes the events that waited. A resume delivers them, so they are not missed.
-            let missed = &mut session.record.missed;
-            missed.slow_consumer = missed.slow_consumer.saturating_sub(waiting);
+            session.record.keep_for_resume(waiting);
         }
         if let Some(session) = self.sessions.get(number) {
             self.log_closed(now, number, session, Some(code), waiting + u64::from(session.partially_sent));

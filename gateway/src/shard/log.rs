@@ -11,7 +11,6 @@ use tickwire_core::protocol::position::Position;
 use tracing::{Span, debug, info, info_span};
 
 use super::Shard;
-use crate::record::Missed;
 use crate::shard::session::{Session, SessionStage};
 use crate::socket::Socket;
 
@@ -96,10 +95,8 @@ impl<S: Socket> Shard<S> {
         let mut numbers = std::mem::take(&mut self.missing);
         numbers.retain(|number| {
             let Some(session) = self.sessions.get_mut(*number) else { return false };
-            let is_due = |(since, _): &mut (Millis, Missed)| now.since(*since) >= LOG_INTERVAL_MS && lines < MOST_LINES;
-            let Some((since, missed)) = session.record.unlogged.take_if(is_due) else {
-                return session.record.unlogged.is_some();
-            };
+            let due = if lines < MOST_LINES { session.record.take_unlogged(now, LOG_INTERVAL_MS) } else { None };
+            let Some((since, missed)) = due else { return session.record.has_unlogged() };
             lines += 1;
             let Some(session) = self.sessions.get(*number) else { return false };
             self.span(*number, session).in_scope(|| {
@@ -121,7 +118,7 @@ impl<S: Socket> Shard<S> {
         code: Option<CloseCode>,
         unsent: u64,
     ) {
-        let (record, missed) = (&session.record, session.record.missed);
+        let (record, missed) = (&session.record, session.record.missed());
         let reason = code.map_or("the client left, or its connection broke", CloseCode::text);
         self.span(number, session).in_scope(|| {
             info_missed!(
