@@ -1,10 +1,10 @@
 //! The shared language of tickwire: pure types and decisions, without I/O, threads or clocks.
 //!
 //! `event` defines an event and decodes it, `context` says what surrounds it, and `rules` change it and say how it is
-//! spread. `filter` and `interest` decide which gateways want it, and `placement` which node owns what. `coverage`
-//! proves that nothing is missing, and `replay` asks for what is. `protocol` defines the frames of clients, and `wire`
-//! the messages between nodes. `ids` holds the newtypes, `storage` the reports about streams, `backoff` the pauses
-//! between attempts, and `hint` the texts of errors.
+//! spread. `filter` and `interest` decide which gateways want it, `route_cache` remembers what was decided, and
+//! `placement` says which node owns what. `coverage` proves that nothing is missing, and `replay` asks for what is.
+//! `protocol` defines the frames of clients, and `wire` the messages between nodes. `ids` holds the newtypes, `storage`
+//! the reports about streams, `backoff` the pauses between attempts, and `hint` the texts of errors.
 
 pub mod event;
 
@@ -13,6 +13,8 @@ pub mod rules;
 
 pub mod filter;
 pub mod interest;
+
+pub mod route_cache;
 
 pub mod placement;
 

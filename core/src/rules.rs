@@ -23,7 +23,8 @@
 //! pure function of the rules, the event and its sequence, so a replay with the same revision agrees with the live path.
 //!
 //! `parse` reads a rule, `rule` is one that is valid. `field`, `condition` and `type_pattern` are what it matches,
-//! `slots` and `transform` what it does. `routed` is the result for one event; `explain` says why.
+//! `slots` and `transform` what it does. `routed` is the result for one event; `explain` says why. `tested` is what the
+//! rules of a kind test, and `cache` remembers which of them match.
 
 pub mod limits;
 
@@ -39,10 +40,12 @@ mod slots;
 mod transform;
 
 mod buckets;
+mod cache;
 mod compile;
 mod defaults;
 mod explain;
 mod routed;
+mod tested;
 mod usage;
 
 use serde::{Deserialize, Serialize};
@@ -50,6 +53,7 @@ use serde::{Deserialize, Serialize};
 use crate::event::Event;
 use crate::ids::Seq;
 
+pub use cache::RuleCache;
 pub use compile::SkippedRule;
 pub use defaults::{DEFAULT_RULES, default_rules};
 pub use explain::{Explanation, RuleOutcome};
@@ -107,7 +111,7 @@ impl RuleSet {
     /// clock measures the rules this way.
     pub fn apply_observed(&self, event: &Event, seq: Seq, mut observe: impl FnMut(RuleIndex, bool)) -> Routed<'_> {
         let mut routed = Routed::unchanged(self);
-        for index in self.buckets.of(&event.kind) {
+        for index in &self.buckets.of(&event.kind).rules {
             let rule = self.rule(*index);
             let is_match = rule.when.admits(event);
             if is_match {
@@ -132,6 +136,8 @@ impl RuleSet {
     }
 }
 
+#[cfg(test)]
+mod cost_tests;
 #[cfg(test)]
 mod oracle_tests;
 #[cfg(test)]

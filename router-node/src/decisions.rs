@@ -22,7 +22,7 @@ pub use crate::reader::{MessageHeaders, StreamMessage};
 pub use crate::replay::pass::{Pass, PassOutcome, Proved, is_proved, makes_sense};
 pub use crate::replay::queue::{Due, Queue, QueuedReplay, TOGETHER};
 pub use crate::replay::replayed_event::ReplayedEvent;
-pub use crate::rules::{ActiveRules, ReadPurpose};
+pub use crate::rules::{ActiveRules, LiveRules, ReadPurpose};
 pub use crate::source::{Source, Tenure};
 pub use crate::stream::{Expected, Leader, StreamError, StreamFacts, StreamLook, StreamState};
 pub use crate::walk::Walked;

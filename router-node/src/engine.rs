@@ -23,6 +23,7 @@ use crate::checkpoint::SourceProgress;
 use crate::dispatch::RoutedEvent;
 use crate::intake::IntakeReport;
 use crate::interest::InterestMessage;
+use crate::route_cache;
 use crate::source::{Source, Tenure};
 use flush::Flush;
 use routing::Routing;
@@ -31,8 +32,9 @@ use std::sync::Arc;
 use tickwire_core::coverage::section::Section;
 use tickwire_core::ids::{Epoch, EpochId, Millis, NodeRef, Revision, Seq};
 use tickwire_core::interest::SnapshotPart;
-use tickwire_core::interest::table::{SharedInterest, TableLimits};
+use tickwire_core::interest::table::{GatewayCache, SharedInterest, TableLimits};
 use tickwire_core::placement::View;
+use tickwire_core::route_cache::CacheCounts;
 use tickwire_node::clock::millis;
 use tickwire_node::config::RouterConfig;
 use tracing::info;
@@ -129,8 +131,9 @@ impl Engine {
     #[must_use]
     pub fn new(config: &RouterConfig, limits: TableLimits, epoch: Epoch) -> Self {
         let flush = Flush::new(millis(config.flush_window), config.batch_rate, config.flush_bytes);
+        let cache = GatewayCache::new(route_cache::bytes_for_interest(config));
         Self {
-            routing: Routing::new(flush, millis(config.interest_retention), limits),
+            routing: Routing::new(flush, millis(config.interest_retention), limits, cache),
             epoch,
             asked: BTreeMap::new(),
             is_connected: true,
@@ -225,8 +228,8 @@ impl Engine {
     }
 
     /// Takes a report of an intake.
-    pub fn read(&mut self, report: IntakeReport) {
-        self.routing.read(report);
+    pub fn read(&mut self, now: Millis, report: IntakeReport) {
+        self.routing.read(now, report);
     }
 
     /// Sends what is due. Call it after any input.
@@ -286,5 +289,10 @@ impl Engine {
     /// How many times an event has matched a gateway since the last call.
     pub fn take_matches(&mut self) -> u64 {
         self.routing.take_matches()
+    }
+
+    /// What the route cache has done since the last call, and the number of its classes.
+    pub fn take_cache_counts(&mut self) -> (CacheCounts, usize) {
+        self.routing.take_cache_counts()
     }
 }

@@ -16,6 +16,7 @@
 //!   enrich      its context, from the buckets of the context
 //! dead_letters  what cannot be read is stored with its reason
 //! interest      what gateways want
+//! route_cache   the memory of rules and engine for what they decided
 //! engine        match, batch, checkpoint
 //! dispatch      sections into messages, to the gateways
 //! replay        reads again what a gateway has missed
@@ -48,6 +49,8 @@ mod rules;
 mod dead_letters;
 
 mod interest;
+
+mod route_cache;
 
 mod engine;
 
@@ -177,6 +180,7 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
         walker,
         store,
         silence: intake::driver::silence(config.membership.tick_interval),
+        rule_cache_bytes: route_cache::bytes_for_rules(&config.router, partitions),
         engine: reports_sender,
     };
     let engine = Engine::new(&config.router, TableLimits::default(), node.provisioned.epoch);

@@ -23,6 +23,20 @@ tickwire_node::metrics! {
         "tickwire_router_matches_total",
         "Matches of an event and the interest of a gateway";
 
+    // route_cache.rs
+    counter ROUTE_CACHE_HITS by "stage" of crate::route_cache::stages =
+        "tickwire_router_route_cache_hits_total",
+        "Lookups of the route cache that found a decision, by what is decided";
+    counter ROUTE_CACHE_MISSES by "stage" of crate::route_cache::stages =
+        "tickwire_router_route_cache_misses_total",
+        "Lookups of the route cache that found none, by what is decided";
+    counter ROUTE_CACHE_EVICTIONS by "stage" of crate::route_cache::stages =
+        "tickwire_router_route_cache_evictions_total",
+        "Decisions that were removed from the route cache to make room, by what is decided";
+    gauge ROUTE_CACHE_ENTRIES by "stage" =
+        "tickwire_router_route_cache_entries",
+        "Decisions in the route cache, by what is decided";
+
     // intake/driver.rs
     gauge PENDING_MESSAGES =
         "tickwire_router_pending_messages",

@@ -1,8 +1,9 @@
 //! The rules on their way to the decoder, which applies them to every event that is read, live or again.
 //!
 //! [`book`] turns what was read of the bucket into sets of rules, and [`driver`] reads the bucket. [`ActiveRules`] holds
-//! the current set, and [`apply`] makes its decisions on events. [`endpoints`] is the table of the HTTP endpoints for
-//! operators, [`http`] answers them, and [`list`] describes the rules and their use.
+//! the current set, and [`apply`] makes its decisions on events: for live events by way of [`live`], which remembers
+//! them. [`endpoints`] is the table of the HTTP endpoints for operators, [`http`] answers them, and [`list`] describes
+//! the rules and their use.
 
 mod apply;
 pub(crate) mod book;
@@ -10,6 +11,7 @@ pub(crate) mod driver;
 pub(crate) mod endpoints;
 pub(crate) mod http;
 mod list;
+mod live;
 
 use crate::metrics;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,6 +23,7 @@ use tokio::sync::watch;
 
 pub use apply::ReadPurpose;
 use book::KnownRules;
+pub use live::LiveRules;
 
 /// The rules by which events are routed now, and how much they are used.
 #[derive(Debug)]

@@ -94,6 +94,16 @@ async fn rule_changes_and_drops_flowing_events_without_a_gap_or_a_loss() {
         }
     }
     assert!(received.is_empty(), "never published: {received:?}");
+
+    // Most of that was decided by the route cache, before the change of the rules and after it.
+    for stage in ["stage=\"rules\"", "stage=\"interest\""] {
+        eventually(&format!("lookups with {stage} have hit"), DEADLINE, async || {
+            let metrics = cluster.routers[0].metrics().await;
+            let count = |what: &str| metrics.get_labelled(&format!("tickwire_router_route_cache_{what}"), stage);
+            (count("hits_total") > count("misses_total") && count("entries") > 0.0).then_some(())
+        })
+        .await;
+    }
 }
 
 #[tokio::test]

@@ -161,7 +161,7 @@ impl Router {
     /// Reports to the engine what an intake would have read.
     fn read(&mut self, partition: u16, through: Seq, events: Vec<Readable>) {
         let what = IntakeEvent::Events { through, mark: None, events };
-        self.engine.read(IntakeReport { tenure: tenure(partition), what });
+        self.engine.read(self.clock.now(), IntakeReport { tenure: tenure(partition), what });
     }
 
     async fn perform(&mut self) {

@@ -5,12 +5,14 @@
 //! confirm it: everybody who can reach NATS can pretend to be a gateway.
 //!
 //! `known` is one gateway's interest, `shared` lets others hold it while it changes, `topics` finds gateways by topic,
-//! and `addressed` finds them by user.
+//! and `addressed` finds them by user. `wanted` is what all wants test, and `cached` remembers who wants what.
 
 mod addressed;
+mod cached;
 mod known;
 pub(crate) mod shared;
 mod topics;
+mod wanted;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,6 +25,7 @@ use addressed::Addressed;
 use known::GatewayInterest;
 use topics::TopicTable;
 
+pub use crate::interest::table::cached::GatewayCache;
 pub use crate::interest::table::shared::{LatestInterest, SharedInterest};
 
 /// How many deltas are kept for a gateway while a snapshot is awaited. Beyond that they are dropped for a newer

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use compact_str::CompactString;
 
+use super::tested::TestedFields;
 use super::{Rule, RuleIndex};
 use crate::event::Kind;
 
@@ -11,11 +12,28 @@ use crate::event::Kind;
 #[derive(Debug, Default)]
 pub(super) struct KindBuckets {
     /// For the kinds of [`Kind::BUILT_IN`], in that order.
-    built_in: [Vec<RuleIndex>; 5],
+    built_in: [KindBucket; 5],
     /// For the other kinds that rules name.
-    others: BTreeMap<CompactString, Vec<RuleIndex>>,
+    others: BTreeMap<CompactString, KindBucket>,
     /// For all kinds that no rule names: the rules for any kind.
-    any: Vec<RuleIndex>,
+    any: KindBucket,
+}
+
+/// The enabled rules for one kind.
+#[derive(Debug, Default)]
+pub(super) struct KindBucket {
+    /// The rules, in order.
+    pub(super) rules: Vec<RuleIndex>,
+    /// What they test.
+    pub(super) tested: TestedFields,
+}
+
+impl KindBucket {
+    /// Whether a lookup by what the rules test is cheaper than asking them. It takes a step for each tested field, and
+    /// asking at least one for each rule.
+    pub(super) fn is_worth_a_cache(&self) -> bool {
+        self.tested.len() < self.rules.len()
+    }
 }
 
 impl KindBuckets {
@@ -28,7 +46,9 @@ impl KindBuckets {
                 (Some(_), None) => false,
             };
             let enabled = (0..=u16::MAX).zip(rules).filter(|&(_, rule)| rule.enabled && is_for(rule));
-            enabled.map(|(index, _)| RuleIndex(index)).collect::<Vec<_>>()
+            let (rules, enabled): (Vec<RuleIndex>, Vec<&Rule>) =
+                enabled.map(|(index, rule)| (RuleIndex(index), rule)).unzip();
+            KindBucket { rules, tested: TestedFields::of(enabled.into_iter()) }
         };
         let named = rules.iter().filter_map(|rule| rule.when.kinds.as_ref()).flatten();
         let others = named.filter_map(|kind| match kind {
@@ -43,7 +63,7 @@ impl KindBuckets {
     }
 
     /// The rules for a kind.
-    pub(super) fn of(&self, kind: &Kind) -> &[RuleIndex] {
+    pub(super) fn of(&self, kind: &Kind) -> &KindBucket {
         let place = match kind {
             Kind::Pattern => 0,
             Kind::Market => 1,
@@ -80,7 +100,7 @@ mod tests {
             rule("d", &["backtest"], true),
         ];
         let buckets = KindBuckets::new(&rules);
-        let of = |kind: &str| buckets.of(&Kind::from(kind)).iter().map(|index| index.0).collect::<Vec<_>>();
+        let of = |kind: &str| buckets.of(&Kind::from(kind)).rules.iter().map(|index| index.0).collect::<Vec<_>>();
         assert_eq!(of("pattern"), [0, 1]);
         assert_eq!(of("news"), [0, 1]);
         assert_eq!(of("backtest"), [1, 3]);

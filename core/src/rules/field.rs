@@ -34,7 +34,7 @@ pub(super) const FIELD_NAMES: [&str; 14] = [
 pub(super) const DATA: &str = "data.";
 
 /// A field of an event.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum RuleField {
     Kind,
     Key,
@@ -143,7 +143,8 @@ pub(super) enum FieldValue<'e> {
 }
 
 impl<'e> FieldValue<'e> {
-    fn of(value: &'e Value) -> Self {
+    /// The value of an entry of the data.
+    pub(super) fn of(value: &'e Value) -> Self {
         match value {
             Value::Null => Self::Null,
             Value::Bool(value) => Self::Bool(*value),
@@ -191,7 +192,7 @@ impl<'e> FieldValue<'e> {
     }
 
     /// Compares in the order of scalars; `None` if it is no scalar.
-    fn compare(self, other: &Scalar) -> Option<Ordering> {
+    pub(super) fn compare(self, other: &Scalar) -> Option<Ordering> {
         Some(match (self, other) {
             (Self::Bool(this), Scalar::Bool(other)) => this.cmp(other),
             (Self::Number(this), Scalar::Number(other)) => this.cmp(other),

@@ -20,7 +20,7 @@ struct Decision {
     event: Event,
 }
 
-fn event() -> impl Strategy<Value = Event> {
+pub(super) fn event() -> impl Strategy<Value = Event> {
     let kind = prop_oneof![Just(Kind::Pattern), Just(Kind::Market), Just(Kind::Alert)];
     let data = (0..4_u8, -2..3_i64, "[ab]{0,2}", prop::collection::vec(0..3_i64, 0..3));
     let names = (prop::option::of("[AB]"), prop::option::of("[xy]"), prop::collection::btree_set("[tu]", 0..3));
@@ -109,7 +109,7 @@ fn actions() -> impl Strategy<Value = Value> {
     prop_oneof![6 => spread, 6 => change, 1 => end]
 }
 
-fn rules() -> impl Strategy<Value = Vec<Value>> {
+pub(super) fn rules() -> impl Strategy<Value = Vec<Value>> {
     prop::collection::vec((when(), actions(), 0..3_i64), 0..8).prop_map(|rules| {
         let rule = |(i, (when, actions, order)): (usize, (Value, Value, i64))| {
             let mut rule = json!({ "id": format!("r{i}"), "when": when, "order": order });

@@ -2,6 +2,7 @@
 
 mod consumer;
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -13,8 +14,8 @@ use tickwire_core::ids::{EpochId, Millis, Partition, Seq};
 use tickwire_node::clock::millis;
 use tickwire_router_node::decisions::{
     CONSUMER_HEARTBEAT, CONSUMER_SILENCE, ConsumerDelivery, Content, DeadLetter, Decoded, Intake, IntakeEvent,
-    IntakeOutput, IntakeReport, IntakeTrouble, MessageHeaders, Opened, ReadPurpose, Source, StreamMessage, Tenure,
-    WALKS, silence,
+    IntakeOutput, IntakeReport, IntakeTrouble, LiveRules, MessageHeaders, Opened, ReadPurpose, Source, StreamMessage,
+    Tenure, WALKS, silence,
 };
 
 use super::cluster::{SimCluster, StoredEvent};
@@ -38,6 +39,9 @@ const UNANSWERED: u64 = 40;
 /// The most outputs that an intake may have at one simulated time. A burst of events needs several for each message.
 const TURNS: usize = 4_000;
 
+/// The bytes of the route cache of an intake: for some classes of events, so that others are removed.
+const RULE_CACHE_BYTES: usize = 1_000;
+
 /// A fault of the consumers of a router.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) enum Fault {
@@ -58,6 +62,8 @@ pub(super) struct SimIntake {
     intake: Intake,
     partition: Option<Partition>,
     epoch_id: EpochId,
+    /// What it keeps for the rules.
+    live: LiveRules,
     /// The output that is under way, and when it is done.
     under_way: Option<(IntakeOutput, Millis)>,
     /// When the output began.
@@ -113,6 +119,7 @@ impl SimIntake {
             intake,
             partition,
             epoch_id,
+            live: LiveRules::new(RULE_CACHE_BYTES),
             under_way: None,
             since,
             consumer: None,
@@ -195,6 +202,7 @@ impl SimCluster {
     ) -> Option<(IntakeOutput, Millis)> {
         let is_over = until <= now;
         reader.intake.set_connected(!self.routers[number].is_cut);
+        reader.live.set_time(now);
         match output {
             IntakeOutput::Read => return self.read(number, reader, now),
             IntakeOutput::Pause(_) if is_over || std::mem::take(&mut reader.was_disconnected) => reader.intake.paused(),
@@ -226,7 +234,7 @@ impl SimCluster {
         let (partition, rules) = (reader.partition, Rc::clone(&self.routers[number].rules));
         let next =
             |cluster: &Self, after| cluster.readable(after).find(|one| Some(one.partition) == partition).cloned();
-        let intake = &mut reader.intake;
+        let (intake, live) = (&mut reader.intake, &mut reader.live);
         match question {
             IntakeOutput::Look => intake.looked(failure.map_or_else(|| Ok(self.state()), Err)),
             IntakeOutput::FindLast(facts, mark) => {
@@ -239,7 +247,7 @@ impl SimCluster {
             }
             IntakeOutput::Rescue(after) => {
                 let content = |stored: StoredEvent| -> (Seq, Timestamp, Content) {
-                    (stored.seq, stored.event.stored, content(&stored, &rules))
+                    (stored.seq, stored.event.stored, content(&stored, &rules, live))
                 };
                 let next = next(self, after).map(content);
                 intake.rescued(failure.map_or(Ok(next), Err));
@@ -307,7 +315,10 @@ impl SimCluster {
         match self.poll_consumer(number, reader, now) {
             ConsumerOutput::Messages(idle_at, messages) => {
                 let rules: &SimRevision = &self.routers[number].rules;
-                let messages = messages.iter().map(|(delivery, stored)| (*delivery, move || content(stored, rules)));
+                let live = &RefCell::new(&mut reader.live);
+                let messages = messages
+                    .iter()
+                    .map(|(delivery, stored)| (*delivery, move || content(stored, rules, &mut live.borrow_mut())));
                 reader.intake.take(now, idle_at, messages);
                 None
             }
@@ -345,7 +356,7 @@ impl SimCluster {
 }
 
 /// The content of a message, as the decoder of a router with these rules would return it.
-fn content(stored: &StoredEvent, rules: &SimRevision) -> Content {
+fn content(stored: &StoredEvent, rules: &SimRevision, live: &mut LiveRules) -> Content {
     let StoredEvent { seq, event, is_heartbeat, is_unreadable, .. } = stored;
     if *is_unreadable {
         let message = StreamMessage {
@@ -357,5 +368,5 @@ fn content(stored: &StoredEvent, rules: &SimRevision) -> Content {
         };
         return Err(Box::new(DeadLetter { refusal: Undecodable::new(Reason::Unreadable, String::new()), message }));
     }
-    Ok(if *is_heartbeat { Decoded::Heartbeat } else { rules.read(stored, ReadPurpose::Live) })
+    Ok(if *is_heartbeat { Decoded::Heartbeat } else { rules.read(stored, ReadPurpose::Live(live)) })
 }

@@ -277,7 +277,7 @@ impl SimRouter {
             let count = self.inputs.reports.len().min(ENGINE_TURN);
             for report in self.inputs.reports.drain(..count) {
                 self.published.read(&report);
-                engine.read(report);
+                engine.read(now, report);
             }
         } else if !self.turns.may_take() {
             self.turns.restart();

@@ -104,7 +104,7 @@ impl SimRevision {
     }
 
     /// Reads an event by these rules.
-    pub(super) fn read(&self, stored: &StoredEvent, purpose: ReadPurpose) -> Decoded<Bytes> {
+    pub(super) fn read(&self, stored: &StoredEvent, purpose: ReadPurpose<'_>) -> Decoded<Bytes> {
         let StoredEvent { seq, event: published, wire, .. } = stored;
         let decode = || Ok(Event::clone(published));
         let read = self.rules.apply(Event::clone(published), *seq, wire.len(), purpose, decode);

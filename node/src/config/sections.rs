@@ -244,6 +244,9 @@ pub struct RouterConfig {
     /// How long the interest of a silent gateway is kept.
     #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<100, 3_600_000, _>")]
     pub interest_retention: Duration,
+    /// The bytes of all route caches.
+    #[serde(deserialize_with = "values::within::<0, 1_073_741_824, _, _>")]
+    pub route_cache_bytes: usize,
     /// Replays at the same time.
     #[serde(deserialize_with = "values::within::<1, 256, _, _>")]
     pub replays: usize,

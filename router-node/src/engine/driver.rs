@@ -13,6 +13,7 @@ use crate::intake::IntakeReport;
 use crate::intake::driver::{self as intake, Context};
 use crate::interest::{InterestInquiry, InterestMessage, InterestSubscription, request_snapshot};
 use crate::metrics;
+use crate::route_cache::{CacheMetrics, INTEREST};
 use crate::source::Tenure;
 use std::collections::BTreeMap;
 use std::future::ready;
@@ -104,6 +105,7 @@ pub(crate) struct EngineDriver {
     readers: BTreeMap<Tenure, CancellationToken>,
     snapshots: (mpsc::Sender<SnapshotAnswer>, mpsc::Receiver<SnapshotAnswer>),
     checkpoints: Interval,
+    cache_metrics: CacheMetrics,
 }
 
 impl EngineDriver {
@@ -111,7 +113,14 @@ impl EngineDriver {
     pub(crate) fn new(engine: Engine, setup: EngineSetup) -> Self {
         let mut checkpoints = interval(setup.checkpoint_interval);
         checkpoints.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { engine, readers: BTreeMap::new(), snapshots: mpsc::channel(SNAPSHOTS), checkpoints, setup }
+        Self {
+            engine,
+            readers: BTreeMap::new(),
+            snapshots: mpsc::channel(SNAPSHOTS),
+            checkpoints,
+            setup,
+            cache_metrics: CacheMetrics::new(INTEREST),
+        }
     }
 
     /// Runs until the ownership has ended, or until the force.
@@ -168,8 +177,9 @@ impl EngineDriver {
                 _ = self.setup.reports.recv_many(&mut reports, TURN) => {
                     turns.restart();
                     news = reports.iter().any(|report| report.what.is_news());
+                    let now = self.now();
                     for report in reports.drain(..) {
-                        self.engine.read(report);
+                        self.engine.read(now, report);
                     }
                 }
                 () = ready(()), if !turns.may_take() => turns.restart(),
@@ -212,6 +222,8 @@ impl EngineDriver {
     fn checkpoint(&mut self) {
         self.engine.checkpoint(self.now());
         metrics::MATCHES.increment(self.engine.take_matches());
+        let (counts, entries) = self.engine.take_cache_counts();
+        self.cache_metrics.note(counts, entries);
     }
 
     /// Performs the outputs of the engine.

@@ -1,7 +1,8 @@
 //! The engine's state and every decision on it: sections, interest, and when batches are sent. Pure: reports of
 //! intakes, interest messages and the time are passed in.
 //!
-//! `events ──▶ match ──▶ batch`: rules have changed the events before, where they were decoded.
+//! `events ──▶ match ──▶ batch`: rules have changed the events before, where they were decoded. The route cache knows who
+//! wants the events of a class.
 
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::SourceProgress;
@@ -21,14 +22,16 @@ use tickwire_core::event::{Priority, Strategy};
 use tickwire_core::ids::{Millis, NodeRef, Partition, Revision, Seq};
 use tickwire_core::interest::SnapshotPart;
 use tickwire_core::interest::table;
-use tickwire_core::interest::table::{InterestTable, SharedInterest, TableLimits};
+use tickwire_core::interest::table::{GatewayCache, InterestTable, SharedInterest, TableLimits};
 use tickwire_core::placement::{Role, View};
+use tickwire_core::route_cache::CacheCounts;
 
 /// The state.
 #[derive(Debug)]
 pub(crate) struct Routing {
     builder: SectionBuilder<RoutedEvent>,
     table: InterestTable,
+    cache: GatewayCache,
     view: Arc<View>,
     flush: Flush,
     retention: u64,
@@ -43,10 +46,11 @@ pub(crate) struct Routing {
 
 impl Routing {
     /// Nothing is owned and no interest is known; it is held within `limits`. `retention` is in milliseconds.
-    pub(crate) fn new(flush: Flush, retention: u64, limits: TableLimits) -> Self {
+    pub(crate) fn new(flush: Flush, retention: u64, limits: TableLimits, cache: GatewayCache) -> Self {
         Self {
             builder: SectionBuilder::default(),
             table: InterestTable::new(limits),
+            cache,
             view: Arc::default(),
             flush,
             retention,
@@ -200,7 +204,7 @@ impl Routing {
     }
 
     /// Takes a report of an intake. A report of a former tenure changes nothing.
-    pub(crate) fn read(&mut self, report: IntakeReport) {
+    pub(crate) fn read(&mut self, now: Millis, report: IntakeReport) {
         let Some(reader) = self.sources.get_mut(report.tenure) else { return };
         match report.what {
             IntakeEvent::Flowing => {
@@ -225,7 +229,7 @@ impl Routing {
                 reader.reached = SourceProgress { checkpoint: through, mark: mark.or(reader.reached.mark) };
                 if let Source::Partition(partition) = report.tenure.source {
                     for event in events {
-                        self.route(partition, event);
+                        self.route(now, partition, event);
                     }
                     self.builder.advance(partition, through);
                 }
@@ -234,12 +238,12 @@ impl Routing {
     }
 
     /// The way of an event: match, batch.
-    fn route(&mut self, partition: Partition, readable: Readable) {
-        let Self { builder, table, flush, matches, .. } = self;
+    fn route(&mut self, now: Millis, partition: Partition, readable: Readable) {
+        let Self { builder, table, cache, flush, matches, .. } = self;
         let Readable { seq, event, wire } = readable;
         // Routers do not know which subscriptions ask for alerts.
         let urgent = event.alert_priority() == Priority::Critical || event.strategy() == Strategy::PriorityFirst;
-        table.matching(&event, |gateway| {
+        table.matching_cached(cache, now, &event, |gateway| {
             let routed = RoutedEvent { wire: wire.clone(), stored: event.stored };
             flush.added(gateway, wire.len(), urgent);
             builder.push(gateway, partition, seq, routed);
@@ -296,7 +300,14 @@ impl Routing {
     pub(crate) fn take_matches(&mut self) -> u64 {
         std::mem::take(&mut self.matches)
     }
+
+    /// What the route cache has done since the last call, and the number of its classes.
+    pub(crate) fn take_cache_counts(&mut self) -> (CacheCounts, usize) {
+        (self.cache.take_counts(), self.cache.len())
+    }
 }
 
+#[cfg(test)]
+mod cache_tests;
 #[cfg(test)]
 mod tests;

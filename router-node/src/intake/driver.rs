@@ -7,6 +7,8 @@ use crate::enrich::tenure::{ContextStore, TenureContext};
 use crate::metrics;
 use crate::reader::pull::{Pull, PullPlan};
 use crate::reader::{StreamMessage, leader};
+use crate::route_cache::{CacheMetrics, RULES};
+use crate::rules::LiveRules;
 use crate::source::Tenure;
 use crate::stream::{StreamLeader, StreamState};
 use crate::walk::{WalkError, WalkPace, Walker};
@@ -50,6 +52,8 @@ pub(crate) struct Context {
     pub(crate) store: ContextStore,
     /// How long a source may be silent.
     pub(crate) silence: Duration,
+    /// The most bytes of the route cache of one intake.
+    pub(crate) rule_cache_bytes: usize,
     pub(crate) engine: mpsc::Sender<IntakeReport>,
 }
 
@@ -64,6 +68,9 @@ pub(crate) struct Driver {
     checkpoint: Seq,
     /// What the owner of the partition keeps for the context of its events.
     kept: TenureContext,
+    /// What it keeps for the rules.
+    rules: LiveRules,
+    cache_metrics: CacheMetrics,
     connected: watch::Receiver<bool>,
     pull: Option<Pull>,
     /// How many messages waited in the stream after the last one that was read.
@@ -75,7 +82,20 @@ impl Driver {
     pub(crate) fn new(context: Arc<Context>, tenure: Tenure, epoch_id: EpochId, checkpoint: Seq) -> Self {
         let (intake, connected) = (Intake::new(tenure, epoch_id, checkpoint), context.nats.connected());
         let kept = TenureContext::new(tenure.source, epoch_id);
-        Self { intake, context, tenure, epoch_id, checkpoint, kept, connected, pull: None, pending: 0 }
+        let rules = LiveRules::new(context.rule_cache_bytes);
+        Self {
+            intake,
+            context,
+            tenure,
+            epoch_id,
+            checkpoint,
+            kept,
+            rules,
+            cache_metrics: CacheMetrics::new(RULES),
+            connected,
+            pull: None,
+            pending: 0,
+        }
     }
 
     /// Reads until stopped.
@@ -152,7 +172,7 @@ impl Driver {
             IntakeOutput::Rescue(after) => {
                 let found = leader::first_after(nats, stream, after, &filter).await;
                 let content = |held: StreamMessage| -> (Seq, Timestamp, Content) {
-                    (held.seq, held.stored, context.decoder.content(held, &mut self.kept.context))
+                    (held.seq, held.stored, context.decoder.content(held, &mut self.kept.context, &mut self.rules))
                 };
                 let found = found.map(|found| found.map(content));
                 self.updated_intake().rescued(found);
@@ -221,14 +241,20 @@ impl Driver {
         }
         let Context { nats, clock, decoder, .. } = &*self.context;
         let idle_at = idle_at.map(|at| clock.shown(at));
+        self.rules.set_time(clock.now());
         // Each message is decoded when its turn comes, so there is one borrower at a time.
-        let kept = &RefCell::new(&mut self.kept.context);
+        let kept = &RefCell::new((&mut self.kept.context, &mut self.rules));
         let messages = came.iter().map(|pulled| {
-            let content = move || decoder.content(pulled.held(), &mut kept.borrow_mut());
+            let content = move || {
+                let (context, rules) = &mut *kept.borrow_mut();
+                decoder.content(pulled.held(), context, rules)
+            };
             (pulled.delivery, content)
         });
         self.intake.set_connected(nats.is_connected());
         self.intake.take(clock.now(), idle_at, messages);
+        let (counts, entries) = self.rules.take_counts();
+        self.cache_metrics.note(counts, entries);
     }
 }
 

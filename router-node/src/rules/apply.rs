@@ -1,7 +1,7 @@
 //! Applies the rules to an event that was decoded. A pure function of the rules, the event and its sequence, but for
 //! what it counts: a replay with the same revision of the rules gives the same bytes.
 
-use super::ActiveRules;
+use super::{ActiveRules, LiveRules};
 use crate::decode::Decoded;
 use crate::metrics;
 use std::time::Instant;
@@ -17,11 +17,11 @@ const SMALL: usize = 16 * 1024;
 
 const _: () = assert!(4 * SMALL + 2 * MAX_SET_BYTES <= tickwire_core::event::decode::MAX_EVENT);
 
-/// What an event is read for. Rules decide the same for both; only live events are counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReadPurpose {
+/// What an event is read for. Rules decide the same for both; only live events are counted, and remembered.
+#[derive(Debug)]
+pub enum ReadPurpose<'i> {
     /// The live path.
-    Live,
+    Live(&'i mut LiveRules),
     /// A replay, for which it is read again.
     Replay,
 }
@@ -36,15 +36,16 @@ impl ActiveRules {
         event: Event,
         seq: Seq,
         payload: usize,
-        purpose: ReadPurpose,
+        purpose: ReadPurpose<'_>,
         decode: impl Fn() -> Result<Event, Undecodable>,
     ) -> Result<Decoded<()>, Undecodable> {
         let set = self.current();
+        let is_live = matches!(purpose, ReadPurpose::Live(_));
         let routed = match purpose {
             ReadPurpose::Replay => set.apply(&event, seq),
-            ReadPurpose::Live => {
+            ReadPurpose::Live(rules) => {
                 let (mut asked, mut before) = (Vec::new(), Instant::now());
-                let routed = set.apply_observed(&event, seq, |index, is_match| {
+                let routed = rules.apply(&set, &event, seq, |index, is_match| {
                     let now = Instant::now();
                     asked.push((index, is_match, now.duration_since(before)));
                     before = now;
@@ -60,7 +61,7 @@ impl ActiveRules {
             return Ok(Decoded::Event(Box::new(event), ()));
         }
         let (event, is_whole) = changed(&routed, event, payload, decode)?;
-        if !is_whole && purpose == ReadPurpose::Live {
+        if !is_whole && is_live {
             metrics::RULES_TOO_LARGE.increment(1);
         }
         Ok(Decoded::Event(Box::new(event), ()))

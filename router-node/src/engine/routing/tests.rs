@@ -38,7 +38,8 @@ fn events(number: u64, seqs: std::ops::RangeInclusive<u64>) -> IntakeReport {
 /// A routing with one gateway that wants every pattern, at revision 1.
 fn routing() -> (Routing, NodeRef) {
     let gateway = NodeRef { id: NodeId::new("g").unwrap(), nonce: Nonce(1) };
-    let mut routing = Routing::new(Flush::new(2, 10_000, 1_000), 60_000, TableLimits::default());
+    let mut routing =
+        Routing::new(Flush::new(2, 10_000, 1_000), 60_000, TableLimits::default(), GatewayCache::new(100_000));
     let mut log = InterestLog::new(gateway.clone(), View::default(), 0, Bounds::default());
     log.add(&Arc::new(Filter::default()));
     let delta = log.cut(Millis(0)).unwrap();
@@ -64,19 +65,19 @@ fn taken(routing: &mut Routing, gateway: &NodeRef) -> Vec<(u64, u64, Vec<u64>)> 
 fn reports_of_a_former_tenure_change_nothing() {
     let (mut routing, gateway) = routing();
     routing.own(tenure(1), Seq(10));
-    routing.read(events(1, 11..=12));
+    routing.read(Millis(0), events(1, 11..=12));
     assert!(routing.disown(tenure(1)));
     // The lease was lost while the process was paused: what was read meanwhile is not in any section.
-    routing.read(events(1, 13..=14));
+    routing.read(Millis(0), events(1, 13..=14));
     assert_eq!((routing.checkpoints(), taken(&mut routing, &gateway)), (SourceCheckpoints::new(), vec![]));
     routing.own(tenure(2), Seq(20));
-    routing.read(events(1, 15..=16));
+    routing.read(Millis(0), events(1, 15..=16));
     assert!(!routing.disown(tenure(1)));
     assert_eq!(
         routing.checkpoints(),
         SourceCheckpoints::from([(tenure(2), SourceProgress { checkpoint: Seq(20), mark: None })])
     );
-    routing.read(events(2, 21..=22));
+    routing.read(Millis(0), events(2, 21..=22));
     assert_eq!(taken(&mut routing, &gateway), [(20, 22, vec![21, 22])]);
     let mark = Some(Mark { seq: Seq(22), stored: 7 });
     assert_eq!(
@@ -89,11 +90,11 @@ fn reports_of_a_former_tenure_change_nothing() {
 fn new_epoch_is_routed_from_its_new_tenures_on() {
     let (mut routing, gateway) = routing();
     routing.own(tenure(1), Seq(10));
-    routing.read(events(1, 11..=12));
+    routing.read(Millis(0), events(1, 11..=12));
     routing.renew();
-    routing.read(events(1, 13..=13));
+    routing.read(Millis(0), events(1, 13..=13));
     routing.own(tenure(2), Seq(0));
-    routing.read(events(2, 1..=1));
+    routing.read(Millis(0), events(2, 1..=1));
     assert_eq!(taken(&mut routing, &gateway), [(0, 1, vec![1])]);
 }
 
@@ -101,14 +102,14 @@ fn new_epoch_is_routed_from_its_new_tenures_on() {
 fn skipped_range_leaves_a_gap_and_a_stuck_source_is_reported() {
     let (mut routing, gateway) = routing();
     routing.own(tenure(1), Seq(10));
-    routing.read(events(1, 11..=11));
+    routing.read(Millis(0), events(1, 11..=11));
     let skip = |number, what| IntakeReport { tenure: tenure(number), what };
-    routing.read(skip(1, IntakeEvent::Skip(Seq(50))));
-    routing.read(events(1, 51..=51));
+    routing.read(Millis(0), skip(1, IntakeEvent::Skip(Seq(50))));
+    routing.read(Millis(0), events(1, 51..=51));
     assert_eq!(taken(&mut routing, &gateway), [(10, 11, vec![11]), (50, 51, vec![51])]);
-    routing.read(skip(1, IntakeEvent::Flowing));
+    routing.read(Millis(0), skip(1, IntakeEvent::Flowing));
     assert_eq!(routing.report(), EngineReport::default());
-    routing.read(skip(1, IntakeEvent::Stuck("broken".to_owned())));
+    routing.read(Millis(0), skip(1, IntakeEvent::Stuck("broken".to_owned())));
     assert_eq!(routing.report().unread[&tenure(1).source], "broken");
 }
 
@@ -117,13 +118,16 @@ fn urgent_event_does_not_wait_for_the_window() {
     let (mut routing, gateway) = routing();
     routing.own(tenure(1), Seq(10));
     routing.take(Millis(100), &gateway, false);
-    routing.read(events(1, 11..=11));
+    routing.read(Millis(0), events(1, 11..=11));
     assert_eq!(routing.due(Millis(101)), (vec![], Some(Millis(102))));
     assert_eq!(routing.due(Millis(102)).0, std::slice::from_ref(&gateway));
-    routing.read(IntakeReport {
-        tenure: tenure(1),
-        what: IntakeEvent::Events { through: Seq(12), mark: None, events: vec![event(12, Priority::Critical)] },
-    });
+    routing.read(
+        Millis(0),
+        IntakeReport {
+            tenure: tenure(1),
+            what: IntakeEvent::Events { through: Seq(12), mark: None, events: vec![event(12, Priority::Critical)] },
+        },
+    );
     assert_eq!(routing.due(Millis(101)).0, [gateway]);
 }
 
@@ -135,7 +139,7 @@ fn priority_first_event_does_not_wait_for_the_window() {
     let mut first = event(11, Priority::Low);
     first.event.handling = Some(Box::new(Handling { strategy: Strategy::PriorityFirst, ..Handling::default() }));
     let what = IntakeEvent::Events { through: Seq(11), mark: None, events: vec![first] };
-    routing.read(IntakeReport { tenure: tenure(1), what });
+    routing.read(Millis(0), IntakeReport { tenure: tenure(1), what });
     assert_eq!(routing.due(Millis(101)).0, [gateway]);
 }
 
