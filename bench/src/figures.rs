@@ -20,6 +20,18 @@ pub(crate) struct Interval {
     pub(crate) cpu: BTreeMap<&'static str, Duration>,
     /// Events that came to each gateway from the routers.
     pub(crate) intake: Vec<u64>,
+    /// What the route caches of the routers did; `None` without such routers.
+    pub(crate) route_cache: Option<RouteCacheFigures>,
+}
+
+/// What the route caches of all routers did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct RouteCacheFigures {
+    pub(crate) hits: u64,
+    pub(crate) misses: u64,
+    pub(crate) evictions: u64,
+    /// The decisions in them at the end.
+    pub(crate) entries: u64,
 }
 
 /// What is known of a run beside what its sockets counted.
@@ -99,6 +111,9 @@ pub(crate) struct Figures {
     pub(crate) intake_per_second: Vec<f64>,
     /// Their mean; `None` where there is no gateway.
     pub(crate) intake_mean: Option<f64>,
+    /// What the route caches of the routers did in the time that is measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) route_cache: Option<RouteCacheFigures>,
     /// Processor seconds of each process, and of the generator, in the time that is measured.
     pub(crate) cpu_seconds: BTreeMap<&'static str, f64>,
     pub(crate) rss_per_socket: f64,
@@ -113,6 +128,23 @@ pub(crate) struct Figures {
     pub(crate) churned: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) slow: Option<Slow>,
+}
+
+impl RouteCacheFigures {
+    /// What was done after an earlier time.
+    pub(crate) fn since(self, earlier: Self) -> Self {
+        Self {
+            hits: self.hits.saturating_sub(earlier.hits),
+            misses: self.misses.saturating_sub(earlier.misses),
+            evictions: self.evictions.saturating_sub(earlier.evictions),
+            entries: self.entries,
+        }
+    }
+
+    /// The share of the lookups that found a decision, in percent; `None` if there were no lookups.
+    pub(crate) fn hit_percent(self) -> Option<f64> {
+        ratio(self.hits as f64 * 100.0, self.hits + self.misses)
+    }
 }
 
 impl Percentiles {
@@ -159,6 +191,7 @@ impl Figures {
             cpu_per_million: ratio(cpu * 1e6, interval.events),
             intake_mean: ratio(intake.iter().sum(), intake.len() as u64),
             intake_per_second: intake,
+            route_cache: interval.route_cache,
             cpu_seconds,
             rss_per_socket: connected.saturating_sub(empty) as f64 / f64::from(plan.sockets),
             bytes_per_event: ratio(received.bytes as f64, received.events),
@@ -263,12 +296,21 @@ pub(super) mod tests {
         }
         let ends = (0..400).map(end).collect();
         let harvest = Harvest { ends, latencies, other_frames: BTreeMap::new(), churned: 0, churn_lost: (0, None) };
+        let earlier = RouteCacheFigures { hits: 100, misses: 50, evictions: 1, entries: 40 };
+        let later = RouteCacheFigures { hits: 850, misses: 300, evictions: 3, entries: 60 };
+        let route_cache = Some(later.since(earlier));
         let cpu = BTreeMap::from([("gateway", Duration::from_millis(cpu_ms)), ("router", Duration::from_secs(9))]);
         let measured = Measured {
             through: Through::Gateway,
             connecting: Duration::from_millis(500),
             rss: [10_000_000, 12_000_000, 13_000_000],
-            interval: Interval { length: Duration::from_secs(4), events: 200_000, cpu, intake: vec![4_000, 2_000] },
+            interval: Interval {
+                length: Duration::from_secs(4),
+                events: 200_000,
+                cpu,
+                intake: vec![4_000, 2_000],
+                route_cache,
+            },
             late: Duration::from_micros(300),
             received: Received { events: 400, frames: 100, bytes: 140_000 },
             sends: 110,
@@ -287,6 +329,8 @@ pub(super) mod tests {
         let per_event = (figures.bytes_per_event, figures.frames_per_delivery, figures.sends_per_delivery);
         assert_eq!(per_event, (Some(350.0), Some(0.25), Some(0.275)));
         assert_eq!((figures.intake_per_second.clone(), figures.intake_mean), (vec![1_000.0, 500.0], Some(750.0)));
+        let cache = figures.route_cache.unwrap();
+        assert_eq!((cache.hit_percent(), cache.evictions, cache.entries), (Some(75.0), 2, 60));
         let latency = figures.latency_ms.unwrap();
         assert_eq!([latency.p50, latency.p99, latency.p999, latency.max].map(f64::round), [1.0, 1.0, 10.0, 100.0]);
         assert_eq!((figures.expected, figures.fault()), (400, None));

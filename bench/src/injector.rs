@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 use tickwire_core::event::Timestamp;
+use tickwire_node::bucket::BucketError;
 use tickwire_node::clock::wall_clock;
 use tickwire_node::config::ConfigError;
 use tickwire_node::nats::NatsError;
@@ -36,6 +37,8 @@ pub(crate) enum InjectError {
     Send(String),
     #[error(transparent)]
     Publish(#[from] PublishError),
+    #[error("the reference data cannot be loaded: {0}")]
+    Reference(#[from] BucketError),
     #[error("the bare server no longer accepts events: {0}")]
     Bare(#[from] std::io::Error),
     #[error("an event of the bench cannot be made: {0}")]

@@ -1,21 +1,24 @@
 //! `tickwire bench`: a load generator that measures what the gateway costs and how fast it is, against what a bare
 //! server costs on the same machine.
 //!
-//! The steps of a run, in order: `scenario` and `schedule` define the load, `server` starts the process that is
-//! measured (`bare` is the yardstick), `sockets` connects and counts (`client`, `reader`), `injector` sends the events,
-//! `oracle` computes which events are expected, `measure` and `figures` compute the figures, `report` prints them.
+//! The steps of a run, in order: `scenario`, `draw` and `schedule` define the load, `server` starts the process that is
+//! measured (`bare` is the yardstick), `reference` loads reference data, `sockets` connects and counts (`client`,
+//! `reader`), `injector` sends the events, `oracle` computes which events are expected, `measure` and `figures` compute
+//! the figures, `report` prints them.
 //! `run` calls them. `failover` and `scaling` are separate benches: `failover` kills nodes, and `scaling` counts
 //! messages.
 
 mod bare;
 mod client;
 mod cores;
+mod draw;
 mod failover;
 mod figures;
 mod injector;
 mod measure;
 mod oracle;
 mod reader;
+mod reference;
 mod report;
 mod run;
 mod scaling;
@@ -34,6 +37,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cores::Cores;
+use draw::SymbolsBy;
 use failover::{Failover, FailoverError};
 use report::{BenchReport, Machine};
 use run::{BenchRun, BenchRunError};
@@ -60,7 +64,7 @@ Examples:
   tickwire bench selective --window 0 --against bare
   tickwire bench broadcast --rate 1000 --against bare --against-rate 100
   tickwire bench selective --through cluster --sockets 1000 --window 0 --json
-  tickwire bench selective --through cluster --sockets 1000 --gateways 4
+  tickwire bench selective --through cluster --sockets 1000 --gateways 4 --symbols-by uniform --enrich false
   tickwire bench failover                            2,000 clients, 200 events a second
   tickwire bench scaling --gateways 4 --routers 4    messages over NATS, measured and counted
 
@@ -102,6 +106,13 @@ pub struct BenchArgs {
     /// Which sockets are at the same gateway
     #[arg(long, value_enum, default_value = "spread")]
     placing: Placing,
+    /// How often events have each symbol [default: zipf through a cluster, else uniform]
+    #[arg(long, value_enum)]
+    symbols_by: Option<SymbolsBy>,
+    /// Whether routers have reference data of all symbols, so that events have more context; only through a cluster
+    /// [default: true through a cluster]
+    #[arg(long, value_name = "BOOL")]
+    enrich: Option<bool>,
     /// How many times to run it, or the pair of it [default: 1, or 3 pairs]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=50))]
     pairs: Option<u8>,
@@ -130,6 +141,8 @@ enum BenchFailure {
     NothingToCompare,
     #[error("--through bare cannot be run against itself; leave --against out")]
     Itself,
+    #[error("only a router that reads the stream gives events their context; use --through cluster")]
+    NotEnriched,
     #[error("{gateways} gateways need a router that knows what each wants; use --through cluster")]
     OneGateway { gateways: u32 },
     #[error(transparent)]
@@ -235,6 +248,9 @@ impl BenchArgs {
         {
             return Err(BenchFailure::OneGateway { gateways });
         }
+        if self.enrich == Some(true) && self.through != Through::Cluster {
+            return Err(BenchFailure::NotEnriched);
+        }
         match self.against {
             Some(_) if scenario == Scenario::Idle => Err(BenchFailure::NothingToCompare),
             Some(against) if against == self.through => Err(BenchFailure::Itself),
@@ -245,6 +261,9 @@ impl BenchArgs {
     fn plan(&self, scenario: Scenario, through: Through, rate: Option<f64>) -> Plan {
         // A router gathers batches by itself.
         let batch = if through == Through::Cluster { 0 } else { self.batch };
+        // A run beside another one has the same events.
+        let is_cluster = self.through == Through::Cluster;
+        let symbols_by = if is_cluster { SymbolsBy::Zipf } else { SymbolsBy::Uniform };
         let numbers = Numbers {
             sockets: self.sockets,
             rate,
@@ -253,6 +272,8 @@ impl BenchArgs {
             batch: Duration::from_millis(batch.into()),
             gateways: self.gateways.unwrap_or(1),
             placing: self.placing,
+            symbols_by: self.symbols_by.unwrap_or(symbols_by),
+            enrich: self.enrich.unwrap_or(is_cluster),
         };
         Plan::new(scenario, numbers)
     }

@@ -42,7 +42,7 @@ impl Latencies {
             return;
         }
         self.all.saturating_record(latency);
-        if plan.scenario.class(number).is_critical() {
+        if plan.draw.class(number).is_critical() {
             self.critical.saturating_record(latency);
         }
     }

@@ -7,7 +7,8 @@ use tickwire_core::event::Timestamp;
 use tickwire_core::filter::Filter;
 use tickwire_core::ids::{Seq, Symbol};
 
-use super::scenario::{Class, Plan, Scenario, mix};
+use super::draw::{Class, Draw, mix};
+use super::scenario::Plan;
 
 /// Numbers of events, without regard to order.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -55,7 +56,7 @@ impl Difference {
 /// The sockets of every event. Events that concern the same sockets share a group.
 #[derive(Debug)]
 pub(crate) struct Oracle {
-    scenario: Scenario,
+    draw: Draw,
     groups: Vec<Vec<u32>>,
     of_class: HashMap<Class, u32>,
 }
@@ -81,9 +82,9 @@ impl Oracle {
             }
         }
         let (mut oracle, mut known) =
-            (Self { scenario: plan.scenario, groups: Vec::new(), of_class: HashMap::new() }, HashMap::new());
+            (Self { draw: plan.draw, groups: Vec::new(), of_class: HashMap::new() }, HashMap::new());
         for number in 0..plan.schedule.total() {
-            let class = plan.scenario.class(number);
+            let class = plan.draw.class(number);
             if oracle.of_class.contains_key(&class) {
                 continue;
             }
@@ -103,7 +104,7 @@ impl Oracle {
 
     /// The group of an event of the plan.
     pub(crate) fn group(&self, number: u64) -> u32 {
-        self.of_class.get(&self.scenario.class(number)).copied().unwrap_or(u32::MAX)
+        self.of_class.get(&self.draw.class(number)).copied().unwrap_or(u32::MAX)
     }
 
     /// For each socket, the groups that it is in.
@@ -138,7 +139,7 @@ impl Oracle {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scenario::Numbers;
+    use crate::scenario::{Numbers, Scenario};
     use std::time::Duration;
 
     fn plan(scenario: Scenario) -> Plan {
@@ -153,7 +154,7 @@ mod tests {
             let oracle = Oracle::new(&plan).unwrap();
             let expected = oracle.expected(plan.sockets, 100..plan.schedule.total());
             let memberships = oracle.memberships(plan.sockets);
-            let event = |number| (number, scenario.class(number).event(number, Seq(1), Timestamp(0)).unwrap());
+            let event = |number| (number, plan.draw.class(number).event(number, Seq(1), Timestamp(0)).unwrap());
             let events: Vec<_> = (100..plan.schedule.total()).map(event).collect();
             for socket in 0..plan.sockets {
                 let filter = plan.parsed_filter(socket).unwrap();

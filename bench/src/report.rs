@@ -4,6 +4,7 @@ use serde::Serialize;
 use std::fmt::{self, Write};
 use std::fs;
 
+use super::draw::SymbolsBy;
 use super::figures::{Figures, Percentiles};
 use super::scenario::{Placing, Plan};
 use super::through::Through;
@@ -23,6 +24,9 @@ pub(crate) struct BenchReport {
     pub(crate) seconds: f64,
     pub(crate) gateways: u32,
     pub(crate) placing: Placing,
+    pub(crate) symbols_by: SymbolsBy,
+    /// Whether the routers had reference data of all symbols.
+    pub(crate) enriched: bool,
     pub(crate) machine: Machine,
     /// The runs, in their order.
     pub(crate) runs: Vec<Figures>,
@@ -90,6 +94,8 @@ impl BenchReport {
             seconds: plan.measured.as_secs_f64(),
             gateways: plan.gateways,
             placing: plan.placing,
+            symbols_by: plan.draw.symbols_by,
+            enriched: plan.enrich,
             bare_reference: REFERENCE,
             machine,
             cpu_ratio: median(cpu_ratios.iter().copied()),
@@ -177,7 +183,7 @@ impl BenchReport {
 type ReportRow = (&'static str, usize, fn(&Figures) -> Option<f64>);
 
 /// The rows of the table: name, decimals, and where the number is.
-const ROWS: [ReportRow; 30] = [
+const ROWS: [ReportRow; 33] = [
     ("sockets", 0, |run| Some(f64::from(run.sockets))),
     ("connects/s", 0, |run| Some(run.connects_per_second)),
     ("events published", 0, |run| Some(run.published as f64)),
@@ -194,6 +200,9 @@ const ROWS: [ReportRow; 30] = [
     ("latest event sent late by", 3, |run| run.latency_ms.map(|_: Percentiles| run.sent_late_ms)),
     ("CPU s per million deliveries", 3, |run| run.cpu_per_million),
     ("events/s into a gateway, mean", 0, |run| run.intake_mean),
+    ("route cache, hits (%)", 1, |run| run.route_cache?.hit_percent()),
+    ("  decisions in it", 0, |run| run.route_cache.map(|cache| cache.entries as f64)),
+    ("  removed to make room", 0, |run| run.route_cache.map(|cache| cache.evictions as f64)),
     ("router busy (of one core)", 2, |run| busy(run, "router")),
     ("server busy", 2, |run| busy(run, run.through.under_test())),
     ("generator busy", 2, |run| busy(run, "generator")),

@@ -8,9 +8,11 @@ use tokio::time::sleep;
 
 use super::client::Dialect;
 use super::cores::Cores;
-use super::figures::{Figures, Interval, Measured};
+use super::draw::SYMBOLS;
+use super::figures::{Figures, Interval, Measured, RouteCacheFigures};
 use super::injector::{BareFeed, InjectError, InjectingRouter, Injector, PacedProducer};
 use super::oracle::{EventTally, Oracle};
+use super::reference;
 use super::scenario::{Plan, Scenario};
 use super::screen::Screen;
 use super::server::{BenchServer, BenchServerError};
@@ -32,6 +34,9 @@ const DUPLICATES_WAIT: Duration = Duration::from_millis(300);
 /// How long readers that stalled may take to read what is left for them.
 const STALLED_READ_TIME: Duration = Duration::from_secs(5);
 
+/// How long routers may take to read the reference data. They look for it once a second.
+const REFERENCE_DEADLINE: Duration = Duration::from_secs(10);
+
 /// How often progress is shown and the processes are checked.
 const TURN: Duration = Duration::from_millis(100);
 
@@ -51,6 +56,8 @@ pub(crate) enum BenchRunError {
     Inject(#[from] InjectError),
     #[error("the scenario cannot be evaluated: {0}")]
     Oracle(String),
+    #[error("a router has not read the reference data within {:?}", REFERENCE_DEADLINE)]
+    NoReference,
 }
 
 /// What a run needs.
@@ -138,15 +145,19 @@ impl BenchRun<'_> {
         let plan = &*self.plan;
         if self.through == Through::Bare {
             let address = server.start_bare().await?;
-            let feed = BareFeed::connect(address, plan.scenario, Arc::clone(oracle))?;
+            let feed = BareFeed::connect(address, plan.draw, Arc::clone(oracle))?;
             return Ok((Injector::Bare(feed), vec![address], Dialect::Bare(oracle.memberships(plan.sockets))));
         }
         let nats_url = server.start_nats().await?;
         let injector = if self.through == Through::Gateway {
-            Injector::Routed(Box::new(InjectingRouter::start(&nats_url, plan.scenario).await?))
+            Injector::Routed(Box::new(InjectingRouter::start(&nats_url, plan.draw).await?))
         } else {
             server.start_node("router", &nats_url, &[], "admin").await?;
-            Injector::Published(PacedProducer::start(&nats_url, plan.scenario).await?)
+            if plan.enrich {
+                reference::load(&nats_url).await?;
+                enriched(server).await?;
+            }
+            Injector::Published(PacedProducer::start(&nats_url, plan.draw).await?)
         };
         let outbox = if plan.scenario == Scenario::Slow { SLOW_OUTBOX } else { OUTBOX };
         let mut sets = vec![
@@ -185,7 +196,7 @@ impl BenchRun<'_> {
         let pace = injector.start(&self.plan, first_due);
 
         self.wait(begin, first_due, server, fleet).await?;
-        let intake_before = intake(server).await?;
+        let (intake_before, cache_before) = (intake(server).await?, lookups(server).await?);
         let (start, before, cost_before) = (Instant::now(), fleet.received(), server.usage()?);
         if let Some(at) = plan.stall_at() {
             self.wait(first_due + at, first_due, server, fleet).await?;
@@ -198,7 +209,9 @@ impl BenchRun<'_> {
             let before = cost_before.get(name).copied().unwrap_or_default();
             (name, usage.cpu.saturating_sub(before.cpu))
         });
-        let interval = Interval { length, events: after.events - before.events, cpu: cpu.collect(), intake };
+        let route_cache = lookups(server).await?.zip(cache_before).map(|(after, before)| after.since(before));
+        let interval =
+            Interval { length, events: after.events - before.events, cpu: cpu.collect(), intake, route_cache };
 
         let late = pace.await.map_err(InjectError::from)??;
         let sockets = (0..).zip(expected).filter(|(socket, _)| !plan.stalls(*socket));
@@ -253,6 +266,36 @@ impl BenchRun<'_> {
 async fn intake(server: &BenchServer) -> Result<Vec<u64>, BenchServerError> {
     let metrics = server.metrics("gateway").await?;
     Ok(metrics.iter().map(|metrics| count(metrics, "tickwire_gateway_received_events_total")).collect())
+}
+
+/// Waits until every router has the reference data.
+async fn enriched(server: &mut BenchServer) -> Result<(), BenchRunError> {
+    let end = Instant::now() + REFERENCE_DEADLINE;
+    loop {
+        server.check()?;
+        let mut routers = server.metrics("router").await?.into_iter();
+        if routers.all(|metrics| count(&metrics, "tickwire_router_reference_entries") == u64::from(SYMBOLS)) {
+            return Ok(());
+        }
+        if Instant::now() >= end {
+            return Err(BenchRunError::NoReference);
+        }
+        sleep(TURN).await;
+    }
+}
+
+/// What the route caches of all routers have done so far; `None` without a router that is a process of its own.
+async fn lookups(server: &BenchServer) -> Result<Option<RouteCacheFigures>, BenchServerError> {
+    let routers = server.metrics("router").await?;
+    let is_there = !routers.is_empty();
+    let metrics = added_up(routers);
+    let of = |what: &str| count(&metrics, &format!("tickwire_router_route_cache_{what}"));
+    Ok(is_there.then(|| RouteCacheFigures {
+        hits: of("hits_total"),
+        misses: of("misses_total"),
+        evictions: of("evictions_total"),
+        entries: of("entries"),
+    }))
 }
 
 fn count(metrics: &BTreeMap<String, f64>, name: &str) -> u64 {

@@ -5,24 +5,14 @@ use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::time::Duration;
-use tickwire_core::event::decode::{RawMessage, decode};
-use tickwire_core::event::{Event, Kinds, Timestamp};
+use tickwire_core::event::Kinds;
 use tickwire_core::filter::Filter;
-use tickwire_core::ids::Seq;
 
+use super::draw::{Draw, SYMBOLS, SymbolsBy, mix, symbol};
 use super::schedule::Schedule;
 
-/// How many symbols there are.
-pub(crate) const SYMBOLS: u32 = 500;
-
-/// How many of them a socket wants, where it does not want all.
+/// How many symbols a socket wants, where it does not want all.
 const SYMBOLS_EACH: u32 = 5;
-
-/// Confidences are uniform over 0.50 to 0.99. Where windows are to be measured they end below 0.90, since from there on
-/// an event is critical and waits for none. All in hundredths.
-const LEAST: u32 = 50;
-const MOST: u32 = 99;
-const CRITICAL: u32 = 90;
 
 /// How long events come before anything is measured.
 const WARM_UP: Duration = Duration::from_secs(2);
@@ -63,6 +53,8 @@ pub(crate) struct Numbers {
     /// How many gateways share the sockets.
     pub(crate) gateways: u32,
     pub(crate) placing: Placing,
+    pub(crate) symbols_by: SymbolsBy,
+    pub(crate) enrich: bool,
 }
 
 /// Which sockets are at the same gateway.
@@ -87,18 +79,15 @@ pub(crate) struct Plan {
     pub(crate) window_ms: u16,
     pub(crate) gateways: u32,
     pub(crate) placing: Placing,
+    /// What the events are about.
+    pub(crate) draw: Draw,
+    /// Whether routers have reference data of all symbols.
+    pub(crate) enrich: bool,
     pub(crate) schedule: Schedule,
     /// The first event that is measured.
     pub(crate) measure_from: u64,
     /// The first event that comes after the readers of `slow` stall; of other scenarios the first that is measured.
     pub(crate) split: u64,
-}
-
-/// What an event is about. Events of one class concern the same sockets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Class {
-    symbol: u32,
-    hundredths: u32,
 }
 
 impl Plan {
@@ -124,8 +113,22 @@ impl Plan {
             Scenario::Slow => schedule.first_at(warm_up + measured / 2),
             _ => measure_from,
         };
-        let Numbers { window_ms, gateways, placing, .. } = numbers;
-        Self { scenario, sockets, rate, measured, window_ms, gateways, placing, schedule, measure_from, split }
+        let Numbers { window_ms, gateways, placing, symbols_by, enrich, .. } = numbers;
+        let draw = Draw { scenario, symbols_by };
+        Self {
+            scenario,
+            sockets,
+            rate,
+            measured,
+            window_ms,
+            gateways,
+            placing,
+            draw,
+            enrich,
+            schedule,
+            measure_from,
+            split,
+        }
     }
 
     /// When the measuring begins, from the first event on.
@@ -198,17 +201,6 @@ impl Scenario {
         }
     }
 
-    /// What an event is about.
-    pub(crate) fn class(self, number: u64) -> Class {
-        let bits = mix(number);
-        let most = match self {
-            Self::Broadcast | Self::Slow => CRITICAL - 1,
-            Self::Idle | Self::Selective | Self::Burst | Self::Churn => MOST,
-        };
-        let confidences = most - LEAST + 1;
-        Class { symbol: (bits as u32) % SYMBOLS, hundredths: LEAST + ((bits >> 32) as u32) % confidences }
-    }
-
     /// Its name on the command line.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -222,69 +214,11 @@ impl Scenario {
     }
 }
 
-impl Class {
-    /// Whether its events are critical.
-    pub(crate) fn is_critical(self) -> bool {
-        self.hundredths >= CRITICAL
-    }
-
-    /// The symbol.
-    pub(crate) fn symbol(self) -> String {
-        symbol(self.symbol)
-    }
-
-    /// What a producer publishes of an event of this class, the number in its `id`.
-    pub(crate) fn payload(self, number: u64, at: Timestamp) -> Vec<u8> {
-        let pattern = ["BreakoutBO", "DoubleBottom", "BullFlag", "Hammer", "Doji"][self.symbol as usize % 5];
-        let tier = ["daily", "intraday", "combo"][self.symbol as usize % 3];
-        let price = f64::from(self.symbol) + 17.25;
-        let payload = json!({
-            "pattern": pattern,
-            "symbol": self.symbol(),
-            "tier": tier,
-            "confidence": f64::from(self.hundredths) / 100.0,
-            "timestamp": at.0,
-            "id": number.to_string(),
-            "source": "bench",
-            "price": price,
-            "target": price * 1.08,
-            "stop": price * 0.97,
-            "volume": 100_000 + u64::from(self.symbol) * 1_000,
-        });
-        payload.to_string().into_bytes()
-    }
-
-    /// The event that a router makes of it.
-    pub(crate) fn event(self, number: u64, seq: Seq, at: Timestamp) -> Result<Event, String> {
-        let raw = RawMessage {
-            kind_token: "pattern",
-            key_token: &self.symbol(),
-            content_type: None,
-            msg_id: None,
-            payload: &self.payload(number, at),
-            stream: "BENCH",
-            seq,
-            stored: at,
-        };
-        decode(&raw, &Kinds::default()).map_err(|refusal| refusal.detail)
-    }
-}
-
-/// Spreads numbers evenly over all 64 bits: the finaliser of SplitMix64 (Steele, Lea, Flood, 2014).
-pub(crate) fn mix(number: u64) -> u64 {
-    let mut bits = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    bits ^ (bits >> 31)
-}
-
-fn symbol(number: u32) -> String {
-    format!("S{number:03}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tickwire_core::event::{Event, Timestamp};
+    use tickwire_core::ids::Seq;
 
     fn plan(scenario: Scenario) -> Plan {
         let batch = Duration::from_millis(2);
@@ -302,6 +236,8 @@ mod tests {
                 batch: Duration::ZERO,
                 gateways: 1,
                 placing: Placing::Spread,
+                symbols_by: SymbolsBy::Uniform,
+                enrich: false,
             }
         }
     }
@@ -324,23 +260,10 @@ mod tests {
         let filters: Vec<Filter> = (0..plan.sockets).map(|socket| plan.parsed_filter(socket).unwrap()).collect();
         assert!(filters.iter().all(|filter| filter.symbols.as_ref().unwrap().len() == 5));
         let events: Vec<Event> =
-            (0..500).map(|number| plan.scenario.class(number).event(number, Seq(1), Timestamp(0)).unwrap()).collect();
+            (0..500).map(|number| plan.draw.class(number).event(number, Seq(1), Timestamp(0)).unwrap()).collect();
         let matches = filters.iter().map(|filter| events.iter().filter(|event| filter.matches(event)).count());
         let matches: usize = matches.sum();
         assert!((900..1_100).contains(&matches), "{matches} of {} pairs", 200 * 500);
-    }
-
-    #[test]
-    fn a_fifth_of_the_events_is_critical_except_in_broadcast() {
-        let critical = |scenario: Scenario| (0..10_000).filter(|n| scenario.class(*n).is_critical()).count();
-        assert!((1_900..2_100).contains(&critical(Scenario::Selective)), "{}", critical(Scenario::Selective));
-        assert_eq!(critical(Scenario::Broadcast), 0);
-        for number in 0..100 {
-            let class = Scenario::Selective.class(number);
-            let event = class.event(number, Seq(1), Timestamp(0)).unwrap();
-            let critical = event.priority == tickwire_core::event::Priority::Critical;
-            assert_eq!((critical, event.id.as_str()), (class.is_critical(), number.to_string().as_str()));
-        }
     }
 
     #[test]

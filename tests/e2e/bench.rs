@@ -22,6 +22,18 @@ fn small_bench_delivers_exactly_the_expected_events() {
 }
 
 #[test]
+fn bench_through_a_cluster_shows_that_the_route_cache_knows_most_events() {
+    let args = ["bench", "selective", "--through", "cluster", "--sockets", "20", "--rate", "1000", "--seconds", "1"];
+    let output = tickwire().args(args).arg("--json").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((report["symbols_by"].as_str(), report["enriched"].as_bool()), (Some("zipf"), Some(true)));
+    let cache = &report["runs"][0]["route_cache"];
+    let [hits, misses] = ["hits", "misses"].map(|what| cache[what].as_u64().unwrap());
+    assert!(hits * 100 >= (hits + misses) * 60 && hits > 0, "{cache}");
+}
+
+#[test]
 fn idle_session_uses_little_memory() {
     let args = ["bench", "idle", "--sockets", "1000", "--seconds", "8", "--json"];
     let output = tickwire().args(args).output().unwrap();

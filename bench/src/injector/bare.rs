@@ -9,25 +9,25 @@ use tickwire_core::protocol::{Encoding, encode_event, write_array};
 
 use super::{InjectError, now};
 use crate::bare::{COUNT, FEED};
+use crate::draw::Draw;
 use crate::oracle::Oracle;
 use crate::reader::{TEXT, server_frame};
-use crate::scenario::Scenario;
 
 /// The connection that carries events. Clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct BareFeed {
     stream: Arc<TcpStream>,
-    scenario: Scenario,
+    draw: Draw,
     oracle: Arc<Oracle>,
 }
 
 impl BareFeed {
     /// Connects to the server.
-    pub(crate) fn connect(server: SocketAddr, scenario: Scenario, oracle: Arc<Oracle>) -> Result<Self, InjectError> {
+    pub(crate) fn connect(server: SocketAddr, draw: Draw, oracle: Arc<Oracle>) -> Result<Self, InjectError> {
         let mut stream = TcpStream::connect(server)?;
         stream.set_nodelay(true)?;
         stream.write_all(&FEED.to_le_bytes())?;
-        Ok(Self { stream: Arc::new(stream), scenario, oracle })
+        Ok(Self { stream: Arc::new(stream), draw, oracle })
     }
 
     /// Sends events, and waits until there is room for them.
@@ -35,7 +35,7 @@ impl BareFeed {
         let mut message = Vec::new();
         for number in numbers {
             let seq = Seq(number + 1);
-            let event = self.scenario.class(number).event(number, seq, now()).map_err(InjectError::Event)?;
+            let event = self.draw.class(number).event(number, seq, now()).map_err(InjectError::Event)?;
             let object = encode_event(&event, Partition(0), seq, Encoding::Json);
             let mut array = Vec::new();
             write_array(&mut array, [&object[..]].into_iter(), Encoding::Json);

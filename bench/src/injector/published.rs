@@ -7,7 +7,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 
 use super::{InjectError, now};
-use crate::scenario::Scenario;
+use crate::draw::Draw;
 use tickwire_command::args::NatsArgs;
 use tickwire_command::publisher::{NewEvent, Publisher};
 
@@ -26,11 +26,11 @@ pub(crate) struct PacedProducer {
 
 impl PacedProducer {
     /// Connects.
-    pub(crate) async fn start(nats_url: &str, scenario: Scenario) -> Result<Self, InjectError> {
+    pub(crate) async fn start(nats_url: &str, draw: Draw) -> Result<Self, InjectError> {
         let config = NatsArgs::at(nats_url).load()?;
         let nats = Nats::connect(&config.nats, "publish", "bench").await?;
         let (due, inbox) = unbounded_channel();
-        Ok(Self { due, task: tokio::spawn(publish(nats, scenario, inbox)) })
+        Ok(Self { due, task: tokio::spawn(publish(nats, draw, inbox)) })
     }
 
     /// Where to send the numbers of the events that are due.
@@ -45,7 +45,7 @@ impl PacedProducer {
     }
 }
 
-async fn publish(nats: Nats, scenario: Scenario, mut due: UnboundedReceiver<Range<u64>>) -> Result<(), InjectError> {
+async fn publish(nats: Nats, draw: Draw, mut due: UnboundedReceiver<Range<u64>>) -> Result<(), InjectError> {
     let mut publisher = Publisher::new(nats.jetstream.clone(), WINDOW, Some(DEADLINE));
     let run: u32 = rand::random();
     loop {
@@ -59,7 +59,7 @@ async fn publish(nats: Nats, scenario: Scenario, mut due: UnboundedReceiver<Rang
         };
         let Some(numbers) = numbers else { break };
         for number in numbers {
-            let class = scenario.class(number);
+            let class = draw.class(number);
             let payload = class.payload(number, now());
             let event = NewEvent::new("pattern", &class.symbol(), format!("{run:08x}-{number}"), payload);
             if let Some(((), stored)) = publisher.send((), event).await {

@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::{InjectError, now};
-use crate::scenario::{Class, Scenario, mix};
+use crate::draw::{Class, Draw, mix};
 use tickwire_command::args::NatsArgs;
 
 /// The numbers of the events that are due.
@@ -37,7 +37,7 @@ pub(crate) struct InjectingRouter {
 
 impl InjectingRouter {
     /// Joins the cluster, and listens to gateways from then on.
-    pub(crate) async fn start(nats_url: &str, scenario: Scenario) -> Result<Self, InjectError> {
+    pub(crate) async fn start(nats_url: &str, draw: Draw) -> Result<Self, InjectError> {
         let mut config = NatsArgs::at(nats_url).load()?;
         config.node.id = Some("bench-router".to_owned());
         config.admin.listen.set_port(0);
@@ -50,7 +50,7 @@ impl InjectingRouter {
         let (due, inbox) = mpsc::unbounded_channel();
         let mut heartbeats = interval(config.membership.tick_interval);
         heartbeats.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let router = Router::new(&config, &node, scenario);
+        let router = Router::new(&config, &node, draw);
         let task = tokio::spawn(router.run(interest, heartbeats, inbox));
         Ok(Self { due, task, node, shutdown })
     }
@@ -79,7 +79,7 @@ struct Router {
     dispatcher: Dispatcher,
     clock: Clock,
     view: watch::Receiver<Arc<View>>,
-    scenario: Scenario,
+    draw: Draw,
     partitions: u16,
     /// The last sequence of the stream, if there were one.
     stored: Seq,
@@ -87,7 +87,7 @@ struct Router {
 
 impl Router {
     /// A router that owns all partitions.
-    fn new(config: &Config, node: &Node, scenario: Scenario) -> Self {
+    fn new(config: &Config, node: &Node, draw: Draw) -> Self {
         let (clock, epoch) = (Clock::start(), node.provisioned.epoch);
         let mut router = Self {
             engine: Engine::new(&config.router, TableLimits::default(), epoch),
@@ -95,7 +95,7 @@ impl Router {
             dispatcher: Dispatcher::new(node.nats.clone(), node.me.clone()),
             clock,
             view: node.membership.view(),
-            scenario,
+            draw,
             partitions: u16::try_from(node.provisioned.partitions).unwrap_or(u16::MAX),
             stored: epoch.before,
         };
@@ -145,7 +145,7 @@ impl Router {
 
     fn store_events(&mut self, numbers: DueEvents) -> Result<(), InjectError> {
         for number in numbers {
-            let (class, seq) = (self.scenario.class(number), self.store());
+            let (class, seq) = (self.draw.class(number), self.store());
             let event = class.event(number, seq, now()).map_err(InjectError::Event)?;
             let wire = rmp_serde::to_vec(&event).map_err(|error| InjectError::Event(error.to_string()))?.into();
             self.read(class.partition(self.partitions), seq, vec![Readable { seq, event, wire }]);
