@@ -2,7 +2,8 @@
 //!
 //! `event` defines an event and decodes it, `context` says what surrounds it, and `rules` change it and say how it is
 //! spread. `filter` and `interest` decide which gateways want it, `route_cache` remembers what was decided, and
-//! `placement` says which node owns what. `coverage` proves that nothing is missing, and `replay` asks for what is.
+//! `placement` says which node owns what. `coverage` proves that nothing is missing, `replay` asks for what is, and
+//! `alerts` for what a user has not acknowledged.
 //! `protocol` defines the frames of clients, and `wire` the messages between nodes. `ids` holds the newtypes, `storage`
 //! the reports about streams, `backoff` the pauses between attempts, and `hint` the texts of errors.
 
@@ -21,6 +22,8 @@ pub mod placement;
 pub mod coverage;
 
 pub mod replay;
+
+pub mod alerts;
 
 pub mod protocol;
 pub mod wire;

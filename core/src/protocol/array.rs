@@ -1,7 +1,5 @@
 //! Builds the server's messages from encoded objects. Objects are copied unread, except for the header of an object
-//! that gets an extra field for one session.
-
-use serde::Serialize;
+//! that gets extra fields for one session.
 
 use super::Encoding;
 
@@ -50,14 +48,29 @@ impl<'b> ArrayWriter<'b> {
         self.bytes.extend_from_slice(object);
     }
 
-    /// Appends an object that replaces `conflated` older ones. It must have fewer than 65,535 fields.
+    /// Appends an object that replaces `conflated` older ones. It must have fewer than 65,534 fields.
     pub fn conflated(&mut self, object: &[u8], conflated: u32) {
-        self.extended(object, "conflated", &conflated);
+        let conflated = self.encoding.write(&conflated);
+        self.extended(object, &[("conflated", conflated)]);
     }
 
-    /// Appends an alert that matches the subscriptions with these names. It must have fewer than 65,535 fields.
+    /// Appends an alert that matches the subscriptions with these names. It must have fewer than 65,534 fields.
     pub fn alert(&mut self, object: &[u8], subs: &[&str]) {
-        self.extended(object, "subs", &subs);
+        let subs = self.encoding.write(&subs);
+        self.extended(object, &[("subs", subs)]);
+    }
+
+    /// Appends an event that comes again. It must have fewer than 65,534 fields.
+    pub fn again(&mut self, object: &[u8]) {
+        let again = self.encoding.write(&true);
+        self.extended(object, &[("again", again)]);
+    }
+
+    /// Appends an alert that comes again, and matches the subscriptions with these names. It must have fewer than 65,534
+    /// fields.
+    pub fn alert_again(&mut self, object: &[u8], subs: &[&str]) {
+        let (subs, again) = (self.encoding.write(&subs), self.encoding.write(&true));
+        self.extended(object, &[("subs", subs), ("again", again)]);
     }
 
     /// Ends the array.
@@ -73,44 +86,50 @@ impl<'b> ArrayWriter<'b> {
         }
     }
 
-    /// Appends an object with one more field.
-    fn extended(&mut self, object: &[u8], name: &str, value: &impl Serialize) {
+    /// Appends an object with these further fields, whose values are encoded.
+    fn extended(&mut self, object: &[u8], further: &[(&str, Vec<u8>)]) {
         self.separate();
+        let more = further.len() as u16;
         match (self.encoding, object) {
             (Encoding::Json, [fields @ .., b'}']) => {
                 self.bytes.extend_from_slice(fields);
-                self.bytes.push(b',');
-                self.put(&name);
-                self.bytes.push(b':');
-                self.put(value);
+                for (name, value) in further {
+                    self.bytes.push(b',');
+                    self.put(name);
+                    self.bytes.push(b':');
+                    self.bytes.extend_from_slice(value);
+                }
                 self.bytes.push(b'}');
             }
-            // The headers of a map in the MessagePack specification: fixmap up to 15 fields, then map 16.
-            (Encoding::MsgPack, [header @ 0x80..=0x8e, fields @ ..]) => {
-                self.bytes.push(header + 1);
-                self.put_msgpack(fields, name, value);
-            }
-            (Encoding::MsgPack, [0x8f, fields @ ..]) => {
-                self.bytes.extend_from_slice(&[0xde, 0, 16]);
-                self.put_msgpack(fields, name, value);
+            (Encoding::MsgPack, [header @ 0x80..=0x8f, fields @ ..]) => {
+                self.put_map(u16::from(header & 0x0f) + more, fields, further);
             }
             (Encoding::MsgPack, [0xde, high, low, fields @ ..]) => {
-                self.bytes.push(0xde);
-                self.bytes.extend_from_slice(&(u16::from_be_bytes([*high, *low]) + 1).to_be_bytes());
-                self.put_msgpack(fields, name, value);
+                self.put_map(u16::from_be_bytes([*high, *low]).saturating_add(more), fields, further);
             }
             _ => self.bytes.extend_from_slice(object),
         }
     }
 
-    fn put_msgpack(&mut self, fields: &[u8], name: &str, value: &impl Serialize) {
+    /// Writes a map of `len` fields: those that are encoded together, and further ones.
+    fn put_map(&mut self, len: u16, fields: &[u8], further: &[(&str, Vec<u8>)]) {
+        // The headers of a map in the MessagePack specification: fixmap up to 15 fields, then map 16.
+        match u8::try_from(len) {
+            Ok(few @ 0..=15) => self.bytes.push(0x80 | few),
+            _ => {
+                self.bytes.push(0xde);
+                self.bytes.extend_from_slice(&len.to_be_bytes());
+            }
+        }
         self.bytes.extend_from_slice(fields);
-        self.put(&name);
-        self.put(value);
+        for (name, value) in further {
+            self.put(name);
+            self.bytes.extend_from_slice(value);
+        }
     }
 
-    fn put(&mut self, value: &impl Serialize) {
-        self.bytes.extend_from_slice(&self.encoding.write(value));
+    fn put(&mut self, name: &str) {
+        self.bytes.extend_from_slice(&self.encoding.write(&name));
     }
 }
 
@@ -143,6 +162,29 @@ mod tests {
                 Encoding::MsgPack => rmp_serde::from_slice(&bytes).unwrap(),
             };
             assert_eq!(read, json!([{ "T": "alert", "subs": ["a \"quoted\" one", "ü"] }]), "{encoding:?}");
+        }
+    }
+
+    #[test]
+    fn fields_of_an_alert_that_comes_again_are_added_to_objects_of_any_size() {
+        for fields in [1, 13, 14, 15, 16, 40] {
+            let object: Map<String, Value> = (0..fields).map(|n| (format!("f{n}"), json!(n))).collect();
+            for encoding in Encoding::ALL {
+                let (mut bytes, plain) = (Vec::new(), encoding.write(&object));
+                let mut array = ArrayWriter::new(&mut bytes, 2, encoding);
+                array.again(&plain);
+                array.alert_again(&plain, &["a"]);
+                array.end();
+                let read: Value = match encoding {
+                    Encoding::Json => serde_json::from_slice(&bytes).unwrap(),
+                    Encoding::MsgPack => rmp_serde::from_slice(&bytes).unwrap(),
+                };
+                let mut event = object.clone();
+                event.insert("again".into(), json!(true));
+                let mut alert = event.clone();
+                alert.insert("subs".into(), json!(["a"]));
+                assert_eq!(read, json!([event, alert]), "{fields}, {encoding:?}");
+            }
         }
     }
 

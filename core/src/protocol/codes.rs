@@ -135,11 +135,15 @@ pub enum NoticeCode {
     UpstreamRestored,
     /// The token expires soon.
     TokenExpiring,
+    /// The unacknowledged alerts of the user could not be read.
+    AgainFailed,
+    /// More alerts are unacknowledged than come again.
+    AgainLimit,
 }
 
 impl NoticeCode {
     /// Every code, in order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::SlowConsumer,
         Self::Recovered,
         Self::Throttled,
@@ -149,6 +153,8 @@ impl NoticeCode {
         Self::UpstreamLost,
         Self::UpstreamRestored,
         Self::TokenExpiring,
+        Self::AgainFailed,
+        Self::AgainLimit,
     ];
 
     /// The name on the wire.
@@ -164,6 +170,8 @@ impl NoticeCode {
             Self::UpstreamLost => "upstream_lost",
             Self::UpstreamRestored => "upstream_restored",
             Self::TokenExpiring => "token_expiring",
+            Self::AgainFailed => "again_failed",
+            Self::AgainLimit => "again_limit",
         }
     }
 
@@ -185,6 +193,10 @@ impl NoticeCode {
                 "the outage reported by `upstream_lost` is over; missed events were sent or will be sent"
             }
             Self::TokenExpiring => "the token expires soon; send `auth` with a new one",
+            Self::AgainFailed => {
+                "unacknowledged alerts could not be read, so they do not come again; subscribe to alerts again"
+            }
+            Self::AgainLimit => "more alerts are unacknowledged than come again",
         }
     }
 }

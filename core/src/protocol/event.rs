@@ -30,8 +30,8 @@ macro_rules! event_object {
             pub again: bool,
         }
 
-        /// The same as the server writes it. `conflated` and `subs` differ between sessions, so they are added when a
-        /// frame is written.
+        /// The same as the server writes it. `conflated`, `subs` and `again` differ between sessions, so they are added
+        /// when a frame is written.
         #[derive(Serialize)]
         struct EventObject<'a> {
             #[serde(rename = "T")]

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use tickwire_core::alerts::{AlertsAnswer, AlertsRequest};
 use tickwire_core::coverage::section::Batch;
 use tickwire_core::event::Event;
 use tickwire_core::ids::{EpochId, Seq};
@@ -70,6 +71,8 @@ fn messages_between_nodes_are_encoded_as_documented() {
             "view" => check::<View>(&vector),
             "replay_request" => check::<ReplayRequest>(&vector),
             "replay_answer" => check::<ReplayAnswer<Bytes>>(&vector),
+            "alerts_request" => check::<AlertsRequest>(&vector),
+            "alerts_answer" => check::<AlertsAnswer<Bytes>>(&vector),
             "bearer" => check::<NodeAnnouncement>(&vector),
             "storage_report" => check::<StorageReport>(&vector),
             other => panic!("{other}"),

@@ -57,17 +57,22 @@ fn server_frames_are_encoded_as_documented() {
 
 type Parts = [Vec<Vec<u8>>; 2];
 
-/// An event as an alert for subscriptions with these names.
-fn alert(event: &Event, p: u16, seq: u64, subs: &[&str]) -> Parts {
+/// An object that is written for one session.
+fn written(write: impl Fn(&mut ArrayWriter<'_>, Encoding)) -> Parts {
     Encoding::ALL.map(|encoding| {
         let mut bytes = Vec::new();
         let mut array = ArrayWriter::new(&mut bytes, 1, encoding);
-        array.alert(&encode_alert(event, Partition(p), Seq(seq), encoding), subs);
+        write(&mut array, encoding);
         array.end();
         // Without the bytes of the array.
         let end = bytes.len() - usize::from(encoding == Encoding::Json);
         vec![bytes[1..end].to_vec()]
     })
+}
+
+/// An event as an alert for subscriptions with these names.
+fn alert(event: &Event, p: u16, seq: u64, subs: &[&str]) -> Parts {
+    written(|array, encoding| array.alert(&encode_alert(event, Partition(p), Seq(seq), encoding), subs))
 }
 
 /// The messages of `server_frames.json` in order, each as its objects in JSON and in MessagePack.
@@ -131,6 +136,13 @@ fn messages() -> Vec<(&'static str, Parts)> {
     let within = |context| event(&Event { context: Some(Box::new(context)), ..voluminous.clone() }, 3, 10454);
     let raised = json!({ "pattern": "BreakoutBO", "confidence": 0.92, "priority": "medium" });
     let raised = alert(&published("pattern", "AAPL", raised), 3, 10456, &["all", "breakouts"]);
+    let to_user = json!({ "alert_id": "a-1", "priority": "high", "message": "Margin call" });
+    let to_user = published("alert", "u1", to_user);
+    let event_again =
+        written(|array, encoding| array.again(&encode_event(&to_user, Partition(3), Seq(10_457), encoding)));
+    let alert_again = written(|array, encoding| {
+        array.alert_again(&encode_alert(&to_user, Partition(3), Seq(10_457), encoding), &["alerts"]);
+    });
     let session = EventContext { session: Some(TradingSession::Regular), ..EventContext::default() };
     let all = EventContext {
         regime: Some(Regime::Bull),
@@ -223,6 +235,8 @@ fn messages() -> Vec<(&'static str, Parts)> {
         ("event with context", within(all)),
         ("event with what a replay knows", within(session)),
         ("alert", raised),
+        ("event that comes again", event_again),
+        ("alert that comes again", alert_again),
         ("acked", frame(ServerFrame::Acked(Acked { id: id(13), p: Partition(3), seq: Seq(10_452) }))),
         ("batch", join(old, least)),
         ("caught up", frame(ServerFrame::CaughtUp(CaughtUp { id: id(8), resumed: true, position: position.into() }))),
@@ -268,6 +282,17 @@ fn messages() -> Vec<(&'static str, Parts)> {
                 ),
                 expires_ms: Some(60_000),
                 ..Notice::new(NoticeCode::TokenExpiring)
+            })),
+        ),
+        (
+            "notice of alerts that do not come again",
+            frame(ServerFrame::Notice(Notice {
+                msg: Some(
+                    "3 unacknowledged alerts do not come again: 3 beyond gateway.again_max or gateway.outbox_bytes, 0 \
+                     beyond quotas"
+                        .to_owned(),
+                ),
+                ..Notice::new(NoticeCode::AgainLimit)
             })),
         ),
         (
