@@ -19,6 +19,8 @@
 //! | `gw.<gateway>.<nonce>` | batches, routers to one start of one gateway |
 //! | `tw.replay` | requests for replays, gateways to one of the routers |
 //! | `tw.replayed.<gateway>.<nonce>.<ask>` | the answers to one of them |
+//! | `tw.alerts` | requests for the alerts of a user, gateways to one of the routers |
+//! | `tw.alerts.<gateway>.<nonce>.<ask>` | the answer to one of them |
 
 /// Every subject.
 pub const ALL: &str = ">";
@@ -100,6 +102,12 @@ pub const REPLAY: &str = "tw.replay";
 /// The queue group of the routers that answer them: each request goes to one router.
 pub const REPLAY_GROUP: &str = "routers";
 
+/// Requests for the alerts of a user, to any router.
+pub const ALERTS: &str = "tw.alerts";
+
+/// The queue group of the routers that answer them.
+pub const ALERTS_GROUP: &str = "routers";
+
 /// The key of the stream's metadata that holds its number of partitions.
 pub const PARTITIONS_METADATA: &str = "tickwire.partitions";
 
@@ -111,6 +119,14 @@ pub fn source(kind: &str, key: &str) -> String {
 /// The target of the partition transform.
 pub fn transform(partitions: u32) -> String {
     format!("ev.{{{{partition({partitions},1,2)}}}}.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}")
+}
+
+/// The partition of an event, computed like the target of the transform: FNV-1a of 32 bits over both tokens. The key must
+/// be encoded as one token already.
+pub fn partition_of_event(partitions: u32, kind: &str, key: &str) -> u32 {
+    let bytes = kind.bytes().chain(key.bytes());
+    let hash = bytes.fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    hash % partitions.max(1)
 }
 
 /// Everything that is stored in a partition, heartbeats included: the one filter of its reader.
@@ -220,6 +236,12 @@ pub fn stored_kind_anywhere(kind: &str) -> String {
     format!("ev.*.{kind}.>")
 }
 
+/// The events of one kind and key, as the stream stores them in their partition. The key must be encoded as one token
+/// already.
+pub fn stored_event(partition: u32, kind: &str, key: &str) -> String {
+    format!("ev.{partition}.{kind}.{key}")
+}
+
 /// The beats of a role's nodes.
 pub fn beat(role: &str) -> String {
     format!("tw.beat.{role}")
@@ -267,10 +289,17 @@ pub fn replayed_all(gateway: &str, nonce: &str) -> String {
 
 /// The number of the replay request in a subject of answers.
 pub fn parse_replayed(subject: &str) -> Option<u64> {
-    let (boot, ask) = subject.rsplit_once('.')?;
-    parse_boot(boot, "tw.replayed.")?;
-    let number: u64 = ask.parse().ok()?;
-    (number.to_string() == ask).then_some(number)
+    parse_ask(subject, "tw.replayed.")
+}
+
+/// The answer to one request for alerts of one start of one gateway.
+pub fn alerts_answer(gateway: &str, nonce: &str, ask: u64) -> String {
+    format!("{ALERTS}.{gateway}.{nonce}.{ask}")
+}
+
+/// The number of the request in the subject of such an answer.
+pub fn parse_alerts_answer(subject: &str) -> Option<u64> {
+    parse_ask(subject, "tw.alerts.")
 }
 
 /// The subject for direct gets of messages of a stream.
@@ -286,6 +315,14 @@ pub fn inbox(role: &str) -> String {
 fn parse_boot<'s>(subject: &'s str, prefix: &str) -> Option<(&'s str, &'s str)> {
     let (gateway, nonce) = subject.strip_prefix(prefix)?.split_once('.')?;
     (is_token(gateway) && is_token(nonce)).then_some((gateway, nonce))
+}
+
+/// The number of a request, after the gateway and its nonce.
+fn parse_ask(subject: &str, prefix: &str) -> Option<u64> {
+    let (boot, ask) = subject.rsplit_once('.')?;
+    parse_boot(boot, prefix)?;
+    let number: u64 = ask.parse().ok()?;
+    (number.to_string() == ask).then_some(number)
 }
 
 /// A number as we write it: only digits, without a sign or leading zeros.
@@ -323,6 +360,10 @@ mod tests {
         for odd in ["tw.replayed.gw-1.a1b2", "tw.replayed.gw-1.a1b2.x", "tw.replayed.gw-1.a1b2.07", "gw.gw-1.a1b2.7"] {
             assert_eq!(parse_replayed(odd), None, "{odd}");
         }
+        assert_eq!(parse_alerts_answer(&alerts_answer("gw-1", "a1b2", 17)), Some(17));
+        for odd in ["tw.alerts", "tw.alerts.gw-1.a1b2", "tw.alerts.gw-1.a1b2.07", "tw.replayed.gw-1.a1b2.7"] {
+            assert_eq!(parse_alerts_answer(odd), None, "{odd}");
+        }
         for odd in ["gw.gw-1", "gw.a.b.c", "gw..b", "tw.x.y", "gw.a.*"] {
             assert_eq!(parse_gateway(odd), None, "{odd}");
         }
@@ -342,6 +383,17 @@ mod tests {
         for invalid in ["", "a.b", "a b", "a*", ">", "é", &"x".repeat(65)] {
             assert!(!is_token(invalid), "{invalid}");
         }
+    }
+
+    /// The numbers are those of a nats-server 2.15.
+    #[test]
+    fn partition_is_that_of_the_transform() {
+        for (user, partition) in [("ann", 20), ("bob=40x=2Ecom", 30), ("u7", 9)] {
+            assert_eq!(partition_of_event(32, "alert", user), partition, "{user}");
+            let subject = stored_event(partition, "alert", user);
+            assert_eq!(parse_stored(&subject), StoredSubject::Event { partition, kind: "alert", key: user });
+        }
+        assert_eq!(partition_of_event(1, "alert", "ann"), 0);
     }
 
     #[test]

@@ -22,6 +22,7 @@
 //! replay        reads again what a gateway has missed
 //!   queue       which requests are read next, and together
 //!   pass        how much is read, and what the answers may claim
+//! alerts        reads the alerts of a user that may come again
 //! heartbeats    a small message per partition now and then, which takes the same way
 //! silence       when the stream last got an event of each kind
 //! ```
@@ -57,6 +58,8 @@ mod engine;
 mod dispatch;
 mod replay;
 
+mod alerts;
+
 mod heartbeats;
 
 mod silence;
@@ -74,6 +77,7 @@ pub use engine::LONGEST_WINDOW;
 pub use interest::{InterestSubscription, request_snapshot};
 pub use status::endpoints;
 
+use crate::alerts::AlertService;
 use crate::checkpoint::SourceProgress;
 use crate::decode::{Decoder, LastEvents};
 use crate::engine::Engine;
@@ -163,7 +167,8 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
         surroundings: store.surroundings.clone(),
         last_events: LastEvents::default(),
     });
-    let (replays, walker, inquiries) = subscribe_replays(config, &node, partitions, &decoder).await?;
+    let ReplayParts { replays, alerts, walker, inquiries } =
+        subscribe_replays(config, &node, partitions, &decoder).await?;
     node.nats.check().await?;
 
     let rules_api = Arc::new(RulesApi { node: node.me.id.clone(), bucket: rule_bucket, decoder: Arc::clone(&decoder) });
@@ -218,6 +223,7 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
         publish::add_routes(rules::http::add_routes(routes, &rules_api), &publish_api)
     });
     shutdown.spawn_infallible("replays", replays.run(shutdown.drain().clone(), shutdown.force().clone()));
+    shutdown.spawn_infallible("alerts", alerts.run(shutdown.drain().clone()));
     node.write_ports(&[])?;
     Ok(node)
 }
@@ -240,17 +246,26 @@ async fn open_context(nats: &Nats) -> Result<ContextParts, BucketError> {
     Ok(ContextParts { store, writer, driver })
 }
 
-/// Takes requests for replays from now on. The walker shares the connection of the replays; the inquiries of replays
-/// are for the engine.
+/// What reads the stream again, over a connection of its own.
+struct ReplayParts {
+    replays: ReplayService,
+    alerts: AlertService,
+    walker: Arc<Walker>,
+    /// The inquiries of replays, for the engine.
+    inquiries: mpsc::Receiver<InterestInquiry>,
+}
+
+/// Takes requests for replays, and for alerts that may come again, from now on. The walker shares their connection.
 async fn subscribe_replays(
     config: &Config,
     node: &Node,
     partitions: u16,
     decoder: &Arc<Decoder>,
-) -> Result<(ReplayService, Arc<Walker>, mpsc::Receiver<InterestInquiry>), StartError> {
+) -> Result<ReplayParts, StartError> {
     let replay_nats = Nats::connect(&config.nats, Role::Router.as_str(), &format!("{}/replays", node.me.id)).await?;
     let walker = Walker::new(replay_nats.clone(), config.stream.name.clone());
     let (inquiries_sender, inquiries) = mpsc::channel(INQUIRIES);
+    let alerts = AlertService::subscribe(replay_nats.clone(), Arc::clone(decoder), partitions.into())?;
     let replays = ReplayService::subscribe(replay::ReplaySetup {
         nats: replay_nats,
         me: node.me.clone(),
@@ -261,7 +276,7 @@ async fn subscribe_replays(
         inquiries: inquiries_sender,
         view: node.membership.view(),
     });
-    Ok((replays.await?, walker, inquiries))
+    Ok(ReplayParts { replays: replays.await?, alerts, walker, inquiries })
 }
 
 /// What the ownership works with, beside its node.

@@ -153,6 +153,11 @@ tickwire_node::metrics! {
         "tickwire_router_replay_seconds",
         "Time from the start of a replay until it was answered";
 
+    // alerts.rs
+    counter ALERT_REQUESTS by "outcome" =
+        "tickwire_router_alert_requests_total",
+        "Requests of gateways for alerts of a user that may come again, by outcome";
+
     // walk.rs
     counter MISSING_MESSAGES =
         "tickwire_router_missing_messages_total",

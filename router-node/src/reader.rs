@@ -8,6 +8,7 @@
 //! span       what a replay reads, and what proves that no message of it is missing
 //! answer     checks that the messages of one answer to a direct get follow one another
 //! direct     many messages by one request
+//! by_subject the messages of one subject by one request
 //! range      a span of the stream by consumer or directly, whichever costs less
 //! pace       the rate of replays, so that live reading goes first
 //! headers    the headers of a message, or why they are refused
@@ -18,6 +19,7 @@
 //! read or compared with.
 
 pub(crate) mod answer;
+pub(crate) mod by_subject;
 pub(crate) mod delivery;
 pub(crate) mod direct;
 pub(crate) mod headers;

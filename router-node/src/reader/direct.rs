@@ -15,7 +15,7 @@ use tickwire_node::nats::Nats;
 use tokio::time::timeout;
 
 /// How long the server may take for an answer.
-const DEADLINE: Duration = Duration::from_secs(1);
+pub(super) const DEADLINE: Duration = Duration::from_secs(1);
 
 /// How many messages one answer has at most: few, so that live events do not wait behind many.
 pub(super) const MOST_MESSAGES: u64 = 200;
@@ -31,7 +31,7 @@ pub(super) const MOST_BYTES: usize = 1024 * 1024;
 const KNOWN_AND_NEXT: u64 = 2;
 
 /// The largest message that a stream can hold: it may have been stored when the server took larger ones than now.
-const LARGEST: usize = 65 * 1024 * 1024;
+pub(super) const LARGEST: usize = 65 * 1024 * 1024;
 
 /// Reads by one request after the other.
 #[derive(Clone)]
@@ -165,7 +165,7 @@ impl DirectReader {
     }
 }
 
-fn as_held(answer: &NatsMessage, got: &DirectMessage<'_>) -> Result<StreamMessage, DirectError> {
+pub(super) fn as_held(answer: &NatsMessage, got: &DirectMessage<'_>) -> Result<StreamMessage, DirectError> {
     let share = |part: &[u8]| answer.share(part);
     Ok(StreamMessage {
         seq: Seq(got.seq),

@@ -146,6 +146,12 @@ pub struct GatewayConfig {
     /// After how many days without use saved subscriptions are removed; 0 is never.
     #[serde(deserialize_with = "values::within::<0, 36_500, _, _>")]
     pub saved_days: u32,
+    /// How old an unacknowledged alert may be to come again; 0 is never.
+    #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<0, 86_400_000, _>")]
+    pub again_window: Duration,
+    /// How many unacknowledged alerts come again.
+    #[serde(deserialize_with = "values::within::<1, 1_000, _, _>")]
+    pub again_max: usize,
     /// The address of a gateway by name; empty if there is none.
     #[serde(deserialize_with = "values::connect_url")]
     pub connect_url: String,

@@ -1,0 +1,296 @@
+//! The alerts of a user, read for a gateway that may send them again: a service of every router. Only routers have the
+//! rules, so only they know an alert as its user may see it.
+//!
+//! ```text
+//! tw.alerts ──▶ read one page by subject, decode, (rules,) ──▶ tw.alerts.<gateway>.<nonce>.<ask>
+//! ```
+//!
+//! * Live events go before alerts that come again. So a few requests are served at a time, over the connection of the
+//!   replays; further ones wait, and are dropped if too many bytes of them wait. The gateway waits for a second.
+//! * One request reads one page, of bounded size. Nothing about it is kept after its answer.
+
+use crate::decode::{Decoded, Decoder, to_wire};
+use crate::dispatch::pack::ENVELOPE;
+use crate::metrics;
+use crate::reader::StreamMessage;
+use crate::reader::by_subject::{self, SubjectStart};
+use crate::reader::direct::DirectError;
+use crate::stream::{StreamError, StreamState};
+use async_nats::Subject;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use std::sync::Arc;
+use std::time::Duration;
+use thiserror::Error;
+use tickwire_core::alerts::{AlertsAnswer, AlertsPage, AlertsRequest};
+use tickwire_core::event::{Audience, Kind, key};
+use tickwire_core::ids::{NodeRef, Seq};
+use tickwire_core::wire;
+use tickwire_node::link::{LinkSubscriber, NatsMessage};
+use tickwire_node::names;
+use tickwire_node::nats::Nats;
+use tickwire_node::start::StartError;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+/// How many bytes of requests may wait.
+const REQUEST_BYTES: usize = 4 * 1024 * 1024;
+
+/// How many requests are served at the same time.
+const AT_ONCE: usize = 4;
+
+/// How many messages are decoded before others have their turn.
+const TURN: usize = 16;
+
+/// The most bytes of an alert in an answer beside its own.
+const BESIDE: usize = 16;
+
+/// How long the client may take to accept an answer.
+const PUBLISH_DEADLINE: Duration = Duration::from_secs(1);
+
+/// The service.
+#[derive(Debug)]
+pub(crate) struct AlertService {
+    requests: LinkSubscriber,
+    reader: AlertReader,
+}
+
+/// Reads pages. It keeps no state between two of them.
+#[derive(Debug)]
+struct AlertReader {
+    /// Shared with the replays.
+    nats: Nats,
+    decoder: Arc<Decoder>,
+    partitions: u32,
+}
+
+/// Why a page was not read.
+#[derive(Debug, Error)]
+enum PageError {
+    #[error(transparent)]
+    Direct(#[from] DirectError),
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+}
+
+impl AlertService {
+    /// Takes requests from now on, with the other routers.
+    pub(crate) fn subscribe(nats: Nats, decoder: Arc<Decoder>, partitions: u32) -> Result<Self, StartError> {
+        let requests = nats
+            .link
+            .subscribe("alert_requests", names::ALERTS, Some(names::ALERTS_GROUP), REQUEST_BYTES)
+            .map_err(|error| StartError::Part {
+            part: "alerts",
+            reason: format!("cannot subscribe to {}: {error}", names::ALERTS),
+        })?;
+        Ok(Self { requests, reader: AlertReader { nats, decoder, partitions } })
+    }
+
+    /// Runs until the drain. What has begun then is not finished: the gateway gets no answer, and says so.
+    pub(crate) async fn run(self, drain: CancellationToken) {
+        let Self { mut requests, reader } = self;
+        let mut running = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                biased;
+                () = drain.cancelled() => return,
+                Some(()) = running.next() => {}
+                message = requests.next(), if running.len() < AT_ONCE => {
+                    let Some(message) = message else { return };
+                    if let Some((request, reply)) = read(&message) {
+                        running.push(reader.serve(request, reply));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Reads a request. Like a request for a replay, one that cannot be read is refused without an answer, and so is one
+/// whose answer would not go to the subject of its gateway.
+fn read(message: &NatsMessage) -> Option<(AlertsRequest, Subject)> {
+    let refused = |outcome: &'static str| {
+        metrics::ALERT_REQUESTS.with(outcome).increment(1);
+        None
+    };
+    let request: AlertsRequest = match wire::decode(message.payload()) {
+        Ok(request) => request,
+        Err(error) => {
+            debug!(%error, "unreadable request for alerts refused");
+            return refused("unreadable_request");
+        }
+    };
+    match message.reply().and_then(|reply| std::str::from_utf8(reply).ok()) {
+        Some(reply) if is_gateways(&request.gateway, reply) => Some((request, Subject::from(reply))),
+        _ => refused("strange_reply"),
+    }
+}
+
+/// Whether answers to this gateway go there.
+fn is_gateways(gateway: &NodeRef, reply: &str) -> bool {
+    let ask = names::parse_alerts_answer(reply);
+    ask.is_some_and(|ask| names::alerts_answer(gateway.id.as_str(), &gateway.nonce.to_string(), ask) == reply)
+}
+
+impl AlertReader {
+    async fn serve(&self, request: AlertsRequest, reply: Subject) {
+        let answer = match self.read(&request).await {
+            Ok(page) => AlertsAnswer::Page(page),
+            Err(error) => {
+                debug!(gateway = %request.gateway, %error, "alerts of a user not read");
+                AlertsAnswer::Failed
+            }
+        };
+        let outcome = if matches!(answer, AlertsAnswer::Page(_)) { "answered" } else { "failed" };
+        metrics::ALERT_REQUESTS.with(outcome).increment(1);
+        let bytes = match wire::encode(&answer) {
+            Ok(bytes) => bytes,
+            Err(error) => return debug!(%error, "alerts of a user not encoded"),
+        };
+        let publish = self.nats.client.publish(reply, bytes.into());
+        if !matches!(timeout(PUBLISH_DEADLINE, publish).await, Ok(Ok(()))) {
+            debug!("answer with alerts of a user not published");
+        }
+    }
+
+    /// Reads a page. Both requests to NATS have deadlines.
+    async fn read(&self, request: &AlertsRequest) -> Result<AlertsPage<Bytes>, PageError> {
+        let (kind, key) = (Kind::Alert, key::encode(request.user.as_str()));
+        let partition = names::partition_of_event(self.partitions, kind.as_str(), &key);
+        let subject = names::stored_event(partition, kind.as_str(), &key);
+        let start = match request.after {
+            Seq(0) => SubjectStart::Since(request.since),
+            after => SubjectStart::After(after),
+        };
+        let stream = &self.decoder.stream;
+        let messages = by_subject::read(&self.nats, stream, &subject, start).await?;
+        // What the leader had removed by now may have been missing before.
+        let StreamState { facts, .. } = StreamState::look(&self.nats, stream).await?;
+        let most = (self.nats.client.max_payload() / 2).saturating_sub(ENVELOPE);
+        let mut page = PageBuilder::new(request, most);
+        for (number, message) in messages.iter().enumerate() {
+            // Live events get their turn in between.
+            if number % TURN == 0 {
+                tokio::task::yield_now().await;
+            }
+            if !page.take(message, || self.alert(request, message)) {
+                break;
+            }
+        }
+        let PageBuilder { through, alerts, .. } = page;
+        Ok(AlertsPage { epoch_id: facts.epoch_id, through: through.max(facts.removed()), alerts })
+    }
+
+    /// The alert in a message, as its user may see it; `None` if there is none, or a rule drops it.
+    fn alert(&self, request: &AlertsRequest, message: &StreamMessage) -> Option<Bytes> {
+        let Ok(Decoded::Event(event, ())) = self.decoder.read(message) else { return None };
+        let is_wanted =
+            event.kind == Kind::Alert && matches!(&event.audience, Audience::User(user) if *user == request.user);
+        if is_wanted { to_wire(&event).ok() } else { None }
+    }
+}
+
+/// What goes into one answer. Pure.
+#[derive(Debug)]
+struct PageBuilder<'r> {
+    request: &'r AlertsRequest,
+    /// The most bytes of alerts. A larger one makes a page of its own.
+    most: usize,
+    bytes: usize,
+    through: Seq,
+    alerts: Vec<(Seq, Bytes)>,
+}
+
+impl<'r> PageBuilder<'r> {
+    fn new(request: &'r AlertsRequest, most: usize) -> Self {
+        Self { request, most, bytes: 0, through: request.after, alerts: Vec::new() }
+    }
+
+    /// Takes the next message. `read` decodes it, and is called only if it is wanted. Returns whether the page may have
+    /// room for another one.
+    fn take(&mut self, message: &StreamMessage, read: impl FnOnce() -> Option<Bytes>) -> bool {
+        let StreamMessage { seq, stored, .. } = message;
+        if self.request.wants(*seq, *stored)
+            && let Some(wire) = read()
+        {
+            let grown = self.bytes + wire.len() + BESIDE;
+            if grown > self.most && !self.alerts.is_empty() {
+                return false;
+            }
+            self.bytes = grown;
+            self.alerts.push((*seq, wire));
+        }
+        self.through = self.through.max(*seq);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reader::MessageHeaders;
+    use tickwire_core::event::Timestamp;
+    use tickwire_core::ids::{NodeId, Nonce, UserId};
+
+    fn request(after: u64, acked: &[u64]) -> AlertsRequest {
+        AlertsRequest {
+            gateway: NodeRef { id: NodeId::new("g").unwrap(), nonce: Nonce(1) },
+            user: UserId::new("ann").unwrap(),
+            since: Timestamp(0),
+            after: Seq(after),
+            acked: acked.iter().map(|seq| (Seq(*seq), Timestamp(*seq as i64))).collect(),
+        }
+    }
+
+    fn message(seq: u64) -> StreamMessage {
+        StreamMessage {
+            seq: Seq(seq),
+            stored: Timestamp(seq as i64),
+            subject: Bytes::from_static(b"ev.20.alert.ann"),
+            headers: MessageHeaders::None,
+            payload: Bytes::from_static(b"{}"),
+        }
+    }
+
+    /// The sequences of a page, and up to where it was read.
+    fn paged(request: &AlertsRequest, most: usize, seqs: &[u64], size: usize) -> (Vec<u64>, u64) {
+        let mut page = PageBuilder::new(request, most);
+        for seq in seqs {
+            if !page.take(&message(*seq), || (*seq != 5).then(|| vec![7_u8; size].into())) {
+                break;
+            }
+        }
+        (page.alerts.iter().map(|(seq, _)| seq.0).collect(), page.through.0)
+    }
+
+    #[test]
+    fn page_ends_where_the_next_alert_has_no_room() {
+        let all = [2, 3, 5, 8, 9];
+        assert_eq!(paged(&request(0, &[]), 10_000, &all, 100), (vec![2, 3, 8, 9], 9), "5 is no alert");
+        assert_eq!(paged(&request(0, &[3]), 10_000, &all, 100), (vec![2, 8, 9], 9));
+        assert_eq!(paged(&request(0, &[]), 250, &all, 100), (vec![2, 3], 5));
+        assert_eq!(paged(&request(5, &[]), 250, &all[3..], 100), (vec![8, 9], 9));
+        assert_eq!(paged(&request(0, &[]), 50, &all, 100), (vec![2], 2), "a large one is alone");
+        assert_eq!(paged(&request(7, &[]), 50, &[], 100), (vec![], 7));
+    }
+
+    #[test]
+    fn answers_are_sent_only_to_the_subject_of_the_gateway() {
+        let gateway = request(0, &[]).gateway;
+        let nonce = gateway.nonce.to_string();
+        assert!(is_gateways(&gateway, &names::alerts_answer("g", &nonce, 7)));
+        let others = [
+            names::alerts_answer("other", &nonce, 7),
+            names::alerts_answer("g", "0000000000000002", 7),
+            names::replayed("g", &nonce, 7),
+            "$JS.API.STREAM.PURGE.EVENTS".to_owned(),
+            "events.alert.ann".to_owned(),
+            format!("tw.alerts.g.{nonce}.>"),
+        ];
+        for other in others {
+            assert!(!is_gateways(&gateway, &other), "{other}");
+        }
+    }
+}
