@@ -5,7 +5,7 @@
 //! gateways may write the record of a user at the same time. So it is written by compare-and-set, and read again if
 //! another gateway was faster. `record` is the value of a user.
 
-mod record;
+pub(crate) mod record;
 
 use std::collections::BTreeMap;
 use std::fmt::Display;

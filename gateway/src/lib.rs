@@ -13,7 +13,8 @@
 //!   of a session;
 //! * `saved` has the subscriptions that users have saved for all of their sessions;
 //! * `registry` knows every session, and `status` answers those who ask about them;
-//! * `alerts` sends alerts of operators and producers to a user, and `acks` records which ones a user has acknowledged.
+//! * `alerts` sends alerts of operators and producers to a user, `acks` records which ones a user has acknowledged, and
+//!   `reminders` reads the others for sessions, to which they come again.
 //!
 //! Code that decides is pure and public, so that benches can measure it, and tests of routers have an edge
 //! ([`decisions`]). The clock is passed in.
@@ -59,6 +60,8 @@ mod alerts;
 
 mod acks;
 
+mod reminders;
+
 mod record;
 
 pub mod decisions;
@@ -96,6 +99,8 @@ use crate::handshake::capacity::{Capacity, RequiredCapacity};
 use crate::http::HttpState;
 use crate::messages::{ToEdge, ToShard};
 use crate::registry::SessionRegistry;
+use crate::reminders::reading::ReminderLimits;
+use crate::reminders::{ReminderReader, ReminderRequest, ReminderSetup};
 use crate::saved::SavedTable;
 use crate::saved::driver::{SavedDriver, SavedSetup};
 use crate::saved::store::SavedStore;
@@ -122,8 +127,12 @@ pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, StartE
     let registry = Arc::new(SessionRegistry::new(shard_count(config)));
     let table = Arc::new(SavedTable::default());
     let (acks, ack_requests) = mpsc::channel(acks::QUEUE);
-    let (shards, requests) = start_shards(config, shutdown, &node, &authenticator, &registry, &table, acks)?;
+    // A session has one request at a time.
+    let (reminders, reminder_requests) = mpsc::channel(config.gateway.max_sessions);
+    let queues = (acks, reminders);
+    let (shards, requests) = start_shards(config, shutdown, &node, &authenticator, &registry, &table, queues)?;
     start_acks(config, shutdown, &node, shards.clone(), ack_requests).await?;
+    start_reminders(config, shutdown, &node, shards.clone(), reminder_requests).await?;
     let alerts = start_alerts(config, shutdown, &node, &registry)?;
     let edge = start_edge(config, shutdown, &node, shards.clone(), requests).await?;
     let store = start_saved(config, shutdown, &node, (&registry, table, shards.clone())).await?;
@@ -157,7 +166,7 @@ fn start_shards(
     authenticator: &Arc<Authenticator>,
     registry: &Arc<SessionRegistry>,
     saved: &Arc<SavedTable>,
-    acks: mpsc::Sender<AckRequest>,
+    (acks, reminders): (mpsc::Sender<AckRequest>, mpsc::Sender<ReminderRequest>),
 ) -> Result<(Vec<ByteSender<ToShard>>, ByteReceiver<ToEdge>), StartError> {
     let (to_edge, requests) = crate::byte_queue::channel();
     let settings = ShardConfig {
@@ -169,6 +178,7 @@ fn start_shards(
         registry: Arc::clone(registry),
         saved: Arc::clone(saved),
         acks,
+        reminders,
         clocks: Clocks { wall: wall_clock, monotonic },
         seed: rand::random(),
     };
@@ -198,6 +208,31 @@ async fn start_acks(
     let bucket = Bucket::open(&node.nats, names::ACKS_BUCKET).await.map_err(|error| failed("acks", &error))?;
     let recorder = AckRecorder::new(node.nats.clone(), config.stream.name.clone(), bucket, shards);
     shutdown.spawn_infallible("acks", recorder.run(requests, shutdown.drain().clone()));
+    Ok(())
+}
+
+/// Starts to read alerts that come again, unless none does.
+async fn start_reminders(
+    config: &Config,
+    shutdown: &Shutdown,
+    node: &Node,
+    shards: Vec<ByteSender<ToShard>>,
+    requests: mpsc::Receiver<ReminderRequest>,
+) -> Result<(), StartError> {
+    if config.gateway.again_window.is_zero() {
+        return Ok(());
+    }
+    let setup = ReminderSetup {
+        nats: node.nats.clone(),
+        me: node.me.clone(),
+        stream: config.stream.name.clone(),
+        partitions: partitions(node),
+        acks: Bucket::open(&node.nats, names::ACKS_BUCKET).await.map_err(|error| failed("reminders", &error))?,
+        window: config.gateway.again_window,
+        limits: ReminderLimits { most: config.gateway.again_max, bytes: config.gateway.outbox_bytes },
+        shards,
+    };
+    shutdown.spawn_infallible("reminders", ReminderReader::new(setup).run(requests, shutdown.drain().clone()));
     Ok(())
 }
 

@@ -18,6 +18,7 @@ use crate::acks::AckAnswer;
 use crate::byte_queue::Weigh;
 use crate::delivery::Delivery;
 use crate::new_session::NewSession;
+use crate::reminders::ReminderAnswer;
 use crate::shard::inquiry::ShardQuestion;
 
 /// Identifies a session within its gateway: its shard, and its number there.
@@ -100,6 +101,8 @@ pub enum ToShard {
     Saved(UserId),
     /// An alert is acknowledged, or not.
     Acked(AckAnswer),
+    /// The unacknowledged alerts of a user were read, or not.
+    Reminders(ReminderAnswer),
 }
 
 /// A message from the edge to a shard.
@@ -158,6 +161,7 @@ impl Weigh for ToShard {
         let held = match self {
             Self::Arrive(_) => ARRIVAL_BYTES,
             Self::Edge(message) => message.held(),
+            Self::Reminders(answer) => answer.memory(),
             Self::Question(_) | Self::Saved(_) | Self::Acked(_) => 0,
         };
         size_of_val(self) + held

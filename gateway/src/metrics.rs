@@ -145,6 +145,14 @@ tickwire_node::metrics! {
         "tickwire_gateway_index_stale_entries_total",
         "Entries of ended sessions that a check found in the index; any is a bug";
 
+    // reminders.rs
+    counter REMINDER_READINGS by "outcome" =
+        "tickwire_gateway_reminder_readings_total",
+        "Readings of the unacknowledged alerts of a user, by outcome: none, some or failed";
+    histogram REMINDER_SECONDS =
+        "tickwire_gateway_reminder_seconds",
+        "Time that the reading of the unacknowledged alerts of a user took";
+
     // saved/driver.rs
     counter SWEPT_SUBSCRIPTIONS =
         "tickwire_gateway_swept_subscriptions_total",
@@ -165,6 +173,11 @@ tickwire_node::metrics! {
     counter ABANDONED_COHORTS =
         "tickwire_gateway_abandoned_cohorts_total",
         "Cohorts abandoned in a shard because none of their sessions read";
+
+    // shard/reminders.rs
+    counter REMINDERS by "outcome" =
+        "tickwire_gateway_reminders_total",
+        "Unacknowledged alerts that were sent to sessions again, or why they were not: limit, quota or expired";
 
     // stats.rs
     counter SHARD_EVENTS =

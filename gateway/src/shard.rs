@@ -4,12 +4,12 @@
 //! * `driver` is the thread: it waits for the edge, for sockets and for the clock, and calls the shard;
 //! * `lifecycle` starts, serves and ends a [`session`]; `token_term` watches the expiry of its token, and [`liveness`]
 //!   whether the client is alive;
-//! * events arrive as coverage events, find their sessions by the index, and wait in outboxes; `flush` writes them as
-//!   frames, and `gaps` notifies of gaps;
+//! * events arrive as coverage events, find their sessions by the index, and wait in outboxes (`deliver`); `flush` writes
+//!   them as frames, and `gaps` notifies of gaps;
 //! * `backfill` begins and ends the backfill of a session, and `cohorts` delivers its events;
 //! * `turns` decides which socket is read next, `commands` answers what clients request, `acks` passes on
 //!   acknowledgements, and [`malformed_frames`] counts frames that are no valid requests;
-//! * `saved` applies the saved subscriptions of users;
+//! * `saved` applies the saved subscriptions of users, and `reminders` sends unacknowledged alerts again;
 //! * `outage` notifies of outages, `reset` begins a new epoch, and `maintenance` cleans up once a second;
 //! * `log` writes the log lines of a session, `registration` keeps the registry up to date, and `inquiry` answers
 //!   questions about users;
@@ -25,6 +25,7 @@ mod bounds;
 mod clocks;
 mod cohorts;
 mod commands;
+mod deliver;
 pub(crate) mod driver;
 #[cfg(test)]
 mod fixture;
@@ -40,6 +41,9 @@ mod maintenance;
 pub(crate) mod malformed_frames;
 mod outage;
 mod registration;
+#[cfg(test)]
+mod reminder_tests;
+mod reminders;
 mod reset;
 mod saved;
 pub(crate) mod session;
@@ -50,7 +54,6 @@ pub(crate) mod timers;
 mod token_term;
 pub(crate) mod turns;
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -70,18 +73,18 @@ use crate::acks::AckRequest;
 use crate::auth::Authenticator;
 use crate::byte_queue::ByteSender;
 use crate::delivery::Delivery;
+use crate::index::Index;
 use crate::index::metrics::PublishedStatistics;
-use crate::index::{Index, Subscriber};
 use crate::limits::account::Account;
 use crate::limits::budget::Rate;
 use crate::messages::{FromEdge, SessionId, SkippedRange, ToEdge};
-use crate::outbox::{Frame, OutboxLimits, OutboxLoad, Target};
+use crate::outbox::{Frame, OutboxLimits};
 use crate::registry::SessionRegistry;
+use crate::reminders::ReminderRequest;
 use crate::saved::SavedTable;
 use crate::shard::accounts::Accounts;
 use crate::shard::cohorts::{Cohort, CohortItem};
 use crate::shard::gaps::gap;
-use crate::shard::session::SessionStage;
 use crate::shard::sessions::Sessions;
 use crate::shard::timers::Timers;
 use crate::shard::turns::CommandRates;
@@ -110,6 +113,7 @@ pub(crate) struct ShardConfig {
     pub(crate) registry: Arc<SessionRegistry>,
     pub(crate) saved: Arc<SavedTable>,
     pub(crate) acks: Sender<AckRequest>,
+    pub(crate) reminders: Sender<ReminderRequest>,
     pub(crate) clocks: Clocks,
     /// The seed of what is random, such as the pauses of clients that are sent away.
     pub(crate) seed: u64,
@@ -333,66 +337,6 @@ impl<S: Socket> Shard<S> {
     fn set_applied(&mut self, partition: Partition, seq: Seq) {
         if let Some(applied) = self.applied.seqs.get_mut(usize::from(partition.0)) {
             *applied = seq;
-        }
-    }
-
-    /// Puts an event into the outboxes of the sessions that it is for.
-    fn deliver(&mut self, now: Millis, delivery: &Arc<Delivery>) {
-        self.stats.received(delivery.event.priority);
-        let Self { index, sessions, touched, heavy, limits, .. } = self;
-        let mut matched = false;
-        index.matching(&delivery.event, |subscriber| {
-            matched = true;
-            let Some(session) =
-                sessions.get_mut(subscriber.session).filter(|session| session.stage == SessionStage::Open)
-            else {
-                return;
-            };
-            let Subscriber { subscription, window_ms, alert, .. } = *subscriber;
-            let target = Target { subscription, window_ms, alert };
-            let encoding = session.socket.encoding();
-            if session.is_already_covered(delivery) {
-                return;
-            }
-            if session.outbox.push(now, delivery, target, encoding, limits) == OutboxLoad::Heavy {
-                heavy.push(subscriber.session);
-            }
-            if !std::mem::replace(&mut session.touched, true) {
-                touched.push(subscriber.session);
-            }
-        });
-        self.stats.searched(matched, self.index.take_time());
-        // A session with several matching subscriptions is listed several times.
-        let mut heavy = std::mem::take(&mut self.heavy);
-        heavy.sort_unstable();
-        heavy.dedup();
-        self.sort_by_weight(&mut heavy);
-        for number in heavy {
-            self.shed_load(now, number);
-        }
-    }
-
-    fn flush_touched(&mut self, now: Millis) {
-        let mut touched = std::mem::take(&mut self.touched);
-        self.sort_by_weight(&mut touched);
-        for number in touched.drain(..) {
-            let Some(session) = self.sessions.get_mut(number) else { continue };
-            session.touched = false;
-            match session.outbox.due() {
-                Some(due) if due <= now => self.flush(now, number),
-                Some(due) => self.flush_later(number, due),
-                None => {}
-            }
-        }
-        // The buffer is reused.
-        self.touched = touched;
-    }
-
-    /// Puts sessions with more weight first.
-    fn sort_by_weight(&self, numbers: &mut [u64]) {
-        if self.weighted > 0 {
-            let weight = |number: &u64| self.sessions.get(*number).map_or(0, |session| session.weight);
-            numbers.sort_by_key(|number| Reverse(weight(number)));
         }
     }
 }

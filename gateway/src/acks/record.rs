@@ -42,6 +42,18 @@ impl AckRecord {
         wire::encode(&self.alerts.iter().collect::<Vec<_>>())
     }
 
+    /// The acknowledged alerts, by their sequences, each with the time when it was stored.
+    pub(crate) fn sequences(&self) -> Vec<(Seq, Timestamp)> {
+        let mut sequences: Vec<_> = self.alerts.iter().map(|alert| (alert.seq, alert.stored)).collect();
+        sequences.sort_unstable();
+        sequences
+    }
+
+    /// From when on it has every acknowledgement, if it may have forgotten earlier ones because there were too many.
+    pub(crate) fn complete_since(&self) -> Option<Timestamp> {
+        self.alerts.first().filter(|_| self.alerts.len() >= MOST).map(|oldest| oldest.stored)
+    }
+
     /// Adds acknowledgements, and forgets those of old alerts. Returns whether any was added.
     pub(crate) fn add(&mut self, now: Timestamp, acked: &[AckedAlert]) -> bool {
         let oldest = Timestamp(now.0.saturating_sub_unsigned(millis(ACKS_KEPT)));
@@ -72,6 +84,8 @@ mod tests {
         assert!(!record.add(Timestamp(9), &[alert(5, 1)]), "it is there already");
         assert_eq!(AckRecord::read(&record.write().unwrap()).unwrap(), record);
         assert!(AckRecord::read(b"foreign").is_err());
+        assert_eq!(record.sequences(), [(Seq(1), Timestamp(5)), (Seq(2), Timestamp(7))]);
+        assert_eq!(record.complete_since(), None);
     }
 
     #[test]
@@ -90,6 +104,7 @@ mod tests {
         let alerts: Vec<AckedAlert> = (0..MOST as i64 + 5).map(|at| alert(at, at as u64 + 1)).collect();
         record.add(Timestamp(5_000), &alerts);
         assert_eq!((record.alerts.len(), record.alerts.first()), (MOST, Some(&alert(5, 6))));
+        assert_eq!(record.complete_since(), Some(Timestamp(5)));
         let bytes = record.write().unwrap().len();
         assert!(bytes < 32 * 1024, "{bytes} bytes");
     }

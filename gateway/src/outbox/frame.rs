@@ -1,7 +1,9 @@
 //! The content of one frame, and how large it may be.
 
-use tickwire_core::protocol::Notice;
+use std::collections::VecDeque;
+
 use tickwire_core::protocol::codes::NoticeCode;
+use tickwire_core::protocol::{Encoding, Notice};
 
 use crate::outbox::lanes::QueuedEvent;
 use crate::outbox::notices::EventOutcome;
@@ -20,6 +22,8 @@ pub const OF_SESSION: u32 = u32::MAX;
 pub struct Frame {
     /// Whether its events overtake others that still wait.
     pub early: bool,
+    /// Whether its events come again.
+    pub again: bool,
     /// The notices, which are sent before the events, each with the number of its subscription.
     pub notices: Vec<(u32, Notice)>,
     /// The events.
@@ -37,8 +41,24 @@ impl Frame {
         self.events.is_empty() && self.notices.is_empty()
     }
 
+    /// Makes it a frame of events that come again: as many of those that wait as fit.
+    pub(crate) fn fill_again(&mut self, waiting: &mut VecDeque<QueuedEvent>, encoding: Encoding) {
+        self.clear();
+        self.again = true;
+        let mut size = 0;
+        while self.events.len() < FRAME_EVENTS
+            && let Some(first) = waiting.front()
+        {
+            size += first.object(encoding).len();
+            if size > FRAME_BYTES && !self.events.is_empty() {
+                break;
+            }
+            self.events.extend(waiting.pop_front());
+        }
+    }
+
     pub(super) fn clear(&mut self) {
-        (self.early, self.promoted) = (false, 0);
+        (self.early, self.again, self.promoted) = (false, false, 0);
         self.notices.clear();
         self.events.clear();
         self.dropped.clear();

@@ -48,6 +48,7 @@ impl<S: Socket> Shard<S> {
         session.backfill = Some(Box::new(backfill.up_to(session.last_subscription)));
         session.beat_at = session.beat_at.min(now.plus(BACKFILL_HEARTBEAT_MS));
         self.set_next_timer(now, number);
+        self.owe_reminders_before_backfill(number);
         gaps
     }
 
@@ -84,12 +85,16 @@ impl<S: Socket> Shard<S> {
         if let Some(session) = self.sessions.get_mut(number) {
             session.backfill = Some(Box::new(backfill));
         }
+        // A position that is searched for is not known yet.
+        if matches!(begin, BackfillBegin::At(_)) {
+            self.owe_reminders_before_backfill(number);
+        }
         gaps
     }
 
     /// The position up to which a session gets nothing as new events: the position of the gateway, or of the session if
     /// it was further when it resumed.
-    fn backfill_end(&self, number: u64) -> Position {
+    pub(super) fn backfill_end(&self, number: u64) -> Position {
         let mut end = self.applied.clone();
         if let Some(session) = self.sessions.get(number) {
             session.raise(&mut end);
@@ -139,6 +144,7 @@ impl<S: Socket> Shard<S> {
         let to_gaps = |reason| missing.map(|(p, to)| gap(reason, Partition(p), Seq(0), *to)).collect();
         let gaps: Vec<Gap> = reason.map(to_gaps).unwrap_or_default();
         backfill.complete = gaps.is_empty();
+        self.owe_reminders_before_backfill(number);
         self.notify_gaps(now, number, gaps);
         self.continue_backfill(now, number);
     }
@@ -191,6 +197,7 @@ impl<S: Socket> Shard<S> {
                 let position = self.position(number);
                 self.reply(now, number, &ServerFrame::CaughtUp(CaughtUp { id, resumed: complete, position }));
                 self.flush(now, number);
+                self.ask_for_reminders(now, number);
             }
         }
     }

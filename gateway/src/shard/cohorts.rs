@@ -230,6 +230,7 @@ impl<S: Socket> Shard<S> {
         let mut receivers = Vec::new();
         let limits = backfill_limits(&self.limits);
         for (_, delivery) in events {
+            let may_come_again = self.may_come_again(delivery);
             let Self { index, sessions, .. } = self;
             index.matching(&delivery.event, |subscriber| {
                 let Some(session) = sessions.get_mut(subscriber.session) else { return };
@@ -240,6 +241,9 @@ impl<S: Socket> Shard<S> {
                     && backfill.take(now, (cohort, target), delivery, encoding, &limits)
                 {
                     receivers.push(subscriber.session);
+                    if may_come_again {
+                        session.note_alert(delivery.seq);
+                    }
                 }
             });
         }

@@ -220,6 +220,9 @@ impl<S: Socket> Shard<S> {
         let (id, gaps) = match session.requests.pop_front() {
             Some(Request::Subscribe { id, name, subscription, past }) => {
                 let Some(subscription) = self.activate(number, name, subscription) else { return };
+                if past.is_none() {
+                    self.owe_reminders(number, &[subscription]);
+                }
                 let gaps = past.map(|begin| {
                     self.flush(now, number);
                     self.start_backfill(now, (number, subscription), id.clone(), &begin)
@@ -250,6 +253,7 @@ impl<S: Socket> Shard<S> {
                 self.continue_backfill(now, number);
             }
         }
+        self.ask_for_reminders(now, number);
         self.answer_waiting(now, number);
     }
 

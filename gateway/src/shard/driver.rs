@@ -112,6 +112,7 @@ fn take_messages(shard: &mut Shard<TcpSocket>, clock: Clock, messages: &mut Vec<
             ToShard::Question(question) => shard.answer_question(now, question),
             ToShard::Saved(user) => shard.saved_changed(now, &user),
             ToShard::Acked(answer) => shard.answer_ack(now, answer),
+            ToShard::Reminders(answer) => shard.take_reminders(now, answer),
             ToShard::Arrive(new_session) => {
                 let NewSession { socket, identity, peer, takes_saved, place } = *new_session;
                 // A socket that cannot be attached is closed by its drop.

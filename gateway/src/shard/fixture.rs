@@ -71,6 +71,7 @@ impl ShardFixture {
             registry: Arc::new(SessionRegistry::new(1)),
             saved: Arc::default(),
             acks: tokio::sync::mpsc::channel(1).0,
+            reminders: tokio::sync::mpsc::channel(1).0,
             clocks: Clocks { wall: wall_clock, monotonic },
             seed: 0,
         };

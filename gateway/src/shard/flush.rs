@@ -163,6 +163,7 @@ impl<S: Socket> Shard<S> {
                 self.stats.deliveries += events;
                 session.sent.events += events;
                 self.flush(now, number);
+                self.send_reminders(now, number);
             }
             Ok(()) => {}
         }
@@ -241,7 +242,12 @@ pub(super) fn write_message(bytes: &mut Vec<u8>, frames: &[ServerFrame], encodin
 
 /// Takes an event from a quota. An event that is for several subscriptions is sent if one of them has no quota, or has
 /// some of it left.
-fn take_quota(account: &mut Account, now: Millis, subscriptions: &[ActiveSubscription], waiting: &QueuedEvent) -> bool {
+pub(super) fn take_quota(
+    account: &mut Account,
+    now: Millis,
+    subscriptions: &[ActiveSubscription],
+    waiting: &QueuedEvent,
+) -> bool {
     let wanting = || wanting(subscriptions, waiting);
     wanting().any(|held| held.subscription.max_events_per_hour.is_none())
         || wanting().any(|ActiveSubscription { name, subscription, .. }| {
@@ -269,7 +275,13 @@ fn matched_names<'s>(subscriptions: &'s [ActiveSubscription], waiting: &QueuedEv
 }
 
 /// Counts a frame that was given to the socket. Its events count as deliveries once the socket has taken all of it.
-fn count_frame<S: Socket>(stats: &mut Stats, session: &mut Session<S>, content: &Frame, bytes: u64, is_accepted: bool) {
+pub(super) fn count_frame<S: Socket>(
+    stats: &mut Stats,
+    session: &mut Session<S>,
+    content: &Frame,
+    bytes: u64,
+    is_accepted: bool,
+) {
     stats.frames += 1;
     stats.bytes += bytes;
     session.sent.bytes += bytes;
@@ -298,7 +310,7 @@ fn seconds_between(stored: Timestamp, now: Timestamp) -> f64 {
 }
 
 /// Writes a frame, after the space for its header.
-fn write_frame(
+pub(super) fn write_frame(
     bytes: &mut Vec<u8>,
     content: &Frame,
     subscriptions: &[ActiveSubscription],
@@ -319,7 +331,9 @@ fn write_frame(
     for waiting in &content.events {
         let object = waiting.object(encoding);
         match waiting.conflated {
+            _ if waiting.alert && content.again => array.alert_again(object, &matched_names(subscriptions, waiting)),
             _ if waiting.alert => array.alert(object, &matched_names(subscriptions, waiting)),
+            _ if content.again => array.again(object),
             0 => array.object(object),
             conflated => array.conflated(object, conflated),
         }

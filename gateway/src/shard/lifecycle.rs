@@ -84,6 +84,7 @@ impl<S: Socket> Shard<S> {
             partially_sent: 0,
             sent: Sent::default(),
             saved: takes_saved.then(Box::default),
+            reminders: None,
             record: Record::new(now, peer),
             malformed_frames: MalformedFrames::default(),
             liveness: Liveness::new(now),

@@ -16,6 +16,7 @@ impl<S: Socket> Shard<S> {
     pub(super) fn begin_epoch(&mut self, now: Millis, has_former: bool, epoch: Epoch) {
         if has_former {
             self.end_epoch(now, epoch);
+            self.forget_reminders(epoch.before);
             let ends = (0..).map(Partition).zip(&self.applied.seqs);
             let gaps: Vec<_> = ends.map(|(p, end)| gap("reset", p, *end, *end)).collect();
             self.notify_all(now, &gaps);

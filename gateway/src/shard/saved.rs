@@ -115,13 +115,14 @@ impl<S: Socket> Shard<S> {
         let Some(session) = self.sessions.get_mut(number) else { return };
         let ended = removed.iter().filter_map(|name| session.release(name)).collect();
         self.deactivate(number, ended);
-        for (name, subscription) in granted {
-            self.activate(number, name, subscription);
-        }
+        let granted: Vec<u32> =
+            granted.into_iter().filter_map(|(name, one)| self.activate(number, name, one)).collect();
+        self.owe_reminders(number, &granted);
         self.update_registration(number);
         let frame: fn(Subscriptions) -> ServerFrame =
             if is_live { ServerFrame::Subscriptions } else { ServerFrame::Subscribed };
         self.answer(now, number, None, frame);
+        self.ask_for_reminders(now, number);
     }
 
     /// What of the saved subscriptions fits into a session beside those that have these sizes, and an error for each

@@ -17,6 +17,7 @@ use crate::granting::FilterSize;
 use crate::limits::budget::Budget;
 use crate::outbox::Outbox;
 use crate::record::{Record, Sent};
+use crate::reminders::in_session::SessionReminders;
 use crate::saved::in_session::SessionSaved;
 use crate::shard::liveness::Liveness;
 use crate::shard::malformed_frames::MalformedFrames;
@@ -167,6 +168,8 @@ pub(crate) struct Session<S> {
     pub(crate) attention: Millis,
     /// What it knows of the saved subscriptions of its user; `None` if its client does not want them.
     pub(crate) saved: Option<Box<SessionSaved>>,
+    /// Which alerts come again to it; `None` until it subscribes to alerts or gets one.
+    pub(crate) reminders: Option<Box<SessionReminders>>,
     /// What the log reports of it.
     pub(crate) record: Box<Record>,
     /// Its place among the sessions that this gateway accepts.

@@ -115,6 +115,7 @@ impl SimGateway {
             registry: Arc::new(SessionRegistry::new(SHARDS)),
             saved: Arc::default(),
             acks: tokio::sync::mpsc::channel(1).0,
+            reminders: tokio::sync::mpsc::channel(1).0,
             clocks: Clocks { wall: clocks::wall, monotonic: clocks::work },
             seed: number as u64,
         };

@@ -264,6 +264,7 @@ impl SimShard {
                 ToShard::Question(_) => panic!("nobody asks about users in the simulator"),
                 ToShard::Saved(_) => panic!("nobody saves subscriptions in the simulator"),
                 ToShard::Acked(_) => panic!("nobody acknowledges alerts in the simulator"),
+                ToShard::Reminders(_) => panic!("nobody reads alerts again in the simulator"),
             }
         }
         self.take_new_clients(now);
