@@ -46,7 +46,8 @@ pub enum Message {
     /// when they are others than before: after a change, or after a reconnect. From then on their events arrive like
     /// those of the client's own subscriptions, which are not among these.
     SavedSubscriptions(BTreeMap<SubscriptionName, Subscription>),
-    /// An event that a subscription matches. `p` and `seq` identify it.
+    /// An event that a subscription matches. `p` and `seq` identify it. An alert to the user that was not acknowledged
+    /// comes again in a later session, marked by `again`.
     Event(Box<ReceivedEvent>),
     /// The same for a subscription that asks for alerts: `subs` has the names of the subscriptions that it matches, and
     /// its priority is raised by its confidence. A saved subscription may ask for alerts as well, so a client gets them

@@ -8,7 +8,7 @@ use tickwire_core::protocol::codes::{CloseCode, ErrorCode};
 use tickwire_core::protocol::position::Position;
 use tickwire_core::protocol::since::Since;
 use tickwire_core::protocol::{
-    CaughtUp, ClientFrame, Gap, Heartbeat, Id, ServerError, ServerFrame, Welcome, encode_event,
+    ArrayWriter, CaughtUp, ClientFrame, Encoding, Gap, Heartbeat, Id, ServerError, ServerFrame, Welcome, encode_event,
 };
 use tokio::time::{sleep, timeout};
 
@@ -101,6 +101,30 @@ async fn session_resumes_from_its_position_and_delivers_no_event_twice() {
     peer.send(&[subscribed(id.clone(), &["a"]), caught_up(id, false, 30)]).await;
     assert_eq!(next(&mut messages).await, Message::Restored);
     assert_eq!(next(&mut messages).await, Message::Resumed { complete: false });
+}
+
+/// The object of an alert to the user that comes again.
+fn again(seq: u64, encoding: Encoding) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut array = ArrayWriter::new(&mut bytes, 1, encoding);
+    array.again(&encode_event(&event(seq), Partition(3), Seq(seq), encoding));
+    array.end();
+    // Without the bytes of the array.
+    let end = bytes.len() - usize::from(encoding == Encoding::Json);
+    bytes[1..end].to_vec()
+}
+
+#[tokio::test(start_paused = true)]
+async fn event_that_comes_again_is_delivered_with_its_mark_and_moves_no_position() {
+    let (_client, mut messages, mut stage, mut peer) = positioned(10).await;
+    let objects = [again(7, peer.encoding), again(12, peer.encoding)];
+    peer.send_objects(&objects).await;
+    for seq in [7, 12] {
+        let Message::Event(event) = next(&mut messages).await else { panic!("no event") };
+        assert_eq!((event.seq.0, event.again), (seq, true));
+    }
+    let (_, _, from, seen) = resumed(&mut messages, &mut stage, peer).await;
+    assert_eq!((from, seen), (position(10), None));
 }
 
 #[tokio::test(start_paused = true)]
