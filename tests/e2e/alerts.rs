@@ -1,4 +1,5 @@
-//! Alerts: subscriptions that ask for them, and those that operators and producers send to a user.
+//! Alerts: subscriptions that ask for them, and those that operators and producers send to a user, again until they are
+//! acknowledged.
 
 use async_nats::jetstream;
 use serde_json::{Value, json};
@@ -6,6 +7,7 @@ use std::net::SocketAddr;
 use tickwire_core::event::Priority;
 use tickwire_core::ids::{Partition, Seq};
 use tickwire_core::protocol::codes::ErrorCode;
+use tickwire_core::protocol::position::Position;
 use tickwire_core::protocol::{Encoding, ReceivedEvent, ServerMessage, SubscriptionName};
 use tickwire_node::names;
 use tickwire_testkit::eventually;
@@ -134,4 +136,56 @@ async fn sent_alert_reaches_its_user_on_any_gateway_once_and_says_who_is_connect
     let bucket = jetstream::new(cluster.client.clone()).get_key_value(names::ACKS_BUCKET).await.unwrap();
     let entry = bucket.entry("ann").await.unwrap().unwrap();
     assert_eq!((entry.revision, bucket.entry("bob").await.unwrap().is_none()), (1, true));
+}
+
+/// The ids of events.
+fn ids(events: &[ReceivedEvent]) -> Vec<&str> {
+    events.iter().map(|event| event.id.as_str()).collect()
+}
+
+#[tokio::test]
+async fn unacknowledged_alerts_come_again_at_the_next_connect_and_a_resume_delivers_each_once() {
+    let mut cluster = Cluster::start(1, 2).await;
+    let addresses = cluster.gateway_addresses().await;
+    let admin = cluster.gateways[0].address("admin").await;
+    let alert = async |id: &str| {
+        let (status, sent) = send(admin, &json!({ "user": "ann", "alert_id": id, "message": id })).await;
+        assert_eq!(status, 200, "{sent}");
+    };
+    let alerts = json!({ "kinds": ["alert"] });
+    let mut first = Socket::connect(addresses[0], "ann", Encoding::Json).await;
+    first.subscribe("alerts", &alerts).await;
+    for id in ["a-0", "a-1", "a-2", "a-3", "a-4"] {
+        alert(id).await;
+    }
+    first.until(5).await;
+    for number in [1, 3] {
+        let ReceivedEvent { p, seq, .. } = first.events[number].clone();
+        let acked = first.request(json!({ "action": "ack", "p": p, "seq": seq })).await;
+        assert!(matches!(acked, ServerMessage::Acked(_)), "{acked:?}");
+    }
+    assert_eq!(ids(&first.again), [""; 0], "they were new");
+
+    // At another gateway, without a resume, exactly the others come again. They do not move the position.
+    let mut second = Socket::connect(addresses[1], "ann", Encoding::MsgPack).await;
+    second.catch_up(&cluster.log().await.end()).await;
+    let before: Position = second.subscribe("alerts", &alerts).await.position.parse().unwrap();
+    second.until_that(|socket| socket.again.len() >= 3).await;
+    let after: Position = second.list().await.position.parse().unwrap();
+    assert!(before.seqs.iter().zip(&after.seqs).all(|(before, after)| before <= after), "{before} {after}");
+    assert_eq!((ids(&second.again), second.events.len()), (vec!["a-0", "a-2", "a-4"], 0));
+    assert!(second.again.iter().all(|event| event.again && event.data["message"] == event.id.as_str()));
+    assert_eq!(cluster.gateways[1].metrics().await.get("tickwire_gateway_reminders_total"), 3.0);
+
+    // New alerts come as ever: one before the connection breaks, and one that the resume delivers. Those that the client
+    // had before its position, and that nobody has acknowledged, come again.
+    alert("a-5").await;
+    second.until(1).await;
+    alert("a-6").await;
+    second.resume(addresses[0], "ann", &json!({ "alerts": { "filter": alerts } })).await;
+    assert!(second.caught_up().await.resumed);
+    second.until_that(|socket| socket.events.len() >= 2 && socket.again.len() >= 7).await;
+    let ServerMessage::Pong(_) = second.request(json!({ "action": "ping" })).await else { panic!("no pong") };
+    assert_eq!(ids(&second.events), ["a-5", "a-6"]);
+    assert_eq!(ids(&second.again[3..]), ["a-0", "a-2", "a-4", "a-5"]);
 }

@@ -99,6 +99,8 @@ impl Listener {
 
     fn take(&mut self, message: Message) {
         match message {
+            // An alert that comes again is no new event.
+            Message::Event(event) | Message::Alert(event) if event.again => {}
             Message::Event(event) | Message::Alert(event) => self.events.push(*event),
             Message::Gap(gap) => self.gaps.push(gap),
             Message::Heartbeat(_) => {}

@@ -39,6 +39,8 @@ pub(crate) struct Socket {
     last_id: u64,
     /// The events and alerts read so far.
     pub(crate) events: Vec<ReceivedEvent>,
+    /// The alerts that came again so far. They are not among `events` and `objects`.
+    pub(crate) again: Vec<ReceivedEvent>,
     /// The gaps so far.
     pub(crate) gaps: Vec<Gap>,
     /// The notices so far.
@@ -135,6 +137,7 @@ impl Socket {
             queue: VecDeque::new(),
             last_id: 0,
             events: Vec::new(),
+            again: Vec::new(),
             gaps: Vec::new(),
             notices: Vec::new(),
             objects: Vec::new(),
@@ -286,6 +289,7 @@ impl Socket {
     /// Records a message, or returns it if it is for the caller.
     fn sort(&mut self, message: ServerMessage) -> Option<ServerMessage> {
         match message {
+            ServerMessage::Event(event) | ServerMessage::Alert(event) if event.again => self.again.push(*event),
             ServerMessage::Event(event) | ServerMessage::Alert(event) => {
                 if !self.may_repeat.remove(&(event.p, event.seq)) {
                     self.events.push(*event);
@@ -322,11 +326,13 @@ impl Socket {
             Encoding::Json => serde_json::from_slice(frame).unwrap(),
             Encoding::MsgPack => rmp_serde::from_slice(frame).unwrap(),
         };
-        self.objects.extend(objects.into_iter().filter(|object| object["T"] == "event" || object["T"] == "alert"));
+        let is_event = |object: &Value| object["T"] == "event" || object["T"] == "alert";
+        self.objects.extend(objects.into_iter().filter(|object| is_event(object) && object["again"] != true));
         let messages = ServerMessage::parse(frame, self.encoding).unwrap();
         let is_early = messages.first() == Some(&ServerMessage::Early);
         for message in &messages {
             match message {
+                ServerMessage::Event(event) | ServerMessage::Alert(event) if event.again => {}
                 ServerMessage::Event(event) | ServerMessage::Alert(event) if is_early => {
                     self.early.insert((event.p, event.seq));
                 }

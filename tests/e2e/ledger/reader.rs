@@ -276,6 +276,9 @@ impl LedgerRecord {
         let is_early = messages.first() == Some(&ServerMessage::Early);
         for message in messages {
             match message {
+                // Alerts that come again are no part of what the ledger counts.
+                ServerMessage::Event(event) if event.again => {}
+                ServerMessage::Notice(notice) if notice.code.starts_with("again_") => {}
                 ServerMessage::Event(event) => {
                     if !is_early {
                         let seen = self.seen.entry(event.p).or_insert(event.seq);
