@@ -56,8 +56,8 @@ const PAGE_DEADLINE: Duration = Duration::from_secs(2);
 /// How many pages are read of one user. A page has up to 200 alerts, acknowledged ones included.
 const PAGES: usize = 32;
 
-/// The pause before a server that lags is read again.
-const LAG_PAUSE: Duration = Duration::from_millis(100);
+/// The pause before a server that lags is read again, or another router is asked.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// How many bytes of an answer may wait: no more than one answer has.
 const ANSWER_BYTES: usize = 8 * 1024 * 1024;
@@ -223,12 +223,12 @@ impl ReminderReader {
         let (of, record) = ((self.setup.me.clone(), user.clone()), self.record(&place).await?);
         let mut reading = UserReading::new(of, since, last, &record, self.setup.limits);
         for _ in 0..PAGES {
-            let page = self.ask(reading.request(), place.partition).await?;
+            let page = self.page(reading.request(), place.partition).await?;
             match reading.take(page) {
                 NextPage::Ask => {}
                 NextPage::Nothing => return Ok(reading.finish()),
                 NextPage::AskLater => {
-                    sleep(LAG_PAUSE).await;
+                    sleep(PAUSE).await;
                     match self.last(&place, since).await? {
                         Some(last) => reading.set_last(last),
                         None => return Ok(reading.finish()),
@@ -262,6 +262,17 @@ impl ReminderReader {
         let entry = self.setup.acks.entry_of(&place.key).await.map_err(|error| unavailable(&error))?;
         let read = entry.map(|entry| AckRecord::read(&entry.value)).transpose();
         Ok(read.inspect_err(|error| debug!(%error, "unreadable record of a user")).ok().flatten().unwrap_or_default())
+    }
+
+    /// Gets a page. A router that has just stopped may have taken the request, so it is repeated once.
+    async fn page(&self, request: &AlertsRequest, partition: Partition) -> Result<ReadPage, ReadFailure> {
+        match self.ask(request, partition).await {
+            Ok(page) => Ok(page),
+            Err(_) => {
+                sleep(PAUSE).await;
+                self.ask(request, partition).await
+            }
+        }
     }
 
     /// Asks any router for a page.

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! * Live events go before alerts that come again. So a few requests are served at a time, over the connection of the
-//!   replays; further ones wait, and are dropped if too many bytes of them wait. The gateway waits for a second.
+//!   replays; further ones wait, and are dropped if too many bytes of them wait. The gateway then asks once more.
 //! * One request reads one page, of bounded size. Nothing about it is kept after its answer.
 
 use crate::decode::{Decoded, Decoder, to_wire};
@@ -27,7 +27,7 @@ use tickwire_core::alerts::{AlertsAnswer, AlertsPage, AlertsRequest};
 use tickwire_core::event::{Audience, Kind, key};
 use tickwire_core::ids::{NodeRef, Seq};
 use tickwire_core::wire;
-use tickwire_node::link::{LinkSubscriber, NatsMessage};
+use tickwire_node::link::{LinkError, LinkSubscriber, NatsMessage};
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
 use tickwire_node::start::StartError;
@@ -78,33 +78,34 @@ enum PageError {
 impl AlertService {
     /// Takes requests from now on, with the other routers.
     pub(crate) fn subscribe(nats: Nats, decoder: Arc<Decoder>, partitions: u32) -> Result<Self, StartError> {
-        let requests = nats
-            .link
-            .subscribe("alert_requests", names::ALERTS, Some(names::ALERTS_GROUP), REQUEST_BYTES)
-            .map_err(|error| StartError::Part {
+        let failed = |error: LinkError| StartError::Part {
             part: "alerts",
             reason: format!("cannot subscribe to {}: {error}", names::ALERTS),
-        })?;
+        };
+        let requests = nats.link.subscribe("alert_requests", names::ALERTS, Some(names::ALERTS_GROUP), REQUEST_BYTES);
+        let requests = requests.map_err(failed)?;
         Ok(Self { requests, reader: AlertReader { nats, decoder, partitions } })
     }
 
-    /// Runs until the drain. What has begun then is not finished: the gateway gets no answer, and says so.
+    /// Runs until the drain, and finishes what has begun.
     pub(crate) async fn run(self, drain: CancellationToken) {
         let Self { mut requests, reader } = self;
         let mut running = FuturesUnordered::new();
         loop {
             tokio::select! {
                 biased;
-                () = drain.cancelled() => return,
+                () = drain.cancelled() => break,
                 Some(()) = running.next() => {}
                 message = requests.next(), if running.len() < AT_ONCE => {
-                    let Some(message) = message else { return };
+                    let Some(message) = message else { break };
                     if let Some((request, reply)) = read(&message) {
                         running.push(reader.serve(request, reply));
                     }
                 }
             }
         }
+        drop(requests);
+        while running.next().await.is_some() {}
     }
 }
 
