@@ -195,9 +195,6 @@ impl<'a, Io: AsyncRead + AsyncWrite + Unpin> ClientSession<'a, Io> {
         let is_early = messages.first() == Some(&ServerMessage::Early);
         for message in messages {
             match message {
-                // What comes again does not move the position.
-                ServerMessage::Event(event) if event.again => self.deliver(Message::Event(event)).await,
-                ServerMessage::Alert(alert) if alert.again => self.deliver(Message::Alert(alert)).await,
                 ServerMessage::Event(event) => {
                     if self.progress.take_event(&event, is_early) {
                         self.deliver(Message::Event(event)).await;
