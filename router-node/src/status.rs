@@ -17,7 +17,7 @@ use tickwire_core::ids::Seq;
 use tickwire_node::api::Endpoint;
 use tickwire_node::clock::timestamp_now;
 use tickwire_node::metrics::Metric;
-use tickwire_node::status::{KindLast, NamedCount, NamedRatio, RoleLoad, RoleStatus};
+use tickwire_node::status::{CacheCounters, KindLast, NamedCount, NamedRatio, RoleLoad, RoleStatus};
 use tokio::sync::watch;
 
 /// The counts of `/v1/stats`.
@@ -99,6 +99,7 @@ impl RoleStatus for SourcesStatus {
             pending: Some(&metrics::PENDING_MESSAGES),
             lag: lag(&self.sources.borrow(), wall()),
             route: Some(&metrics::LAG_SECONDS),
+            cache: Some(CacheCounters { hits: &metrics::ROUTE_CACHE_HITS, misses: &metrics::ROUTE_CACHE_MISSES }),
             errors: &ERRORS,
             kinds: self.kinds.borrow().clone(),
             ..RoleLoad::default()
