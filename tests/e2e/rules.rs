@@ -175,7 +175,8 @@ async fn operators_change_rules_over_http_only_if_nobody_else_has_changed_them()
     assert_eq!(code(&put("hot", new, tagged("two")).await, 412), "other_revision");
     assert_eq!(revision(&put("hot", first, tagged("two")).await), 2);
     assert_eq!(code(&put("hot", first, tagged("three")).await, 412), "other_revision");
-    assert_eq!(code(&put("none", ("If-Match", "*"), tagged("three")).await, 412), "other_revision");
+    let unknown = json!({ "id": "none", "when": { "type": "Doji" }, "add_tags": ["three"] });
+    assert_eq!(code(&put("none", ("If-Match", "*"), unknown).await, 412), "other_revision");
     assert_eq!(code(&put("hot", ("If-Match", "2"), tagged("three")).await, 400), "bad_precondition");
     assert_eq!(code(&put("a.b", new, tagged("three")).await, 400), "bad_rule_id");
 

@@ -165,7 +165,7 @@ mod tests {
     use serde_json::{Value, json};
 
     /// The number of classes of these events, for one rule with these conditions.
-    fn classes(conditions: Value, events: &[Event]) -> usize {
+    fn classes(conditions: &Value, events: &[Event]) -> usize {
         let rule = json!({ "id": "a", "ttl_ms": 1, "when": { "conditions": conditions } });
         let rule = Rule::parse(&rule, &Kinds::default()).unwrap();
         let tested = TestedFields::of(std::iter::once(&rule));
@@ -188,8 +188,8 @@ mod tests {
             (50..=99).map(|hundredths| Event { confidence: confident(hundredths), ..blank_event() }).collect();
         let min = |least: f64| json!({ "field": "confidence", "min": least });
         // Below 0.6, at it, up to 0.9, at it, and above.
-        assert_eq!(classes(json!([{ "any": [min(0.6), min(0.9)] }]), &events), 5);
-        assert_eq!(classes(json!([{ "field": "symbol", "eq": "A" }]), &events), 1);
+        assert_eq!(classes(&json!([{ "any": [min(0.6), min(0.9)] }]), &events), 5);
+        assert_eq!(classes(&json!([{ "field": "symbol", "eq": "A" }]), &events), 1);
     }
 
     #[test]
@@ -200,20 +200,20 @@ mod tests {
             condition["field"] = json!("data.x");
             json!([condition])
         };
-        assert_eq!(classes(asked(json!({ "exists": true })), &texts), 1);
+        assert_eq!(classes(&asked(json!({ "exists": true })), &texts), 1);
         // Before, at and behind it.
-        assert_eq!(classes(asked(json!({ "eq": "b" })), &texts), 3);
-        assert_eq!(classes(asked(json!({ "min": 1 })), &texts), 1);
-        assert_eq!(classes(asked(json!({ "prefix": "b" })), &texts), 4);
+        assert_eq!(classes(&asked(json!({ "eq": "b" })), &texts), 3);
+        assert_eq!(classes(&asked(json!({ "min": 1 })), &texts), 1);
+        assert_eq!(classes(&asked(json!({ "prefix": "b" })), &texts), 4);
         let lists = [json!([]), json!([1, 2]), json!([2, [1]]), json!([9, 1, 8]), json!({}), json!("1")];
         let lists = lists.map(with_x);
         // A list with 1 and one without, an object, a text.
-        assert_eq!(classes(asked(json!({ "contains": 1 })), &lists), 4);
+        assert_eq!(classes(&asked(json!({ "contains": 1 })), &lists), 4);
         let rooms = ["r1", "r2", "r3"].map(|room| Event { rooms: vec![Room::new(room).unwrap()], ..blank_event() });
-        assert_eq!(classes(json!([{ "field": "rooms", "contains": "r2" }]), &rooms), 2);
+        assert_eq!(classes(&json!([{ "field": "rooms", "contains": "r2" }]), &rooms), 2);
         let priorities: Vec<Event> =
             Priority::ALL.iter().map(|priority| Event { priority: *priority, ..blank_event() }).collect();
-        assert_eq!(classes(json!([{ "field": "priority", "min": "high" }]), &priorities), 4);
+        assert_eq!(classes(&json!([{ "field": "priority", "min": "high" }]), &priorities), 4);
     }
 
     #[test]

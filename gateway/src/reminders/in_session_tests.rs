@@ -153,6 +153,9 @@ struct KnownAlert {
     given: u32,
 }
 
+/// The subscriptions of a reading, and up to where alerts are due for each, and the alerts that it has read.
+type RunningReading = (BTreeMap<u32, u64>, Vec<Arc<Delivery>>);
+
 /// A session, and the naive account of it.
 #[derive(Debug, Default)]
 struct SessionRun {
@@ -164,8 +167,8 @@ struct SessionRun {
     topics: BTreeMap<u32, u8>,
     /// The subscriptions for which alerts are due, and up to where.
     due: BTreeMap<u32, u64>,
-    /// The same for the reading under way, and what it has read.
-    reading: Option<(BTreeMap<u32, u64>, Vec<Arc<Delivery>>)>,
+    /// The same for the reading under way.
+    reading: Option<RunningReading>,
 }
 
 impl SessionRun {

@@ -99,7 +99,7 @@ impl Way {
     }
 
     /// What each gateway is sent: the ranges, and the events with their bytes.
-    fn sent(&mut self) -> Vec<(usize, u64, u64, u64, Vec<(Seq, Bytes)>)> {
+    fn sent(&mut self) -> Vec<Sent> {
         let mut sent = Vec::new();
         for number in 0..GATEWAYS {
             for Section { revision, prev, through, events, .. } in self.routing.take(NOW, &gateway(number), true) {
@@ -110,6 +110,9 @@ impl Way {
         sent
     }
 }
+
+/// The number of a gateway, the revision of its interest, a range, and the events in it with their bytes.
+type Sent = (usize, u64, u64, u64, Vec<(Seq, Bytes)>);
 
 #[derive(Clone, Debug)]
 enum Step {
