@@ -27,8 +27,11 @@ check: lint ## The inner loop: format, lints, and unit tests with few random cas
 test-one: tools ## Run the tests whose names contain T (make test-one T=confirmations)
 	$(CARGO) $(if $(NEXTEST),nextest run -E 'test($(T))',test --lib --bins --tests $(T)) --workspace --locked
 
-# Tests wait more than they compute, so there are more of them than processors.
-test: tools foreign-tools lint ## Check and test everything, as CI does
+# The tools come over the network while the lints compute. Tests wait more than they compute, so there are more of them
+# than processors.
+test: ## Check and test everything, as CI does
+	@$(MAKE) --no-print-directory tools foreign-tools & getting=$$!; \
+	$(MAKE) --no-print-directory lint; linted=$$?; wait $$getting && exit $$linted
 	$(CARGO) $(if $(NEXTEST),nextest run --test-threads $$(( $$(nproc) * 3 / 2 )),test --lib --bins --tests) \
 	--workspace --locked
 	$(CARGO) test --workspace --doc --locked

@@ -14,29 +14,32 @@ const browser = await chromium.launch({ executablePath, headless: true, args, ha
 const page = await browser.newPage();
 page.on("pageerror", (error) => console.error(error));
 
-// The confirmations that the page has received, and a wait for the next one.
-const confirmed = [];
+// The subscription of the page as the gateway has confirmed it last, and a wait until it is another one. The page has a
+// second subscription, whose confirmation may come in between.
+let confirmed = "";
 let arrived = () => {};
 page.on("websocket", (socket) => {
   socket.on("framereceived", ({ payload }) => {
-    confirmed.push(...JSON.parse(payload).filter((message) => message.T === "subscribed"));
+    for (const { T, subscriptions } of JSON.parse(payload)) {
+      if (T === "subscribed" && subscriptions.page) confirmed = JSON.stringify(subscriptions.page);
+    }
     arrived();
   });
 });
-async function confirmation(number) {
-  while (confirmed.length < number) await new Promise((resolve) => (arrived = resolve));
-  return confirmed[number - 1].subscriptions.page;
+async function confirmation(former) {
+  while (confirmed === former) await new Promise((resolve) => (arrived = resolve));
+  return confirmed;
 }
 
 await page.goto(url);
-await confirmation(1); // That of the page without a preset.
+let subscription = await confirmation(""); // That of the page without a preset.
 const presets = await page.$$eval("#preset option", (options) => options.map(({ value }) => value).filter(Boolean));
-for (const [index, preset] of presets.entries()) {
+for (const preset of presets) {
   await page.selectOption("#preset", preset);
   if (await page.isVisible("#patterns")) await page.fill("#patterns", patterns);
-  const subscription = await confirmation(index + 2);
+  subscription = await confirmation(subscription);
   await page.waitForFunction(() => document.getElementById("answer").textContent.startsWith("Subscribed."));
-  console.log(JSON.stringify({ preset, ...subscription }));
+  console.log(JSON.stringify({ preset, ...JSON.parse(subscription) }));
 }
 await interrupted;
 await page.waitForSelector("#events tr");
