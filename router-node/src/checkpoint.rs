@@ -71,8 +71,11 @@ impl SeenLease {
     pub(crate) fn take_read(&mut self, now: Millis, read: LeaseRead<Checkpoint>, longest: u64, ttl: u64) {
         let quiet = self.quiet.saturating_add(now.since(self.last).min(longest));
         if read.is_foreign {
-            // The owner has not written, and is known from an earlier read.
-            (self.read.revision, self.quiet, self.last) = (read.revision, quiet, now);
+            // A router may have taken a free lease before it was overwritten. Otherwise the owner is known from an
+            // earlier read, and has not written.
+            let was_free = !self.read.is_unreadable && self.read.record.as_ref().is_none_or(|it| it.owner.is_none());
+            self.read.is_unreadable |= was_free;
+            (self.read.revision, self.quiet, self.last) = (read.revision, if was_free { 0 } else { quiet }, now);
             return;
         }
         let is_given_back = read.record.as_ref().is_some_and(|record| record.owner.is_none());
@@ -150,7 +153,9 @@ mod tests {
     #[test]
     fn foreign_overwrite_changes_neither_age_nor_owner() {
         let foreign = |revision| LeaseRead { revision, record: None, is_unreadable: false, is_foreign: true };
-        let mut seen = SeenLease::new(Millis(0), read(5, checkpoint(1)));
+        let other = NodeRef { id: NodeId::new("r2").unwrap(), nonce: Nonce(1) };
+        let owned = LeaseRecord { owner: Some(other), state: checkpoint(1) };
+        let mut seen = SeenLease::new(Millis(0), LeaseRead { record: Some(owned), ..read(5, checkpoint(1)) });
         for number in 1..=4 {
             seen.take_read(Millis(number * 400), foreign(5 + number), 500, 2_000);
         }
@@ -159,6 +164,22 @@ mod tests {
         assert_eq!(seen.quiet, 600, "given back late");
         let first = SeenLease::new(Millis(0), foreign(3));
         assert!(first.read.is_unreadable && !first.read.is_free_for(&me()));
+    }
+
+    #[test]
+    fn free_lease_may_have_an_owner_after_a_foreign_overwrite() {
+        let foreign = |revision| LeaseRead { revision, record: None, is_unreadable: false, is_foreign: true };
+        let never = LeaseRead { revision: 0, record: None, is_unreadable: false, is_foreign: false };
+        for (free, known) in [(read(5, checkpoint(1)), Some(checkpoint(1))), (never, None)] {
+            let mut seen = SeenLease::new(Millis(0), free);
+            seen.take_read(Millis(400), foreign(6), 500, 2_000);
+            assert!(!seen.read.is_free_for(&me()));
+            assert_eq!((seen.quiet, seen.written()), (0, known), "its time begins anew, once");
+            seen.take_read(Millis(800), foreign(7), 500, 2_000);
+            assert_eq!(seen.quiet, 400);
+            seen.take_read(Millis(900), read(8, checkpoint(1)), 500, 2_000);
+            assert!(seen.read.is_free_for(&me()), "it was given back");
+        }
     }
 
     #[test]
