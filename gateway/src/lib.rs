@@ -102,6 +102,7 @@ use crate::registry::SessionRegistry;
 use crate::reminders::reading::ReminderLimits;
 use crate::reminders::{ReminderReader, ReminderRequest, ReminderSetup};
 use crate::saved::SavedTable;
+use crate::saved::bulk::BulkWriter;
 use crate::saved::driver::{SavedDriver, SavedSetup};
 use crate::saved::store::SavedStore;
 use crate::shard::{Clocks, Shard, ShardConfig};
@@ -146,7 +147,8 @@ pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, StartE
         most_sessions: capacity.sessions,
         most_queued: config.gateway.shard_bytes,
     };
-    let add_routes = |routes| status::add_routes(routes, &users_of_cluster, &store, alerts);
+    let bulk = Arc::new(BulkWriter::new(Arc::clone(&store), shutdown.clone()));
+    let add_routes = |routes| status::add_routes(routes, &users_of_cluster, &store, bulk, alerts);
     tickwire_node::status::open(&node, config, shutdown, Arc::new(status), add_routes);
     let handshake = Handshake { authenticator, shards, auth_timeout: config.gateway.auth_timeout };
     let view = node.membership.view();

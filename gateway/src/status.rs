@@ -30,6 +30,7 @@ use crate::alerts::sender::{AlertSender, SentAlert};
 use crate::edge::EdgeStatus;
 use crate::metrics;
 use crate::registry::SessionRegistry;
+use crate::saved::bulk::BulkWriter;
 use crate::saved::store::SavedStore;
 use crate::status::endpoints::{PUBLIC, SAVE, SAVE_ALL, SAVED, SEND_ALERT, UNSAVE};
 use crate::status::users::Users;
@@ -135,12 +136,13 @@ pub(crate) fn add_routes(
     routes: ApiRoutes,
     users: &Arc<UserService<Users>>,
     store: &Arc<SavedStore>,
+    bulk: Arc<BulkWriter>,
     alerts: AlertSender,
 ) -> ApiRoutes {
     users_of_cluster::add_routes(routes, users)
         .add(&SAVED, get(saved::show).with_state(Arc::clone(store)))
         .add(&SAVE, put(saved::put).with_state(Arc::clone(store)))
-        .add(&SAVE_ALL, put(saved::put_all).with_state(Arc::clone(store)))
+        .add(&SAVE_ALL, put(saved::put_all).with_state(bulk))
         .add(&UNSAVE, delete(saved::delete).with_state(Arc::clone(store)))
         .add(&SEND_ALERT, post(send_alert).with_state(Arc::new(alerts)))
         .describe(PUBLIC)

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use std::{io, thread};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -82,6 +83,34 @@ impl Shutdown {
     /// Starts a task that cannot fail, other than by a panic.
     pub fn spawn_infallible(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         self.spawn(name, task.map(Ok::<(), Infallible>));
+    }
+
+    /// Starts work that does not end with the request that asks for it. The drain waits for it, and the force cuts it
+    /// off. There is no result if the force or a panic has ended the work; a panic ends nothing else. `None` once the
+    /// drain has begun: then the work is not started.
+    pub fn spawn_work<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Option<oneshot::Receiver<T>> {
+        // While this exists the drain goes on, so no work can start that nobody waits for.
+        let _waiting = self.tasks.token();
+        if self.drain.is_cancelled() {
+            return None;
+        }
+        let (sender, result) = oneshot::channel();
+        let force = self.force.clone();
+        let watched = async move {
+            match force.run_until_cancelled(work).await {
+                Some(output) => {
+                    // If the receiver is gone, nobody wants the result.
+                    sender.send(output).ok();
+                }
+                None => warn!(task = name, "work not finished at the forced stop"),
+            }
+        };
+        self.tasks.spawn(contain(name, watched).instrument(info_span!("task", task = name)));
+        Some(result)
     }
 
     /// Starts a task that runs while the others drain, until `stop` is cancelled. The shutdown does not wait for it;
@@ -184,7 +213,7 @@ impl Shutdown {
     }
 }
 
-/// Runs the task of one connection. A panic is logged and counted, and ends only that connection.
+/// Runs the task of one connection, or of one request. A panic is logged and counted, and ends only that.
 pub async fn contain(part: &'static str, work: impl Future<Output = ()>) {
     if let Err(panic) = AssertUnwindSafe(work).catch_unwind().await {
         metrics::CONNECTION_PANICS.with(part).increment(1);
@@ -303,6 +332,35 @@ mod tests {
             shutdown.spawn_beside("beside", CancellationToken::new(), async move { assert!(!panics, "at work") });
             assert_eq!(shutdown.run_with(GRACE, next_signal).await, Outcome::Failed, "{panics}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_outlives_its_request_and_the_drain_waits_for_it() {
+        let shutdown = Shutdown::new();
+        let (signal, next_signal) = signals();
+        let (done, finished) = oneshot::channel();
+        let work = async move {
+            sleep(GRACE / 2).await;
+            done.send(()).unwrap();
+        };
+        drop(shutdown.spawn_work("work", work).unwrap());
+        signal.send(()).unwrap();
+        let start = Instant::now();
+        assert_eq!(shutdown.run_with(GRACE, next_signal).await, Outcome::Drained);
+        assert_eq!((start.elapsed(), finished.await.is_ok()), (GRACE / 2, true));
+        assert!(shutdown.spawn_work("late", async {}).is_none(), "nobody would wait for it");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_has_no_result_after_the_force_or_a_panic() {
+        let shutdown = Shutdown::new();
+        let (signal, next_signal) = signals();
+        let panicked = shutdown.spawn_work::<()>("panics", async { panic!("at work") }).unwrap();
+        assert!(panicked.await.is_err());
+        let hung = shutdown.spawn_work("hangs", pending::<()>()).unwrap();
+        signal.send(()).unwrap();
+        assert_eq!(shutdown.run_with(GRACE, next_signal).await, Outcome::Forced);
+        assert!(hung.await.is_err());
     }
 
     #[tokio::test]

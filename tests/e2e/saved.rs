@@ -219,6 +219,23 @@ async fn refused_subscription_is_not_saved_and_a_session_may_do_without() {
     assert!(other.list().await.subscriptions.is_empty());
 }
 
+/// A client that leaves while its request is under way changes nothing of it.
+async fn disconnected_request_is_finished(admin: SocketAddr) {
+    let portfolio = json!({ "portfolio": { "filter": { "symbols": ["AAPL"] } } });
+    let users: serde_json::Map<_, _> = (0..1_000).map(|number| (format!("u{number:03}"), portfolio.clone())).collect();
+    let body = json!({ "subscriptions": users }).to_string();
+    let mut client = TcpStream::connect(admin).await.unwrap();
+    let head = "PUT /v1/subscriptions?atomic=true HTTP/1.1\r\nHost: x\r\n";
+    client.write_all(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).as_bytes()).await.unwrap();
+    let is_saved = async |user: &str| {
+        let path = format!("/v1/users/{user}/subscriptions/portfolio");
+        (ask(admin, "GET", &path, None, "").await.status == 200).then_some(())
+    };
+    eventually("the first user is written", DEADLINE, async || is_saved("u000").await).await;
+    drop(client);
+    eventually("the last user is written", DEADLINE, async || is_saved("u999").await).await;
+}
+
 #[tokio::test]
 async fn many_users_succeed_alone_or_together() {
     let mut cluster = Cluster::start(1, 1).await;
@@ -242,6 +259,7 @@ async fn many_users_succeed_alone_or_together() {
         let together = ask(admin, "PUT", "/v1/subscriptions?atomic=true", None, &all.to_string()).await;
         assert_eq!(count(&together), (200, vec![true, true, true]), "{}", together.body);
     }
+    disconnected_request_is_finished(admin).await;
     let eve = async |header: &str| {
         let path = "/v1/users/eve/subscriptions/portfolio";
         send("PUT", admin, path, &[(header, "*")], b"{\"preset\":\"daily\"}").await

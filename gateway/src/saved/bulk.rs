@@ -2,9 +2,11 @@
 //!
 //! The users succeed or fail independently. With `atomic` nothing is written unless everything is valid, and if a write
 //! fails, those before it are undone. An undo expects the revision that was written, so it never takes back what
-//! somebody else has written meanwhile.
+//! somebody else has written meanwhile. A request that has begun does not end with its connection: the node owns it, and
+//! finishes it before it stops.
 
 use std::convert::identity;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::http::StatusCode;
@@ -18,6 +20,8 @@ use tickwire_core::ids::UserId;
 use tickwire_core::protocol::{SubscriptionName, SubscriptionRequest};
 use tickwire_node::api::Caller;
 use tickwire_node::clock::timestamp_now;
+use tickwire_node::shutdown::Shutdown;
+use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
 use super::record::SavedRecord;
@@ -27,7 +31,10 @@ use super::store::{SavedError, SavedStore};
 /// How many users one request may have.
 const MAX_USERS: usize = 1_000;
 
-/// How many users are read or written at the same time.
+/// How many requests are under way at the same time. They outlive their connections, so these do not bound them.
+const REQUESTS: usize = 4;
+
+/// How many users of a request are read or written at the same time.
 const LANES: usize = 8;
 
 /// The field of the body.
@@ -65,14 +72,36 @@ struct BulkAnswer {
     results: Vec<UserResult>,
 }
 
-/// Saves the subscriptions in the body, each for its user.
-pub(crate) async fn put_all(
-    store: &SavedStore,
-    is_atomic: bool,
-    body: &[u8],
-    by: &Caller,
-) -> Result<Response, SavedError> {
-    let assignments = read(body)?;
+/// Serves the requests.
+#[derive(Debug)]
+pub(crate) struct BulkWriter {
+    store: Arc<SavedStore>,
+    shutdown: Shutdown,
+    requests: Arc<Semaphore>,
+}
+
+impl BulkWriter {
+    /// Requests write to this store, and the drain of this node waits for them.
+    pub(crate) fn new(store: Arc<SavedStore>, shutdown: Shutdown) -> Self {
+        Self { store, shutdown, requests: Arc::new(Semaphore::new(REQUESTS)) }
+    }
+
+    /// Saves the subscriptions in the body, each for its user, also if the client does not wait for the answer.
+    pub(crate) async fn put_all(&self, is_atomic: bool, body: &[u8], by: Caller) -> Result<Response, SavedError> {
+        let assignments = read(body)?;
+        let turn = Arc::clone(&self.requests).try_acquire_owned().map_err(|_| SavedError::Busy)?;
+        let store = Arc::clone(&self.store);
+        let work = async move {
+            let answer = put_all(&store, is_atomic, assignments, &by).await;
+            drop(turn);
+            answer
+        };
+        let answer = self.shutdown.spawn_work("saved subscriptions of many users", work).ok_or(SavedError::Stopping)?;
+        answer.await.map_err(|_| SavedError::Stopping)
+    }
+}
+
+async fn put_all(store: &SavedStore, is_atomic: bool, assignments: Vec<UserAssignment>, by: &Caller) -> Response {
     let now = timestamp_now();
     let results = if is_atomic {
         put_atomically(store, assignments, now).await
@@ -83,7 +112,7 @@ pub(crate) async fn put_all(
     let saved = results.iter().filter(|result| result.saved).count();
     info!(users = results.len(), saved, is_atomic, %by, "saved subscriptions of several users written over HTTP");
     let status = if is_atomic && saved < results.len() { StatusCode::CONFLICT } else { StatusCode::OK };
-    Ok((status, Json(BulkAnswer { saved, results })).into_response())
+    (status, Json(BulkAnswer { saved, results })).into_response()
 }
 
 async fn put_one(

@@ -127,6 +127,7 @@ impl SavedError {
             Self::Missing => (StatusCode::NOT_FOUND, "no_such_subscription"),
             Self::OtherRevision => (StatusCode::PRECONDITION_FAILED, "other_revision"),
             Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+            Self::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
             Self::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
         }
     }

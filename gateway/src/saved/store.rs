@@ -57,6 +57,9 @@ pub(crate) enum SavedError {
     /// Too many others are being changed.
     #[error("too many saved subscriptions are being read and changed; repeat the request")]
     Busy,
+    /// The node stops before everything is saved.
+    #[error("the gateway stops, and not everything was saved; repeat the request at another gateway")]
+    Stopping,
     /// NATS did not answer, or refused. A change may take effect nevertheless.
     #[error(transparent)]
     Unavailable(BucketError),

@@ -154,6 +154,7 @@ pub(crate) static SAVE_ALL: Endpoint = Endpoint {
         (400, "The query or the body is not valid"),
         (409, "With ?atomic=true: not all could be saved; the answer has the fields of that with 200"),
         TOO_LARGE,
+        (503, "Too many such requests are under way, or the gateway stops"),
     ],
 };
 

@@ -14,7 +14,7 @@ use tickwire_core::ids::UserId;
 use tickwire_node::api::{ApiRefusal, Caller};
 use tickwire_node::users::bad_user;
 
-use crate::saved::bulk;
+use crate::saved::bulk::BulkWriter;
 use crate::saved::requests::{self, SavedWriter};
 use crate::saved::store::{SavedError, SavedStore};
 
@@ -59,7 +59,7 @@ pub(super) struct BulkQuery {
 }
 
 pub(super) async fn put_all(
-    State(store): State<Arc<SavedStore>>,
+    State(writer): State<Arc<BulkWriter>>,
     query: Result<Query<BulkQuery>, QueryRejection>,
     Extension(caller): Extension<Caller>,
     body: Result<Bytes, BytesRejection>,
@@ -67,7 +67,7 @@ pub(super) async fn put_all(
     let Query(BulkQuery { atomic }) =
         query.map_err(|rejection| ApiRefusal::bad_request("bad_request", rejection.body_text()))?;
     let body = body.map_err(|rejection| ApiRefusal::unreadable_body(&rejection))?;
-    bulk::put_all(&store, atomic, &body, &caller).await.map_err(ApiRefusal::from)
+    writer.put_all(atomic, &body, caller).await.map_err(ApiRefusal::from)
 }
 
 fn read(path: SavedPath) -> Result<(UserId, String), ApiRefusal> {
