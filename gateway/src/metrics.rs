@@ -154,6 +154,9 @@ tickwire_node::metrics! {
         "Time that the reading of the unacknowledged alerts of a user took";
 
     // saved/driver.rs
+    gauge NEWER_SUBSCRIPTIONS =
+        "tickwire_gateway_newer_subscriptions",
+        "Users whose saved subscriptions a newer version of tickwire has written; they are not applied here";
     counter SWEPT_SUBSCRIPTIONS =
         "tickwire_gateway_swept_subscriptions_total",
         "Saved subscriptions removed because nobody used them for gateway.saved_days";

@@ -1,10 +1,12 @@
 //! Saved subscriptions: written at one gateway, applied at another one, to new sessions and to those that are open.
 
+use async_nats::jetstream;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use tickwire_client::{ClientError, Message};
 use tickwire_core::protocol::codes::ErrorCode;
 use tickwire_core::protocol::{Encoding, ServerMessage, SubscriptionName, Subscriptions};
+use tickwire_node::names;
 use tickwire_testkit::{Process, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -217,6 +219,22 @@ async fn refused_subscription_is_not_saved_and_a_session_may_do_without() {
     assert!(without.list().await.subscriptions.is_empty());
     let (_, mut other) = welcomed("?user=bob").await;
     assert!(other.list().await.subscriptions.is_empty());
+
+    // What a newer version has written of ann stays as it is.
+    let newer = r#"{"version":2,"subscriptions":{"good":{"request":{"preset":"daily"},"mood":"calm"}}}"#;
+    let bucket = jetstream::new(cluster.client.clone()).get_key_value(names::SUBSCRIPTIONS_BUCKET).await.unwrap();
+    bucket.put("ann", newer.into()).await.unwrap();
+    for (method, body) in [("GET", ""), ("PUT", "{\"preset\":\"daily\"}"), ("DELETE", "")] {
+        assert_eq!(ask(address, method, "good", None, body).await.status, 409, "{method}");
+    }
+    assert_eq!(bucket.get("ann").await.unwrap().unwrap(), newer);
+    eventually("the gateway counts it", DEADLINE, async || {
+        let newer = cluster.gateways[0].metrics().await.get("tickwire_gateway_newer_subscriptions");
+        (newer == 1.0).then_some(())
+    })
+    .await;
+    let (count, _) = welcomed("?user=ann").await;
+    assert_eq!(count, 0);
 }
 
 /// A client that leaves while its request is under way changes nothing of it.

@@ -1,6 +1,6 @@
 //! What is known of the bucket of saved subscriptions, and what has changed in it. Pure.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use tickwire_core::event::{Timestamp, key};
@@ -8,12 +8,14 @@ use tickwire_core::ids::UserId;
 use tickwire_node::bucket::{BucketEntry, BucketNews, UnreadableValues};
 
 use super::SavedSet;
-use super::record::SavedRecord;
+use super::record::{SavedRecord, SavedValue};
 
 /// The bucket, as far as it was read.
 #[derive(Debug)]
 pub(super) struct SavedBook {
     users: HashMap<UserId, UserEntry>,
+    /// The users whose records a newer version has written. They have none here.
+    newer: HashSet<UserId>,
     /// How many subscriptions of a user count.
     most: usize,
 }
@@ -33,20 +35,25 @@ pub(super) type SavedChange = (UserId, Arc<SavedSet>);
 pub(super) struct SavedNews {
     pub(super) changes: Vec<SavedChange>,
     pub(super) unreadable: UnreadableValues,
+    /// The users whose records were read, and are of a newer version.
+    pub(super) newer: Vec<UserId>,
 }
 
 impl SavedBook {
     /// Nothing is known yet. A session may have `most` subscriptions.
     pub(super) fn new(most: usize) -> Self {
-        Self { users: HashMap::new(), most }
+        Self { users: HashMap::new(), newer: HashSet::new(), most }
     }
 
     /// Takes what was read of the bucket. Returns the users whose saved subscriptions are others than before. A value
-    /// that cannot be read counts as none.
+    /// that cannot be read counts as none, and so does one of a newer version.
     pub(super) fn take(&mut self, news: BucketNews) -> SavedNews {
         let BucketNews { is_all, entries, .. } = news;
         let mut former = if is_all { std::mem::take(&mut self.users) } else { HashMap::new() };
-        let (mut changes, mut unreadable) = (HashMap::new(), UnreadableValues::default());
+        if is_all {
+            self.newer.clear();
+        }
+        let (mut changes, mut unreadable, mut newer) = (HashMap::new(), UnreadableValues::default(), Vec::new());
         for BucketEntry { key, value, .. } in entries {
             let Some(user) = key::decode(&key).ok().and_then(|user| UserId::new(&user).ok()) else {
                 unreadable.note(&key);
@@ -54,11 +61,19 @@ impl SavedBook {
             };
             let known = self.users.remove(&user).or_else(|| former.remove(&user));
             let known = known.map(|entry| entry.set).unwrap_or_default();
-            let record = SavedRecord::read(&value);
-            if record.is_none() {
-                unreadable.note(&key);
-            }
-            let record = record.unwrap_or_default();
+            self.newer.remove(&user);
+            let record = match SavedRecord::read(&value) {
+                SavedValue::Record(record) => record,
+                SavedValue::Newer => {
+                    self.newer.insert(user.clone());
+                    newer.push(user.clone());
+                    SavedRecord::default()
+                }
+                SavedValue::Foreign => {
+                    unreadable.note(&key);
+                    SavedRecord::default()
+                }
+            };
             let least_used = record.least_used();
             let set = Arc::new(record.into_set(self.most));
             if set != known {
@@ -69,7 +84,12 @@ impl SavedBook {
             }
         }
         changes.extend(former.into_keys().map(|user| (user, Arc::default())));
-        SavedNews { changes: changes.into_iter().collect(), unreadable }
+        SavedNews { changes: changes.into_iter().collect(), unreadable, newer }
+    }
+
+    /// How many users have a record of a newer version.
+    pub(super) fn newer(&self) -> usize {
+        self.newer.len()
     }
 
     /// The users who have a subscription that was not used since a time, among those that `is_wanted` accepts.
@@ -148,8 +168,22 @@ mod tests {
         let odd = BucketEntry { key: "no.user".to_owned(), ..foreign.clone() };
         let deleted = entry("max", 4, Vec::new());
         let good = put("ann", 5, &["a", "b", "c"], "2026-01-01");
-        let SavedNews { changes, unreadable } = book.take(read(false, vec![foreign, odd, deleted, good]));
+        let SavedNews { changes, unreadable, .. } = book.take(read(false, vec![foreign, odd, deleted, good]));
         assert_eq!((unreadable.count(), shown(&changes)), (2, vec![change("ann", &["a", "b"]), change("eve", &[])]));
+    }
+
+    #[test]
+    fn records_of_a_newer_version_are_counted_as_long_as_they_are_there() {
+        let mut book = book();
+        book.take(read(true, vec![put("ann", 1, &["a"], "2026-01-01")]));
+        let newer = |user: &str, revision| entry(user, revision, br#"{"version":2,"subscriptions":{}}"#.to_vec());
+        let news = book.take(read(false, vec![newer("ann", 2), newer("bob", 3)]));
+        assert_eq!((news.newer, shown(&news.changes)), (vec![user("ann"), user("bob")], vec![change("ann", &[])]));
+        assert_eq!((news.unreadable.count(), book.newer()), (0, 2));
+        assert!(book.take(read(false, vec![entry("bob", 4, Vec::new())])).newer.is_empty());
+        assert_eq!(book.newer(), 1);
+        book.take(read(true, vec![put("ann", 5, &["a"], "2026-01-01")]));
+        assert_eq!(book.newer(), 0);
     }
 
     #[test]

@@ -119,8 +119,12 @@ impl SavedDriver {
 
     /// Tells the shards what has changed.
     fn take(&mut self, news: BucketNews) {
-        let SavedNews { changes, unreadable } = self.book.take(news);
+        let SavedNews { changes, unreadable, newer } = self.book.take(news);
         unreadable.report(SUBSCRIPTIONS_BUCKET);
+        metrics::NEWER_SUBSCRIPTIONS.set(self.book.newer() as f64);
+        if let Some(user) = newer.first() {
+            warn!(users = newer.len(), %user, "saved subscriptions of a newer version, not applied here");
+        }
         let SavedSetup { table, registry, shards, .. } = &self.setup;
         for (user, set) in changes {
             // A session that arrives after this finds the new ones in the table.

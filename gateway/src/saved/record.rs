@@ -4,12 +4,27 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tickwire_core::event::{Kinds, Timestamp};
 use tickwire_core::protocol::{FrameError, SubscriptionName, SubscriptionRequest};
 use tickwire_node::config::GatewayConfig;
 
 use super::SavedSet;
 use crate::granting::{FilterSize, check_all, grant};
+
+/// What the value of a key is.
+#[derive(Debug, PartialEq)]
+pub(super) enum SavedValue {
+    /// A record. That of a deleted key is empty.
+    Record(SavedRecord),
+    /// A record that this version cannot read: a newer one has written it, and must not lose it.
+    Newer,
+    /// Something that tickwire has not written.
+    Foreign,
+}
+
+/// The fields that tell a record from what other programs write. This version writes no `version`.
+const FIELDS: [&str; 2] = ["version", "subscriptions"];
 
 /// The saved subscriptions of a user.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -36,9 +51,18 @@ pub(super) struct SavedSubscription {
 }
 
 impl SavedRecord {
-    /// Reads the value of a key; `None` if tickwire has not written it. A key that was deleted has none.
-    pub(super) fn read(value: &[u8]) -> Option<Self> {
-        if value.is_empty() { Some(Self::default()) } else { serde_json::from_slice(value).ok() }
+    /// Reads the value of a key.
+    pub(super) fn read(value: &[u8]) -> SavedValue {
+        if value.is_empty() {
+            return SavedValue::Record(Self::default());
+        }
+        if let Ok(record) = serde_json::from_slice(value) {
+            return SavedValue::Record(record);
+        }
+        match serde_json::from_slice(value) {
+            Ok(Value::Object(fields)) if FIELDS.iter().any(|name| fields.contains_key(*name)) => SavedValue::Newer,
+            _ => SavedValue::Foreign,
+        }
     }
 
     /// Saves a subscription. An earlier one of this name is replaced.
@@ -134,7 +158,7 @@ mod rfc_3339 {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
     use tickwire_core::protocol::codes::ErrorCode;
     use tickwire_node::config::{Config, LoadOptions};
 
@@ -178,9 +202,24 @@ mod tests {
 
     #[test]
     fn value_that_tickwire_has_not_written_is_no_record() {
-        assert_eq!(SavedRecord::read(b""), Some(SavedRecord::default()), "a deleted key has nothing");
-        assert_eq!(SavedRecord::read(br#"{"stream":"EVENTS","seq":7}"#), None);
-        assert_eq!(SavedRecord::read(b"\xff"), None);
+        let empty = SavedValue::Record(SavedRecord::default());
+        assert_eq!(SavedRecord::read(b""), empty, "a deleted key has nothing");
+        assert_eq!(SavedRecord::read(br#"{"stream":"EVENTS","seq":7}"#), SavedValue::Foreign);
+        assert_eq!(SavedRecord::read(b"\xff"), SavedValue::Foreign);
+    }
+
+    #[test]
+    fn record_with_what_this_version_does_not_know_is_that_of_a_newer_one() {
+        let saved = json!({ "filter": {}, "mood": "calm" });
+        let saved = json!({ "request": saved, "created": "2026-01-01", "last_used": "2026-01-01", "updated_by": "a" });
+        for newer in [
+            json!({ "version": 2, "subscriptions": {} }),
+            json!({ "version": 2, "sets": [] }),
+            json!({ "subscriptions": {}, "groups": {} }),
+            json!({ "subscriptions": { "a": saved } }),
+        ] {
+            assert_eq!(SavedRecord::read(newer.to_string().as_bytes()), SavedValue::Newer, "{newer}");
+        }
     }
 
     #[test]

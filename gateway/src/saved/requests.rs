@@ -125,6 +125,7 @@ impl SavedError {
             Self::BadRequest(_) => (StatusCode::BAD_REQUEST, "bad_request"),
             Self::BadPrecondition(_) => (StatusCode::BAD_REQUEST, BadPrecondition::CODE),
             Self::Missing => (StatusCode::NOT_FOUND, "no_such_subscription"),
+            Self::NewerVersion => (StatusCode::CONFLICT, "newer_version"),
             Self::OtherRevision => (StatusCode::PRECONDITION_FAILED, "other_revision"),
             Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
             Self::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),

@@ -14,7 +14,7 @@ use tickwire_node::nats::Nats;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
-use super::record::SavedRecord;
+use super::record::{SavedRecord, SavedValue};
 
 /// How often a change is tried whose key others change at the same time.
 const ATTEMPTS: u32 = 5;
@@ -54,6 +54,12 @@ pub(crate) enum SavedError {
         "the saved subscriptions of the user are not as the request expects: read them again, and use the new ETag"
     )]
     OtherRevision,
+    /// This version cannot read them, and does not replace them.
+    #[error(
+        "a newer version of tickwire has written the saved subscriptions of the user: upgrade this gateway, or use one \
+         of that version"
+    )]
+    NewerVersion,
     /// Too many others are being changed.
     #[error("too many saved subscriptions are being read and changed; repeat the request")]
     Busy,
@@ -72,16 +78,19 @@ impl SavedStore {
         Ok(Self { bucket, config: Arc::new(config), kinds, turns: Arc::new(Semaphore::new(TURNS)) })
     }
 
-    /// The saved subscriptions of a user, and their revision: 0 if there are none. A value that cannot be read counts
-    /// as none, and the next change replaces it.
+    /// The saved subscriptions of a user, and their revision: 0 if there are none. A value that tickwire has not written
+    /// counts as none, and the next change replaces it.
     pub(super) async fn read(&self, user: &UserId) -> Result<(SavedRecord, u64), SavedError> {
         let entry = self.bucket.entry_of(&key::encode(user.as_str())).await.map_err(SavedError::Unavailable)?;
         let Some(BucketEntry { key, revision, value, .. }) = entry else { return Ok(Default::default()) };
-        let record = SavedRecord::read(&value);
-        if record.is_none() {
-            UnreadableValues::one(&key).report(SUBSCRIPTIONS_BUCKET);
+        match SavedRecord::read(&value) {
+            SavedValue::Record(record) => Ok((record, revision)),
+            SavedValue::Newer => Err(SavedError::NewerVersion),
+            SavedValue::Foreign => {
+                UnreadableValues::one(&key).report(SUBSCRIPTIONS_BUCKET);
+                Ok((SavedRecord::default(), revision))
+            }
         }
-        Ok((record.unwrap_or_default(), revision))
     }
 
     /// The same, in its turn: for requests of users.

@@ -6,6 +6,7 @@ use tickwire_node::api::{Access, Endpoint, Field, Input, JSON, Listener, Paramet
 const BAD_CREDENTIALS: (u16, &str) = (400, "The credentials cannot be read");
 const BAD_ORIGIN: (u16, &str) = (403, "Pages of this origin may not connect");
 const NOT_SAVED: (u16, &str) = (404, "The user has no saved subscription of this name");
+const NEWER_VERSION: (u16, &str) = (409, "A newer version of tickwire has written the saved subscriptions of the user");
 const OTHER_REVISION: (u16, &str) = (412, "The saved subscriptions of the user have another revision");
 
 /// The home gateway of a user.
@@ -114,7 +115,7 @@ pub(crate) static SAVED: Endpoint = Endpoint {
     status: 200,
     media: JSON,
     fields: &of_saved(),
-    others: &[(400, "The path is not valid"), NOT_SAVED, (503, "NATS does not answer")],
+    others: &[(400, "The path is not valid"), NOT_SAVED, NEWER_VERSION, (503, "NATS does not answer")],
 };
 
 /// Saves a subscription.
@@ -130,6 +131,7 @@ pub(crate) static SAVE: Endpoint = Endpoint {
     fields: &of_saved(),
     others: &[
         (400, "The path, a header or the subscription is not valid"),
+        NEWER_VERSION,
         OTHER_REVISION,
         TOO_LARGE,
         (503, "NATS does not answer; the subscription may be saved nevertheless"),
@@ -172,6 +174,7 @@ pub(crate) static UNSAVE: Endpoint = Endpoint {
     others: &[
         (400, "The path or a header is not valid"),
         NOT_SAVED,
+        NEWER_VERSION,
         OTHER_REVISION,
         (503, "NATS does not answer; the subscription may be deleted nevertheless"),
     ],
