@@ -158,7 +158,8 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
     let rules = RulesDriver::start(&node.nats, config.events.taken()).await;
     let (rules_driver, rules) = rules.map_err(|error| part("rules")(error.to_string()))?;
     let rule_bucket = rules_driver.bucket();
-    let context = open_context(&node.nats).await.map_err(|error| part("context")(error.to_string()))?;
+    let context =
+        open_context(&node.nats, &config.stream.name).await.map_err(|error| part("context")(error.to_string()))?;
     let ContextParts { store, writer: context_writer, driver: context_driver } = context;
     let decoder = Arc::new(Decoder {
         stream: config.stream.name.clone(),
@@ -236,11 +237,11 @@ struct ContextParts {
 }
 
 /// Opens the buckets of the context. Nothing is known yet.
-async fn open_context(nats: &Nats) -> Result<ContextParts, BucketError> {
+async fn open_context(nats: &Nats, stream: &str) -> Result<ContextParts, BucketError> {
     let bucket = Bucket::open(nats, names::CONTEXT_BUCKET).await?;
     let reference = Bucket::open(nats, names::REFERENCE_BUCKET).await?;
     let surroundings = SharedSurroundings::default();
-    let driver = ContextDriver::new(bucket.clone(), reference, surroundings.clone());
+    let driver = ContextDriver::new((nats.clone(), stream.to_owned()), bucket.clone(), reference, surroundings.clone());
     let (writes, writer) = writer::open(bucket.clone());
     let store = ContextStore { nats: nats.clone(), bucket, writes, surroundings };
     Ok(ContextParts { store, writer, driver })

@@ -84,6 +84,9 @@ tickwire_node::metrics! {
     gauge REFERENCE_ENTRIES =
         "tickwire_router_reference_entries",
         "The symbols that this router has reference data of";
+    counter REFERENCE_IGNORED =
+        "tickwire_router_reference_ignored_total",
+        "Changes of reference data that were ignored because of too many symbols, at each reading of them";
 
     // enrich/tenure.rs
     counter CONTEXT_NOT_LOADED =

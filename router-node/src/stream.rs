@@ -6,6 +6,7 @@ use async_nats::jetstream::stream::Info;
 use std::fmt::Display;
 use std::time::Duration;
 use thiserror::Error;
+use tickwire_core::event::Timestamp;
 use tickwire_core::ids::{Epoch, EpochId, Seq};
 use tickwire_node::epoch;
 use tickwire_node::nats::Nats;
@@ -93,6 +94,14 @@ impl StreamState {
 }
 
 impl StreamFacts {
+    /// Asks the server for them, and for when the oldest message was stored; `None` if there is no message.
+    pub(crate) async fn with_oldest(nats: &Nats, stream: &str) -> Result<(Self, Option<Timestamp>), StreamError> {
+        let info = info(nats, stream).await?;
+        let oldest = info.state.first_timestamp.unix_timestamp_nanos().div_euclid(1_000_000);
+        let oldest = i64::try_from(oldest).ok().filter(|_| info.state.messages > 0);
+        Ok((Self::of(&info), oldest.map(Timestamp)))
+    }
+
     /// Begins a new epoch after `before`, unless one later than `known` has begun. Its id is the next one: no clock
     /// decides it, so it grows whatever the clocks of servers and nodes say, and routers that begin it at the
     /// same time begin the same one.

@@ -7,13 +7,13 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Point, Reading};
+use super::{Point, Reading, SETTLE_MS};
 use crate::event::Timestamp;
 use crate::ids::{MarketKey, Sector, SecurityName, Symbol};
 
 pub use rows::{ReferenceError, ReferenceFile, ReferenceProblem, ReferenceRow, parse_reference};
 
-/// The most symbols with an entry, also of a removed one. Further ones are not taken.
+/// The most symbols with an entry, also of a removed one that is not forgotten yet. Further ones are not taken.
 pub const MAX_REFERENCES: usize = 65_536;
 
 /// What is stated about one symbol.
@@ -46,11 +46,18 @@ pub struct ReferenceTable {
     stated: HashMap<Symbol, Stated>,
     /// The time up to which every change is in the table.
     checked: Timestamp,
+    /// No event of the stream depends on what was removed up to here.
+    irrelevant: Timestamp,
+    /// No removed entry is older.
+    oldest_removal: Timestamp,
+    /// How many changes were not taken because of the limit.
+    ignored: u64,
 }
 
 impl Default for ReferenceTable {
     fn default() -> Self {
-        Self { stated: HashMap::new(), checked: Timestamp(i64::MIN) }
+        let (first, last) = (Timestamp(i64::MIN), Timestamp(i64::MAX));
+        Self { stated: HashMap::new(), checked: first, irrelevant: first, oldest_removal: last, ignored: 0 }
     }
 }
 
@@ -60,12 +67,42 @@ impl ReferenceTable {
         let is_change = match self.stated.get(&symbol) {
             // The same entry again keeps its time, so that a replay still finds it.
             Some(here) => here.since <= since && here.entry != entry,
-            None => self.stated.len() < MAX_REFERENCES,
+            None if entry.is_none() && since <= self.irrelevant => false,
+            None => {
+                let has_room = self.stated.len() < MAX_REFERENCES;
+                self.ignored += u64::from(!has_room);
+                has_room
+            }
         };
         if is_change {
+            if entry.is_none() {
+                self.oldest_removal = self.oldest_removal.min(since);
+            }
             self.stated.insert(symbol, Stated { entry, since });
         }
         is_change
+    }
+
+    /// Forgets removed entries on which no event depends any more. `oldest` is when the oldest event of the stream was
+    /// stored. An entry that was removed [`SETTLE_MS`] before that is gone for every reading, like one that never was.
+    /// Returns how many were forgotten.
+    pub fn forget_removed(&mut self, oldest: Timestamp) -> usize {
+        let irrelevant = self.irrelevant.max(Timestamp(oldest.0.saturating_sub(SETTLE_MS)));
+        self.irrelevant = irrelevant;
+        if self.oldest_removal > irrelevant {
+            return 0;
+        }
+        let before = self.stated.len();
+        self.stated.retain(|_, stated| stated.entry.is_some() || stated.since > irrelevant);
+        let removals = self.stated.values().filter(|stated| stated.entry.is_none()).map(|stated| stated.since);
+        self.oldest_removal = removals.min().unwrap_or(Timestamp(i64::MAX));
+        before - self.stated.len()
+    }
+
+    /// How many changes were not taken, because there were too many symbols.
+    #[must_use]
+    pub fn ignored(&self) -> u64 {
+        self.ignored
     }
 
     /// Notes that the table has every change that was stored before `now`: the bucket has been read once, and is being
@@ -110,7 +147,6 @@ impl ReferenceTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::context::SETTLE_MS;
     use crate::ids::Seq;
 
     fn of(sector: &str) -> ReferenceEntry {
@@ -152,6 +188,47 @@ mod tests {
         assert!(table.set(symbol.clone(), None, Timestamp(10)));
         assert!(!table.set(symbol, None, Timestamp(11)));
         assert!(table.is_empty());
+    }
+
+    #[test]
+    fn removed_symbols_make_room_once_no_event_depends_on_them() {
+        let symbol = |number: usize| Symbol::new(&format!("S{number}")).unwrap();
+        let mut table = ReferenceTable::default();
+        for number in 0..MAX_REFERENCES {
+            assert!(table.set(symbol(number), None, Timestamp(number as i64)));
+        }
+        let further = symbol(MAX_REFERENCES);
+        assert!(!table.set(further.clone(), Some(of("Tech")), Timestamp(70_000)));
+        assert_eq!((table.ignored(), table.forget_removed(Timestamp(SETTLE_MS - 1))), (1, 0));
+        // Those of the first ten moments are irrelevant for an event that was stored then, and for all after it.
+        assert_eq!(table.forget_removed(Timestamp(SETTLE_MS + 9)), 10);
+        assert!(table.set(further, Some(of("Tech")), Timestamp(70_000)));
+        // Their marks in the bucket are no news, and take no room.
+        assert!(!table.set(symbol(9), None, Timestamp(9)));
+        assert_eq!((table.len(), table.ignored()), (1, 1));
+        assert_eq!(table.forget_removed(Timestamp(i64::MAX)), MAX_REFERENCES - 10);
+    }
+
+    #[test]
+    fn forgetting_removed_symbols_changes_no_reading_of_the_stream() {
+        let (symbol, oldest) = (Symbol::new("AAPL").unwrap(), 100_000);
+        for removed in [oldest - SETTLE_MS - 1, oldest - SETTLE_MS, oldest - SETTLE_MS + 1, oldest, oldest + 5] {
+            let mut table = ReferenceTable::default();
+            table.set(symbol.clone(), Some(of("Tech")), Timestamp(0));
+            table.set(symbol.clone(), None, Timestamp(removed));
+            table.mark_current(Timestamp(i64::MAX));
+            let read = |table: &ReferenceTable| {
+                let stored = [oldest, oldest + 1, oldest + 5, oldest + SETTLE_MS, oldest + SETTLE_MS + 5];
+                let points = stored.map(|stored| Point { seq: Seq(1), stored: Timestamp(stored) });
+                points.map(|point| {
+                    [Reading::Live, Reading::Replay]
+                        .map(|reading| table.entry(Some(&symbol), point, reading).map(|entry| entry.cloned()))
+                })
+            };
+            let before = read(&table);
+            let is_forgotten = table.forget_removed(Timestamp(oldest)) == 1;
+            assert_eq!((is_forgotten, read(&table)), (removed <= oldest - SETTLE_MS, before), "{removed}");
+        }
     }
 
     #[test]

@@ -36,6 +36,11 @@ impl BucketCursor {
         (self.unchanged >= self.review).then_some(0)
     }
 
+    /// Has everything read again at the next look.
+    pub fn start_over(&mut self) {
+        self.known = None;
+    }
+
     /// Notes that all entries were read that [`look`](Self::look) has asked for in this state. Returns the state that was
     /// read, and whether it is another one than before.
     pub fn note(&mut self, state: BucketState, entries: &[BucketEntry]) -> (BucketState, bool) {
@@ -78,6 +83,16 @@ mod tests {
             cursor.note(state(1, 9), &[]);
             assert_eq!(cursor.look(other), Some(0));
         }
+    }
+
+    #[test]
+    fn bucket_is_read_again_on_request() {
+        let mut cursor = BucketCursor::new(9);
+        cursor.note(state(1, 9), &[]);
+        cursor.start_over();
+        assert_eq!(cursor.look(state(1, 9)), Some(0));
+        cursor.note(state(1, 9), &[entry(9)]);
+        assert_eq!(cursor.look(state(1, 9)), None);
     }
 
     #[test]

@@ -66,6 +66,11 @@ impl BucketReader {
         Ok(LookResult { at, news: Some(BucketNews { state, is_other, is_all: after == 0, entries }) })
     }
 
+    /// Has the next look read the whole bucket again.
+    pub fn start_over(&mut self) {
+        self.cursor.start_over();
+    }
+
     /// Reads the bucket for the first time, for a node that must not begin without it. It tries again until the deadline.
     ///
     /// # Errors

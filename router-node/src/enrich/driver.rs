@@ -5,10 +5,14 @@
 use super::SharedSurroundings;
 use super::book::{self, ReferenceBook};
 use crate::metrics;
+use crate::stream::{StreamError, StreamFacts};
 use std::time::Duration;
+use thiserror::Error;
+use tickwire_core::context::MAX_REFERENCES;
 use tickwire_core::event::Timestamp;
 use tickwire_node::bucket::{ALL_KEYS, Bucket, BucketError, BucketNews, BucketReader, LookResult, UnreadableValues};
 use tickwire_node::names;
+use tickwire_node::nats::Nats;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -29,13 +33,26 @@ const ENTRY_DELAY: i64 = 5_000;
 /// How many changes are made at a time, while events wait.
 const TOGETHER: usize = 256;
 
+/// Why a turn has not read everything.
+#[derive(Debug, Error)]
+enum TurnError {
+    #[error(transparent)]
+    Bucket(#[from] BucketError),
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+}
+
 /// The task.
 #[derive(Debug)]
 pub(crate) struct ContextDriver {
+    nats: Nats,
+    stream: String,
     markets: BucketReader,
     reference: BucketReader,
     entries: ReferenceBook,
     surroundings: SharedSurroundings,
+    /// Whether the last reading of all reference data had entries for which there was no room.
+    lacks_room: bool,
     /// When both buckets were last read, and how old the oldest record was then, in seconds.
     last: (Instant, f64),
     /// Whether the last look has failed.
@@ -43,13 +60,21 @@ pub(crate) struct ContextDriver {
 }
 
 impl ContextDriver {
-    /// Keeps these surroundings up to date.
-    pub(crate) fn new(context: Bucket, reference: Bucket, surroundings: SharedSurroundings) -> Self {
+    /// Keeps these surroundings of the events of a stream up to date.
+    pub(crate) fn new(
+        (nats, stream): (Nats, String),
+        context: Bucket,
+        reference: Bucket,
+        surroundings: SharedSurroundings,
+    ) -> Self {
         Self {
+            nats,
+            stream,
             markets: BucketReader::new(context, names::ALL_MARKETS, MARKETS_REVIEW),
             reference: BucketReader::new(reference, ALL_KEYS, REFERENCE_REVIEW),
             entries: ReferenceBook::default(),
             surroundings,
+            lacks_room: false,
             last: (Instant::now(), 0.0),
             is_failing: false,
         }
@@ -73,8 +98,10 @@ impl ContextDriver {
     }
 
     /// Looks at both buckets, and reads what is new.
-    async fn turn(&mut self) -> Result<(), BucketError> {
+    async fn turn(&mut self) -> Result<(), TurnError> {
         let looked_at = self.read_markets().await?;
+        let (_, oldest) = StreamFacts::with_oldest(&self.nats, &self.stream).await?;
+        self.forget_removed(oldest);
         // Events get the context of a record only when the reference data is marked as current. So no event gets that
         // of the only known market before all are known.
         self.read_reference().await?;
@@ -99,13 +126,22 @@ impl ContextDriver {
         Ok(at)
     }
 
+    /// Forgets removed reference data that no event of the stream depends on. What had no room before is read again.
+    fn forget_removed(&mut self, oldest: Option<Timestamp>) {
+        let Some(oldest) = oldest else { return };
+        let forgotten = self.surroundings.change(|surroundings| surroundings.reference.forget_removed(oldest));
+        if forgotten > 0 && self.lacks_room {
+            self.reference.start_over();
+        }
+    }
+
     async fn read_reference(&mut self) -> Result<(), BucketError> {
         let LookResult { at, news } = self.reference.look().await?;
         if let Some(BucketNews { is_all, entries, .. }) = news {
             let mut unreadable = UnreadableValues::default();
             let changes = self.entries.take(entries, is_all, at, &mut unreadable);
             unreadable.report(names::REFERENCE_BUCKET);
-            let mut changed = 0_usize;
+            let (mut changed, ignored) = (0_usize, self.ignored());
             for together in changes.chunks(TOGETHER) {
                 changed += self.surroundings.change(|surroundings| {
                     let set = |(symbol, entry, since): &book::ReferenceChange| {
@@ -119,10 +155,21 @@ impl ContextDriver {
             if changed > 0 {
                 info!(entries = count, changed, "new reference data");
             }
+            let ignored = self.ignored() - ignored;
+            self.lacks_room = ignored > 0 || (self.lacks_room && !is_all);
+            if ignored > 0 {
+                metrics::REFERENCE_IGNORED.increment(ignored);
+                warn!(ignored, most = MAX_REFERENCES, "reference data of further symbols ignored");
+            }
         }
         let complete = Timestamp(at.0.saturating_sub(ENTRY_DELAY));
         self.surroundings.change(|surroundings| surroundings.reference.mark_current(complete));
         Ok(())
+    }
+
+    /// How much reference data was ignored so far.
+    fn ignored(&self) -> u64 {
+        self.surroundings.read(|surroundings| surroundings.reference.ignored())
     }
 
     fn measure(&self) {
