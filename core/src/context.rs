@@ -8,6 +8,8 @@
 //!   records.
 //! * `reference`: the sectors of symbols, from the operator. All routers read them.
 //!
+//! A record of another router counts only as far as the stream goes (`claims`).
+//!
 //! A router reads records of others, so it may not have the last changes yet. These rules make the value of a field the
 //! same in a live reading and in every replay, or absent:
 //!
@@ -19,6 +21,7 @@
 //!
 //! No clock is read here: the times are those at which NATS stored events and entries.
 
+mod claims;
 mod markets;
 mod reference;
 mod timeline;
@@ -27,6 +30,7 @@ mod volumes;
 use crate::event::{Event, EventContext, Kind, Timestamp};
 use crate::ids::Seq;
 
+pub use claims::{ClaimFault, StreamEnd};
 pub use markets::{MAX_MARKETS, MarketRecord, Markets};
 pub use reference::{MAX_REFERENCES, ReferenceEntry, ReferenceTable};
 pub use reference::{ReferenceError, ReferenceFile, ReferenceProblem, ReferenceRow, parse_reference};

@@ -92,6 +92,9 @@ tickwire_node::metrics! {
     counter CONTEXT_NOT_LOADED =
         "tickwire_router_context_not_loaded_total",
         "Averages and market records of the last owner of a partition that this router could not load";
+    counter CONTEXT_REFUSED by "reason" of crate::enrich::tenure::refusals =
+        "tickwire_router_context_refused_total",
+        "Market records and averages of other routers that were refused, by reason";
 
     // enrich/writer.rs
     counter CONTEXT_WRITES_LOST by "reason" of crate::enrich::writer::losses =

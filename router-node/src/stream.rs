@@ -6,6 +6,7 @@ use async_nats::jetstream::stream::Info;
 use std::fmt::Display;
 use std::time::Duration;
 use thiserror::Error;
+use tickwire_core::context::StreamEnd;
 use tickwire_core::event::Timestamp;
 use tickwire_core::ids::{Epoch, EpochId, Seq};
 use tickwire_node::epoch;
@@ -38,6 +39,16 @@ pub struct StreamState {
     pub facts: StreamFacts,
     /// The server's name; `None` where servers form no cluster.
     pub leader: Option<String>,
+}
+
+/// The stream, with the times of its oldest and its last message.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StreamExtent {
+    pub(crate) facts: StreamFacts,
+    /// When the oldest message was stored; `None` if there is no message.
+    pub(crate) oldest: Option<Timestamp>,
+    /// The most that anybody can know of it.
+    pub(crate) end: StreamEnd,
 }
 
 /// The server that leads the stream, and answers requests about it.
@@ -93,15 +104,21 @@ impl StreamState {
     }
 }
 
-impl StreamFacts {
-    /// Asks the server for them, and for when the oldest message was stored; `None` if there is no message.
-    pub(crate) async fn with_oldest(nats: &Nats, stream: &str) -> Result<(Self, Option<Timestamp>), StreamError> {
+impl StreamExtent {
+    /// Asks the server.
+    pub(crate) async fn look(nats: &Nats, stream: &str) -> Result<Self, StreamError> {
         let info = info(nats, stream).await?;
-        let oldest = info.state.first_timestamp.unix_timestamp_nanos().div_euclid(1_000_000);
-        let oldest = i64::try_from(oldest).ok().filter(|_| info.state.messages > 0);
-        Ok((Self::of(&info), oldest.map(Timestamp)))
+        let facts = StreamFacts::of(&info);
+        // Without messages these times mean nothing.
+        let has_messages = info.state.messages > 0;
+        let time = |nanos: i128| i64::try_from(nanos.div_euclid(1_000_000)).ok().filter(|_| has_messages);
+        let oldest = time(info.state.first_timestamp.unix_timestamp_nanos()).map(Timestamp);
+        let stored = time(info.state.last_timestamp.unix_timestamp_nanos()).map_or(Timestamp(i64::MAX), Timestamp);
+        Ok(Self { facts, oldest, end: StreamEnd { epoch_id: facts.epoch_id, last: facts.last, stored } })
     }
+}
 
+impl StreamFacts {
     /// Begins a new epoch after `before`, unless one later than `known` has begun. Its id is the next one: no clock
     /// decides it, so it grows whatever the clocks of servers and nodes say, and routers that begin it at the
     /// same time begin the same one.

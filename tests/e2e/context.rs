@@ -7,12 +7,14 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::fs;
 use std::time::{Duration, Instant};
-use tickwire_core::event::{EventContext, Kind, Regime, Volatility};
-use tickwire_core::ids::Partition;
+use tickwire_core::context::MarketRecord;
+use tickwire_core::event::{EventContext, Kind, Regime, Timestamp, Volatility};
+use tickwire_core::ids::{EpochId, Partition, Seq};
 use tickwire_core::protocol::{Encoding, ReceivedEvent};
 use tickwire_core::wire;
 use tickwire_node::lease::LeaseRecord;
 use tickwire_node::names;
+use tickwire_testkit::eventually;
 
 use crate::cluster::Cluster;
 use crate::commands::run;
@@ -56,6 +58,30 @@ async fn owner(cluster: &Cluster, partition: Partition) -> String {
     record.owner.unwrap().id.to_string()
 }
 
+/// Writes records that no router can have written: of a later epoch, and beyond the end of the stream.
+async fn forge_records(cluster: &mut Cluster, partition: Partition) {
+    let bucket = jetstream::new(cluster.client.clone()).get_key_value(names::CONTEXT_BUCKET).await.unwrap();
+    let key = |market| names::market_key(u32::from(partition.0), market);
+    let real = bucket.get(key("US")).await.unwrap().unwrap();
+    let mut beyond = MarketRecord::from_bytes(&real).unwrap();
+    beyond.read_through(Seq(1 << 40), Timestamp(i64::MAX));
+    for (market, forged) in [("EU", MarketRecord::new(EpochId::LAST)), ("US", beyond)] {
+        bucket.put(key(market), forged.to_bytes().unwrap().into()).await.unwrap();
+    }
+    for router in &mut cluster.routers {
+        eventually("the router refuses a record", DEADLINE, async || {
+            let refused = router.metrics().await.get("tickwire_router_context_refused_total");
+            (refused > 0.0).then_some(())
+        })
+        .await;
+    }
+    eventually("the owner writes its record again", DEADLINE, async || {
+        let record = MarketRecord::from_bytes(&bucket.get(key("US")).await.unwrap().unwrap()).unwrap();
+        (record.through() < Seq(1 << 40)).then_some(())
+    })
+    .await;
+}
+
 /// Whether two values of one field differ. An absent one differs from none.
 fn differ<T: PartialEq>(one: Option<T>, other: Option<T>) -> bool {
     one.zip(other).is_some_and(|(one, other)| one != other)
@@ -84,6 +110,8 @@ async fn context_survives_its_router_and_is_never_contradicted_by_a_replay() {
     let event = enriched(&mut socket, &producer, is_bull).await;
     assert_eq!(event.context.unwrap().session, event.session);
 
+    // It shuts out none of the real ones, neither here nor for the next owner.
+    forge_records(&mut cluster, partition).await;
     let recorder = owner(&cluster, partition).await;
     let at = cluster.routers.iter().position(|router| router.id == recorder).unwrap();
     cluster.routers.remove(at).process.kill();

@@ -1,7 +1,7 @@
 //! What `market` events have stated, market by market. A market is the key of its events.
 //!
 //! The owner of the partition of a market records it with [`MarketRecord::observe`] and publishes the record. Other
-//! routers take records with [`Markets::adopt`]. A record says up to where it is complete, so that a router notices when
+//! routers take records with [`Markets::adopt_of_other`]. A record says up to where it is complete, so that a router notices when
 //! it gets no more of them.
 
 use std::collections::{BTreeMap, HashMap};
@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
+use super::claims::{ClaimFault, StreamEnd};
 use super::timeline::Timeline;
 use super::{Point, Reading};
 use crate::event::{Event, Kind, Regime, Timestamp, Volatility};
@@ -105,6 +106,14 @@ impl MarketRecord {
         }
     }
 
+    /// Checks that the stream has what the record claims.
+    ///
+    /// # Errors
+    /// As [`StreamEnd::check`].
+    pub fn check(&self, end: StreamEnd) -> Result<(), ClaimFault> {
+        end.check(self.epoch_id, self.through, self.stored)
+    }
+
     /// Whether the record has what a reading at `point` may depend on.
     pub(super) fn is_complete(&self, point: Point, reading: Reading) -> bool {
         match reading {
@@ -162,6 +171,26 @@ pub struct Markets {
 }
 
 impl Markets {
+    /// Takes a record of another router, as [`adopt`](Self::adopt) does. `end` was seen after the record was read. Only
+    /// the stream begins an epoch, not a record.
+    ///
+    /// # Errors
+    /// When the record is not to be believed, or there are too many markets.
+    pub fn adopt_of_other(
+        &mut self,
+        market: MarketKey,
+        record: MarketRecord,
+        end: StreamEnd,
+    ) -> Result<bool, ClaimFault> {
+        record.check(end)?;
+        self.begin_epoch(end.epoch_id);
+        let is_new = record.epoch_id == self.epoch_id && !self.records.contains_key(&market);
+        if is_new && self.records.len() >= MAX_MARKETS {
+            return Err(ClaimFault::NoRoom);
+        }
+        Ok(self.adopt(market, record))
+    }
+
     /// Takes a record if it is newer than the one that is here. The first one of a later epoch begins that epoch. Returns
     /// whether it was taken.
     pub fn adopt(&mut self, market: MarketKey, record: MarketRecord) -> bool {
@@ -306,7 +335,35 @@ mod tests {
     }
 
     #[test]
+    fn forged_record_shuts_out_no_real_one() {
+        let market = MarketKey::new("US").unwrap();
+        let record = |epoch_id, through, stored| {
+            let mut record = MarketRecord::new(EpochId(epoch_id));
+            record.read_through(Seq(through), Timestamp(stored));
+            record
+        };
+        let end = |last| StreamEnd { epoch_id: EpochId(1), last: Seq(last), stored: Timestamp(last as i64) };
+        let mut markets = Markets::default();
+        let mut adopt = |record, last| markets.adopt_of_other(market.clone(), record, end(last));
+        assert_eq!(adopt(record(1, 5, 5), 5), Ok(true));
+        assert_eq!(adopt(record(EpochId::LAST.0, 6, 6), 6), Err(ClaimFault::LaterEpoch));
+        assert_eq!(adopt(record(1, u64::MAX, 6), 6), Err(ClaimFault::AfterEnd));
+        assert_eq!(adopt(record(1, 6, i64::MAX), 6), Err(ClaimFault::AfterEnd));
+        // The most that a forged record can claim is the end of the stream, and the next real one is later.
+        assert_eq!(adopt(record(1, 6, 6), 6), Ok(true));
+        assert_eq!(adopt(record(1, 7, 7), 7), Ok(true));
+        assert_eq!(adopt(record(0, 9, 9), 7), Ok(false));
+    }
+
+    #[test]
     fn number_of_markets_is_bounded() {
+        let end = StreamEnd { epoch_id: EpochId(1), last: Seq(0), stored: Timestamp(0) };
+        let mut markets = Markets::default();
+        for number in 0..=MAX_MARKETS {
+            let market = MarketKey::new(&format!("M{number}")).unwrap();
+            let adopted = markets.adopt_of_other(market, MarketRecord::new(EpochId(1)), end);
+            assert_eq!(adopted, if number < MAX_MARKETS { Ok(true) } else { Err(ClaimFault::NoRoom) });
+        }
         let mut markets = Markets::default();
         let adopted = (0..=MAX_MARKETS)
             .map(|number| markets.adopt(MarketKey::new(&format!("M{number}")).unwrap(), MarketRecord::new(EpochId(1))));

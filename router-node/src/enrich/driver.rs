@@ -5,11 +5,12 @@
 use super::SharedSurroundings;
 use super::book::{self, ReferenceBook};
 use crate::metrics;
-use crate::stream::{StreamError, StreamFacts};
+use crate::stream::{StreamError, StreamExtent};
 use std::time::Duration;
 use thiserror::Error;
-use tickwire_core::context::MAX_REFERENCES;
+use tickwire_core::context::{ClaimFault, MAX_REFERENCES, MarketRecord, StreamEnd};
 use tickwire_core::event::Timestamp;
+use tickwire_core::ids::MarketKey;
 use tickwire_node::bucket::{ALL_KEYS, Bucket, BucketError, BucketNews, BucketReader, LookResult, UnreadableValues};
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
@@ -99,9 +100,11 @@ impl ContextDriver {
 
     /// Looks at both buckets, and reads what is new.
     async fn turn(&mut self) -> Result<(), TurnError> {
-        let looked_at = self.read_markets().await?;
-        let (_, oldest) = StreamFacts::with_oldest(&self.nats, &self.stream).await?;
-        self.forget_removed(oldest);
+        let (looked_at, records) = self.read_markets().await?;
+        // Afterwards: no record that was read can be later than this. If it fails, the next heartbeat has others written.
+        let extent = StreamExtent::look(&self.nats, &self.stream).await?;
+        self.adopt(records, extent.end);
+        self.forget_removed(extent.oldest);
         // Events get the context of a record only when the reference data is marked as current. So no event gets that
         // of the only known market before all are known.
         self.read_reference().await?;
@@ -111,19 +114,31 @@ impl ContextDriver {
         Ok(())
     }
 
-    async fn read_markets(&mut self) -> Result<Timestamp, BucketError> {
+    /// The time of the look, and the records that are new since the last one.
+    async fn read_markets(&mut self) -> Result<(Timestamp, Vec<(MarketKey, MarketRecord)>), BucketError> {
         let LookResult { at, news } = self.markets.look().await?;
-        if let Some(BucketNews { entries, .. }) = news {
-            let mut unreadable = UnreadableValues::default();
-            let records = book::records(&entries, &mut unreadable);
-            unreadable.report(names::CONTEXT_BUCKET);
-            self.surroundings.change(|surroundings| {
-                for (market, record) in records {
-                    surroundings.markets.adopt(market, record);
-                }
-            });
+        let Some(BucketNews { entries, .. }) = news else { return Ok((at, Vec::new())) };
+        let mut unreadable = UnreadableValues::default();
+        let records = book::records(&entries, &mut unreadable);
+        unreadable.report(names::CONTEXT_BUCKET);
+        Ok((at, records))
+    }
+
+    /// Takes the records, as far as the stream goes.
+    fn adopt(&self, records: Vec<(MarketKey, MarketRecord)>, end: StreamEnd) {
+        let refused: Vec<(MarketKey, ClaimFault)> = self.surroundings.change(|surroundings| {
+            let adopt = |(market, record): (MarketKey, MarketRecord)| {
+                let adopted = surroundings.markets.adopt_of_other(market.clone(), record, end);
+                Some((market, adopted.err()?))
+            };
+            records.into_iter().filter_map(adopt).collect()
+        });
+        for (_, fault) in &refused {
+            metrics::CONTEXT_REFUSED.with(fault.as_str()).increment(1);
         }
-        Ok(at)
+        if let Some((market, fault)) = refused.first() {
+            warn!(records = refused.len(), %market, reason = fault.as_str(), "market records refused");
+        }
     }
 
     /// Forgets removed reference data that no event of the stream depends on. What had no room before is read again.

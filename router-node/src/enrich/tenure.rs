@@ -10,10 +10,10 @@ use crate::decode::Decoder;
 use crate::metrics;
 use crate::reader::leader;
 use crate::source::Source;
-use crate::stream::StreamState;
+use crate::stream::StreamExtent;
 use std::time::Duration;
-use tickwire_core::context::{MarketRecord, VolumeAverages};
-use tickwire_core::event::{Kind, key};
+use tickwire_core::context::{ClaimFault, MarketRecord, VolumeAverages};
+use tickwire_core::event::{Kind, Timestamp, key};
 use tickwire_core::ids::{EpochId, MarketKey, Seq};
 use tickwire_node::bucket::Bucket;
 use tickwire_node::names;
@@ -65,7 +65,7 @@ impl ContextStore {
         self.surroundings.change(|surroundings| surroundings.markets.begin_epoch(epoch_id));
         let Some(partition) = tenure.partition else { return };
         let end = Instant::now() + LOAD_DEADLINE;
-        let volumes = timeout_at(end, self.read_volumes(partition, epoch_id)).await;
+        let volumes = timeout_at(end, self.read_volumes(decoder, partition, epoch_id)).await;
         let volumes = loaded(partition, "averages", volumes).unwrap_or_else(|| VolumeAverages::new(epoch_id));
         let records = timeout_at(end, self.read_records(decoder, partition, epoch_id, checkpoint)).await;
         let records = loaded(partition, "market records", records).unwrap_or_default();
@@ -74,11 +74,24 @@ impl ContextStore {
         tenure.context = PartitionContext::with(volumes, records);
     }
 
-    async fn read_volumes(&self, partition: u32, epoch_id: EpochId) -> Result<VolumeAverages, String> {
+    async fn read_volumes(
+        &self,
+        decoder: &Decoder,
+        partition: u32,
+        epoch_id: EpochId,
+    ) -> Result<VolumeAverages, String> {
         let stored = self.bucket.entry_of(&names::volumes_key(partition)).await.map_err(|error| error.to_string())?;
         let volumes = stored.and_then(|entry| VolumeAverages::from_bytes(&entry.value).ok());
-        let volumes = volumes.filter(|volumes| volumes.epoch_id() == epoch_id);
-        Ok(volumes.unwrap_or_else(|| VolumeAverages::new(epoch_id)))
+        let Some(volumes) = volumes else { return Ok(VolumeAverages::new(epoch_id)) };
+        let end = self.extent(decoder).await?.end;
+        let checked = end.check(volumes.epoch_id(), volumes.through(), Timestamp(i64::MIN));
+        let is_taken = is_believed(partition, "averages", checked) && volumes.epoch_id() == epoch_id;
+        Ok(if is_taken { volumes } else { VolumeAverages::new(epoch_id) })
+    }
+
+    /// The stream after something was read: nobody can have known more of it.
+    async fn extent(&self, decoder: &Decoder) -> Result<StreamExtent, String> {
+        StreamExtent::look(&self.nats, &decoder.stream).await.map_err(|error| error.to_string())
     }
 
     async fn read_records(
@@ -109,8 +122,8 @@ impl ContextStore {
         if records.is_empty() {
             return Ok(());
         }
-        let state = StreamState::look(&self.nats, &decoder.stream).await.map_err(|error| error.to_string())?;
-        let facts = state.facts;
+        let StreamExtent { facts, end, .. } = self.extent(decoder).await?;
+        records.retain(|_, record| is_believed(partition, "market records", record.check(end)));
         // Retention may have removed events that they lack.
         records.retain(|_, record| record.epoch_id() == facts.epoch_id && record.through() >= facts.removed());
         let Some(mut after) = records.values().map(MarketRecord::through).min() else { return Ok(()) };
@@ -179,6 +192,19 @@ fn loaded<T>(partition: u32, what: &'static str, loaded: Result<Result<T, String
     metrics::CONTEXT_NOT_LOADED.increment(1);
     warn!(partition, what, reason, "context not loaded, it begins anew");
     None
+}
+
+/// Whether stored context claims no more than the stream has. What does is counted, and does not count.
+fn is_believed(partition: u32, what: &'static str, checked: Result<(), ClaimFault>) -> bool {
+    let Err(fault) = checked else { return true };
+    metrics::CONTEXT_REFUSED.with(fault.as_str()).increment(1);
+    warn!(partition, what, reason = fault.as_str(), "stored context refused");
+    false
+}
+
+/// Why stored context is refused: the labels of the metric.
+pub(crate) fn refusals() -> Vec<&'static str> {
+    ClaimFault::ALL.into_iter().map(ClaimFault::as_str).collect()
 }
 
 /// A market record of the bucket; `None` if it cannot be read.
