@@ -93,9 +93,13 @@ impl SavedBook {
     }
 
     /// The users who have a subscription that was not used since a time, among those that `is_wanted` accepts.
-    pub(super) fn unused_since(&self, since: Timestamp, is_wanted: impl Fn(&UserId) -> bool) -> Vec<UserId> {
-        let unused = self.users.iter().filter(|(user, entry)| entry.least_used < since && is_wanted(user));
-        unused.map(|(user, _)| user.clone()).collect()
+    pub(super) fn unused_since(
+        &self,
+        since: Timestamp,
+        is_wanted: impl Fn(&UserId) -> bool,
+    ) -> impl Iterator<Item = &UserId> {
+        let unused = self.users.iter().filter(move |(user, entry)| entry.least_used < since && is_wanted(user));
+        unused.map(|(user, _)| user)
     }
 }
 
@@ -201,7 +205,8 @@ mod tests {
         let entries = vec![put("ann", 1, &["a"], "2026-01-01"), put("bob", 2, &["b"], "2026-01-03")];
         book.take(read(true, entries));
         let unused = |since: &str, wanted: &str| {
-            book.unused_since(since.parse().unwrap(), |user| wanted.contains(user.as_str()))
+            let unused = book.unused_since(since.parse().unwrap(), |user| wanted.contains(user.as_str()));
+            unused.cloned().collect::<Vec<_>>()
         };
         assert_eq!(unused("2026-01-02", "ann bob"), [user("ann")]);
         assert!(unused("2026-01-02", "bob").is_empty() && unused("2026-01-01", "ann bob").is_empty());

@@ -21,6 +21,7 @@ use tracing::{debug, info, warn};
 use super::SavedTable;
 use super::book::{SavedBook, SavedNews};
 use super::store::{SavedError, SavedStore};
+use super::turns::Turns;
 use crate::byte_queue::ByteSender;
 use crate::messages::ToShard;
 use crate::metrics;
@@ -63,6 +64,9 @@ pub(crate) struct SavedDriver {
     setup: SavedSetup,
     reader: BucketReader,
     book: SavedBook,
+    /// Whose use is noted next, and whose subscriptions are swept next.
+    uses: Turns,
+    sweeps: Turns,
     sweep_at: Instant,
     /// Whether the last look has failed.
     is_failing: bool,
@@ -76,7 +80,8 @@ impl SavedDriver {
     pub(crate) async fn start(setup: SavedSetup) -> Result<Self, BucketError> {
         let reader = BucketReader::new(setup.store.bucket.clone(), ALL_KEYS, REVIEW);
         let book = SavedBook::new(setup.store.config.max_subscriptions);
-        let mut driver = Self { setup, reader, book, sweep_at: Instant::now(), is_failing: false };
+        let (uses, sweeps) = (Turns::default(), Turns::default());
+        let mut driver = Self { setup, reader, book, uses, sweeps, sweep_at: Instant::now(), is_failing: false };
         let news = driver.reader.first(START_DEADLINE).await?;
         driver.take(news);
         Ok(driver)
@@ -139,11 +144,12 @@ impl SavedDriver {
     }
 
     /// Notes, once a day, the use by users who have sessions here.
-    async fn note_uses(&self, now: Timestamp) {
+    async fn note_uses(&mut self, now: Timestamp) {
+        let SavedSetup { store, registry, .. } = &self.setup;
         let since = Timestamp(now.0.saturating_sub(DAY_MS));
-        let users = self.book.unused_since(since, |user| self.setup.registry.has_sessions_of(user));
-        for user in users.into_iter().take(WRITES) {
-            let noted = self.setup.store.edit(&user, |record, _| {
+        let unused = self.book.unused_since(since, |user| registry.has_sessions_of(user));
+        for user in self.uses.next(unused, WRITES) {
+            let noted = store.edit(&user, |record, _| {
                 record.note_use(since, now);
                 Ok(())
             });
@@ -154,7 +160,7 @@ impl SavedDriver {
     }
 
     /// Removes the subscriptions that were not used for `gateway.saved_days`, of the users whose home is here.
-    async fn sweep(&self, now: Timestamp) {
+    async fn sweep(&mut self, now: Timestamp) {
         let SavedSetup { store, me, view, .. } = &self.setup;
         let days = i64::from(store.config.saved_days);
         if days == 0 {
@@ -162,8 +168,8 @@ impl SavedDriver {
         }
         let since = Timestamp(now.0.saturating_sub(days * DAY_MS));
         let view = Arc::clone(&view.borrow());
-        let users = self.book.unused_since(since, |user| view.home(user).is_some_and(|home| home.id == me.id));
-        for user in users.into_iter().take(WRITES) {
+        let unused = self.book.unused_since(since, |user| view.home(user).is_some_and(|home| home.id == me.id));
+        for user in self.sweeps.next(unused, WRITES) {
             match store.edit(&user, |record, _| Ok(record.sweep(since))).await {
                 Ok((names, _)) => {
                     metrics::SWEPT_SUBSCRIPTIONS.increment(names.len() as u64);
