@@ -57,13 +57,20 @@ pub struct Field {
     pub name: &'static str,
     /// Its JSON type.
     pub kind: &'static str,
+    /// Whether its value may be null instead.
+    pub is_nullable: bool,
     /// What it means.
     pub meaning: &'static str,
 }
 
 /// A field with its JSON type and its meaning.
 pub const fn field(name: &'static str, kind: &'static str, meaning: &'static str) -> Field {
-    Field { name, kind, meaning }
+    Field { name, kind, is_nullable: false, meaning }
+}
+
+/// The same for a field whose value may be null.
+pub const fn nullable(name: &'static str, kind: &'static str, meaning: &'static str) -> Field {
+    Field { name, kind, is_nullable: true, meaning }
 }
 
 /// Where a parameter of a request is.

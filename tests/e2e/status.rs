@@ -1,7 +1,7 @@
 //! The status of nodes over HTTP: what is read, and how an operator closes the sessions of a user. `access` has who may.
 
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use tickwire_core::protocol::Encoding;
 use tickwire_core::protocol::codes::CloseCode;
@@ -280,10 +280,27 @@ async fn event_over_http_is_stored_once_and_is_the_last_of_its_kind() {
     assert_eq!(last.as_object().unwrap().len(), 1, "{last}");
 }
 
-/// The names of the fields of an endpoint in the document.
-fn documented<'a>(document: &'a Value, path: &str) -> BTreeSet<&'a String> {
+/// The fields of an endpoint in the document, with the types that their values may have.
+fn documented<'a>(document: &'a Value, path: &str) -> BTreeMap<&'a str, Vec<&'a str>> {
     let schema = &document["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]["schema"];
-    schema["properties"].as_object().unwrap().keys().collect()
+    let types = |field: &'a Value| match &field["type"] {
+        Value::String(only) => vec![only.as_str()],
+        several => several.as_array().unwrap().iter().filter_map(Value::as_str).collect(),
+    };
+    schema["properties"].as_object().unwrap().iter().map(|(name, field)| (name.as_str(), types(field))).collect()
+}
+
+/// The type of a value, as the document names it.
+fn type_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(number) if number.is_f64() => "number",
+        Value::Number(_) => "integer",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
 }
 
 #[tokio::test]
@@ -320,7 +337,11 @@ async fn answers_are_as_the_document_says() {
         (public, "/v1/connect", "/v1/connect?user=ann"),
     ] {
         let answer = read("GET", address, asked).await;
-        let fields: BTreeSet<&String> = answer.as_object().unwrap().keys().collect();
-        assert_eq!(fields, documented(&document, path), "{asked}: {answer}");
+        let (answer, documented) = (answer.as_object().unwrap(), documented(&document, path));
+        let fields: BTreeSet<&str> = answer.keys().map(String::as_str).collect();
+        assert_eq!(fields, documented.keys().copied().collect::<BTreeSet<&str>>(), "{asked}: {answer:?}");
+        for (name, value) in answer {
+            assert!(documented[name.as_str()].contains(&type_of(value)), "{asked}: {name} is {value}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The table of a gateway's endpoints: those for clients, and those for operators beside the ones of every node.
 
 use tickwire_node::api::shared::{IF_MATCH, IF_NONE_MATCH, TOO_LARGE, USER as OF_USER};
-use tickwire_node::api::{Access, Endpoint, Field, Input, JSON, Listener, Parameter, Place, field};
+use tickwire_node::api::{Access, Endpoint, Field, Input, JSON, Listener, Parameter, Place, field, nullable};
 
 const BAD_CREDENTIALS: (u16, &str) = (400, "The credentials cannot be read");
 const BAD_ORIGIN: (u16, &str) = (403, "Pages of this origin may not connect");
@@ -60,7 +60,7 @@ pub(crate) static ME: Endpoint = Endpoint {
     fields: &[
         OF_USER,
         field("gateway", "string", "The gateway that answers; other gateways may have further sessions"),
-        field("rate", "object", "Events a second: current, maximal, utilisation; null without a limit or sessions"),
+        nullable("rate", "object", "Events a second: current, maximal, utilisation; null without a limit or sessions"),
         field("sessions", "array", "The sessions of the user here, with their subscriptions and counts"),
     ],
     others: &[BAD_CREDENTIALS, BAD_ORIGIN],

@@ -135,8 +135,25 @@ fn schema(fields: &[Field]) -> Value {
     if fields.is_empty() {
         return json!({});
     }
-    let property = |field: &Field| (field.name.to_owned(), json!({ "type": field.kind, "description": field.meaning }));
+    let property = |field: &Field| {
+        let kind = if field.is_nullable { json!([field.kind, "null"]) } else { json!(field.kind) };
+        (field.name.to_owned(), json!({ "type": kind, "description": field.meaning }))
+    };
     let properties: Map<String, Value> = fields.iter().map(property).collect();
     let required: Vec<&str> = fields.iter().map(|field| field.name).collect();
     json!({ "type": "object", "properties": properties, "required": required })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{field, nullable};
+
+    #[test]
+    fn type_of_a_field_says_whether_it_may_be_null() {
+        let schema = schema(&[field("id", "string", "The id"), nullable("by", "string", "Who wrote it")]);
+        assert_eq!(schema["properties"]["id"], json!({ "type": "string", "description": "The id" }));
+        assert_eq!(schema["properties"]["by"], json!({ "type": ["string", "null"], "description": "Who wrote it" }));
+        assert_eq!(schema["required"], json!(["id", "by"]), "it is there, even if it is null");
+    }
 }

@@ -2,7 +2,7 @@
 
 use tickwire_core::rules::limits::MAX_RULE_BYTES;
 use tickwire_node::api::shared::{IF_MATCH, IF_NONE_MATCH, NODE, TOO_LARGE};
-use tickwire_node::api::{Access, Endpoint, Field, Input, JSON, Listener, field};
+use tickwire_node::api::{Access, Endpoint, Field, Input, JSON, Listener, field, nullable};
 
 /// The most bytes of the body of a request that writes a rule. Spaces do not count for a rule.
 pub(crate) const MAX_RULE_BODY: usize = 4 * MAX_RULE_BYTES;
@@ -11,10 +11,10 @@ const fn of_rule() -> [Field; 6] {
     [
         field("id", "string", "The id of the rule"),
         field("revision", "integer", "The revision of the rule, which is also in the header ETag"),
-        field("updated_by", "string", "Who wrote it; null if that is not known"),
-        field("updated_at", "string", "When it was written; null if that is not known"),
-        field("rule", "object", "The rule, as it was written; null if the value of its key cannot be read"),
-        field("skipped", "object", "Why routers skip it: path, reason and hint; null if they apply it"),
+        nullable("updated_by", "string", "Who wrote it; null if that is not known"),
+        nullable("updated_at", "string", "When it was written; null if that is not known"),
+        nullable("rule", "object", "The rule, as it was written; null if the value of its key cannot be read"),
+        nullable("skipped", "object", "Why routers skip it: path, reason and hint; null if they apply it"),
     ]
 }
 
