@@ -362,7 +362,7 @@ impl Event {
         self.handling.as_ref().map(|handling| handling.strategy).unwrap_or_default()
     }
 
-    /// Whether it is for every session of a public audience, whatever their filters.
+    /// Whether it is for every subscription of a public audience, whatever the filters.
     #[must_use]
     pub fn is_for_every_gateway(&self) -> bool {
         self.strategy() == Strategy::Broadcast && self.audience == Audience::Public

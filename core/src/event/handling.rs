@@ -16,7 +16,7 @@ pub enum Strategy {
     /// To every session with a filter that the event passes.
     #[default]
     Content,
-    /// To every session of the audience; if the rule names rooms, to every session in one of the rooms.
+    /// To every session of the audience that has a subscription; if the rule names rooms, to those in one of the rooms.
     Broadcast,
     /// By filters, before the events that wait, without waiting for a window, and to heavier users first.
     PriorityFirst,

@@ -265,8 +265,9 @@ impl InterestTable {
     /// Calls `found` once for every gateway that must get `event`.
     ///
     /// An event for one user goes to the home gateway and to gateways where the user is a stray. A gateway with another
-    /// view gets every such event until its view is the same. A broadcast goes to every gateway whose interest is known,
-    /// because sessions without subscriptions get it as well. The gateway knows who is in its rooms.
+    /// view gets every such event until its view is the same. A broadcast goes to every gateway whose interest is known:
+    /// it is for all subscriptions, whatever their filters, and interest does not say which gateway has one. A session
+    /// without subscriptions does not get it. The gateway knows who is in its rooms.
     pub fn matching(&mut self, event: &Event, mut found: impl FnMut(&NodeRef)) {
         match &event.audience {
             Audience::User(user) => self.addressed.matching(user, found),
