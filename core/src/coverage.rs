@@ -108,8 +108,9 @@ impl<E: Weight> Coverage<E> {
         }
     }
 
-    /// Takes a message of the answer to the ask `number`. Its section is judged like any other, whichever ask it
-    /// belongs to. But it does not show what routers read or which revision they know at present.
+    /// Takes a message of the answer to the ask `number`, which may be late: the gap may have been asked for again. What
+    /// was not asked for changes nothing. An answer does not show what routers read or which revision they know at
+    /// present.
     pub fn answer(
         &mut self,
         now: Millis,
@@ -132,6 +133,7 @@ impl<E: Weight> Coverage<E> {
             ReplayPart::Events(section) if !section.is_sound() => Some(SectionOutcome::Unsound),
             ReplayPart::Events(section) if section.revision < need => Some(SectionOutcome::Outdated),
             ReplayPart::Events(section) => self.with(section.partition, |track, limits| match track.covered {
+                Some(_) if track.is_unasked(number, section.through) => SectionOutcome::Unasked,
                 Some(_) => track.take(&mut CoverageContext { now, need, limits, coverage_events }, section),
                 None => SectionOutcome::Foreign,
             }),
@@ -139,6 +141,9 @@ impl<E: Weight> Coverage<E> {
             ReplayPart::Removed { partition, from, through, damaged } => {
                 let reason = damaged.map_or(GapReason::Retention, |_| GapReason::Damaged);
                 self.with(partition, |track, limits| {
+                    if track.is_unasked(number, through) {
+                        return SectionOutcome::Unasked;
+                    }
                     let mut context = CoverageContext { now, need, limits, coverage_events };
                     track.removed(&mut context, (from, through), reason)
                 })

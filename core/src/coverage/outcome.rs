@@ -87,4 +87,6 @@ pub enum SectionOutcome {
     Foreign,
     /// It contradicts itself and proves nothing.
     Unsound,
+    /// It is in an answer that was not asked for.
+    Unasked,
 }

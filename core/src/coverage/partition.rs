@@ -151,6 +151,12 @@ impl<E: Weight> PartitionCoverage<E> {
         self.repair.is_some_and(|repair| repair.is_asked(number))
     }
 
+    /// Whether an answer with this number would move the coverage on, although it was not asked for.
+    pub(super) fn is_unasked(&self, number: u64, through: Seq) -> bool {
+        let is_new = self.covered.is_some_and(|covered| through > covered);
+        is_new && self.repair.is_none_or(|repair| !repair.was_asked(number))
+    }
+
     /// When to ask for what is missing; `None` if nothing is missing, or while an ask is pending.
     pub(super) fn due(&self) -> Option<Millis> {
         self.repair.and_then(|repair| repair.due())

@@ -14,6 +14,9 @@ const BACKOFF: Backoff = Backoff { first: 50, most: 2_000 };
 /// The pause after an ask that could not be sent, in milliseconds.
 const UNSENT_PAUSE: u64 = 100;
 
+/// How many asks for a gap are remembered, so that a late answer is recognised.
+const RECENT: usize = 4;
+
 /// A request to the routers: replay the range `(from, to]` of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ask {
@@ -67,6 +70,8 @@ pub(super) struct Repair {
     /// When to ask next, unless an ask is pending.
     due: Millis,
     pending: Option<PendingAsk>,
+    /// The numbers of the last asks, the newest first; 0 for none.
+    recent: [u64; RECENT],
 }
 
 /// A pending ask.
@@ -95,11 +100,17 @@ impl Repair {
             pauses: 0,
             due,
             pending: None,
+            recent: [0; RECENT],
         }
     }
 
     pub(super) fn is_asked(&self, number: u64) -> bool {
         self.pending.is_some_and(|pending| pending.number == number)
+    }
+
+    /// Whether this is the number of one of the last asks for the gap, whose answer may be late.
+    pub(super) fn was_asked(&self, number: u64) -> bool {
+        number > 0 && self.recent.contains(&number)
     }
 
     /// When to ask; `None` while an ask is pending.
@@ -125,6 +136,8 @@ impl Repair {
     /// An ask is sent.
     pub(super) fn ask(&mut self, now: Millis, number: u64, revision: Revision, limits: &RepairLimits) {
         self.asks = self.asks.saturating_add(1);
+        self.recent.rotate_right(1);
+        self.recent[0] = number;
         let deadline = now.plus(limits.replay_timeout);
         self.pending = Some(PendingAsk { number, revision, since: now, deadline, moved: false });
     }

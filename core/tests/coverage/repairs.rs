@@ -4,7 +4,7 @@ use tickwire_core::coverage::{Coverage, GapReason, Repaired, SectionOutcome};
 use tickwire_core::ids::{Millis, Partition, Revision, Seq};
 use tickwire_core::replay::{ReplayPart, ReplayRefusal};
 
-use crate::fixtures::{GRACE, LIMITS, TIMEOUT, answer, apply, asking, asks, coverage, gap, offer, section};
+use crate::fixtures::{EPOCH_ID, GRACE, LIMITS, TIMEOUT, answer, apply, asking, asks, coverage, gap, offer, section};
 
 #[test]
 fn gap_is_asked_for_after_its_grace_and_delays_no_other_partition() {
@@ -34,6 +34,30 @@ fn answer_may_be_split_reordered_duplicated_and_late() {
     assert_eq!(late.1, [apply(0, 0, 3, &[(3, "x")]), apply(0, 3, 5, &[(5, "x")]), apply(0, 5, 7, &[(6, "b")])]);
     assert_eq!(answer(&mut coverage, 95, 2, piece(0, 3), true), (SectionOutcome::Duplicate, vec![]));
     assert_eq!(coverage.next_expiry(), None);
+}
+
+#[test]
+fn answer_that_was_not_asked_for_changes_nothing() {
+    let removed = |partition, through| ReplayPart::Removed {
+        partition: Partition(partition),
+        from: Seq(0),
+        through: Seq(through),
+        damaged: None,
+    };
+    let events = |partition, through| ReplayPart::Events(section(partition, 1, 0, through, &[]));
+    let mut coverage = asking();
+    offer(&mut coverage, 0, section(1, 1, 0, 0, &[]));
+    // Nothing of partition 1 is missing, and ask 1 is for partition 0. No gap has the others.
+    for (ask, part) in
+        [(1, events(1, 9)), (1, removed(1, 9)), (0, events(0, 5)), (2, events(0, 5)), (u64::MAX, removed(0, 5))]
+    {
+        let unasked = answer(&mut coverage, 30, ask, part.clone(), false);
+        assert_eq!(unasked, (SectionOutcome::Unasked, vec![]), "{ask}: {part:?}");
+    }
+    assert_eq!(coverage.position().unwrap().seqs, [Seq(0), Seq(0)]);
+    assert_eq!(answer(&mut coverage, 30, 1, events(0, 5), true).0, SectionOutcome::Applied);
+    // The gap is closed, and so is its ask.
+    assert_eq!(answer(&mut coverage, 30, 1, events(0, 99), true), (SectionOutcome::Unasked, vec![]));
 }
 
 #[test]
@@ -167,6 +191,8 @@ fn answer_does_not_count_as_live_reading() {
     );
     offer(&mut coverage, 0, section(0, 1, 0, 0, &[]));
     offer(&mut coverage, 0, section(1, 1, 0, 0, &[]));
+    coverage.unreadable(Millis(0), EPOCH_ID, Partition(0), Seq(5));
+    assert_eq!(asks(&mut coverage, GRACE).0, [(1, 0, 0, 5)]);
     answer(&mut coverage, 500, 1, ReplayPart::Events(section(0, 9, 0, 5, &[])), true);
     assert_eq!(coverage.lowest_revision(), Revision(1));
     assert_eq!(coverage.silent(Millis(400)).count(), 2);

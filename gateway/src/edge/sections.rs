@@ -94,6 +94,7 @@ fn label(offered: SectionOutcome) -> &'static str {
         SectionOutcome::Outdated => "outdated",
         SectionOutcome::Foreign => "foreign",
         SectionOutcome::Unsound => "unsound",
+        SectionOutcome::Unasked => "unasked",
     }
 }
 
