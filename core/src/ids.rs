@@ -17,6 +17,9 @@ pub struct Seq(pub u64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Revision(pub u64);
 
+/// How many epochs may begin, each by a loss, before a node sees one of them.
+const LOSSES: u64 = 1_000;
+
 /// The id of an [`Epoch`] of the events stream: the stream's creation time in nanoseconds since 1970.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct EpochId(pub u64);
@@ -25,6 +28,16 @@ impl EpochId {
     /// The largest valid id, the nanoseconds from 1970 to 2262. A message with a larger one is invalid; if it were
     /// accepted, no epoch could follow it.
     pub const LAST: Self = Self(i64::MAX as u64);
+
+    /// The largest id that a node believes another node, unless it is near the one that it knows: the nanoseconds from
+    /// 1970 to 2200. So there is always room for later epochs, whatever strangers state.
+    const MOST_STATED: Self = Self(7_258_118_400_000_000_000);
+
+    /// Whether a node that knows the epoch `known` believes another node that the stream has this one.
+    #[must_use]
+    pub fn is_plausible(self, known: Self) -> bool {
+        self <= Self::LAST && self.0 <= Self::MOST_STATED.0.max(known.0.saturating_add(LOSSES))
+    }
 }
 
 /// An epoch of the events stream. A new one begins when the stream is created again, and when the stream has lost
@@ -310,5 +323,21 @@ impl TryFrom<f64> for Confidence {
 impl From<Confidence> for f64 {
     fn from(confidence: Confidence) -> Self {
         confidence.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn epoch_after_which_hardly_one_could_follow_is_not_plausible() {
+        let is_plausible = |epoch_id: u64, known: u64| EpochId(epoch_id).is_plausible(EpochId(known));
+        let (created, most) = (1_764_244_800_000_000_000, EpochId::MOST_STATED.0);
+        // A wrong clock may have created a former stream decades from now.
+        assert!(is_plausible(created, 0) && is_plausible(4_000_000_000_000_000_000, created));
+        assert!(is_plausible(most, created) && !is_plausible(most + 1, created));
+        assert!(!is_plausible(EpochId::LAST.0, created) && !is_plausible(u64::MAX, u64::MAX));
+        assert!(is_plausible(most + 1, most) && !is_plausible(most + LOSSES + 1, most), "others may follow");
     }
 }

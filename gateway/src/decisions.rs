@@ -2,5 +2,5 @@
 //! sessions, and the tests of routers drive it with none.
 
 pub use crate::byte_queue::{ByteReceiver, ByteSender, channel};
-pub use crate::edge::{Edge, EdgeSetup, NatsConnection, Outgoing};
+pub use crate::edge::{Edge, EdgeSetup, NatsConnection, Outgoing, StreamSight};
 pub use crate::messages::{FromEdge, SessionId, SharedCoverageEvents, ToEdge, ToShard};

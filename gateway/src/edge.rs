@@ -5,7 +5,7 @@
 //! the routers into a list. [`Driver`] waits, and sends.
 //!
 //! * `inputs` receives batches, answers and requests in turn, so that a flood of one does not block the others;
-//! * `sections` decodes what routers send, and offers it to the coverage;
+//! * `sections` decodes what routers send, and offers it to the coverage, as far as `horizon` has seen the stream;
 //! * `shard_queue` passes events to one shard, and skips them while the shard is too far behind;
 //! * `interest` sends deltas, snapshots and beats to the routers;
 //! * `replay` asks routers for gaps, and reports what was repaired or lost;
@@ -16,6 +16,7 @@
 
 mod backfill;
 mod driver;
+mod horizon;
 mod inputs;
 mod interest;
 mod rebalance;
@@ -50,6 +51,7 @@ use crate::backfill::cohorts::Cohorts;
 use crate::backfill::seek::Searches;
 use crate::byte_queue::ByteSender;
 use crate::delivery::Delivery;
+use crate::edge::horizon::Horizon;
 use crate::edge::rebalance::Rebalance;
 use crate::edge::shard_queue::ShardQueue;
 use crate::edge::upstream::{HeartbeatTiming, NatsState, Outage, Upstream};
@@ -59,6 +61,7 @@ use crate::metrics;
 #[cfg(test)]
 pub(crate) use crate::backfill::bisection::DEADLINE as SEARCH_DEADLINE;
 pub(crate) use crate::edge::driver::Driver;
+pub use crate::edge::horizon::StreamSight;
 pub(crate) use crate::edge::inputs::Inputs;
 #[cfg(test)]
 pub(crate) use crate::edge::inputs::{FloodTurns, FloodableQueue, TURN_REQUESTS};
@@ -78,6 +81,7 @@ pub struct Edge {
     shards: Vec<ShardQueue>,
     log: InterestLog,
     coverage: Coverage<Arc<Delivery>>,
+    horizon: Horizon,
     reached: GatewayCoverage,
     confirmations: Confirmations<AwaitedConfirmation>,
     registrations: HashMap<SessionId, Registration, FixedState>,
@@ -169,6 +173,7 @@ impl Edge {
             connection,
             shards: shards.into_iter().enumerate().map(queue).collect(),
             coverage: Coverage::new(partitions, limits(&config.gateway)),
+            horizon: Horizon::default(),
             reached: GatewayCoverage::default(),
             confirmations: Confirmations::new(millis(config.gateway.confirm_timeout), CONFIRM_PATIENCE),
             registrations: HashMap::default(),
@@ -208,6 +213,16 @@ impl Edge {
     /// The next time in the stream to search for now, if NATS is connected.
     pub(crate) fn next_search(&mut self, now: Millis) -> Option<Timestamp> {
         self.connection.is_up.then(|| self.searches.begin(now)).flatten()
+    }
+
+    /// Whether the stream is to be looked at now. The result must be passed to [`Self::take_look`].
+    pub fn begin_look(&mut self, now: Millis) -> bool {
+        self.connection.is_up && self.horizon.begin_look(now)
+    }
+
+    /// A look at the stream has ended; `None` if NATS has not answered.
+    pub fn take_look(&mut self, now: Millis, sight: Option<StreamSight>) {
+        self.horizon.take_look(now, sight);
     }
 
     /// The messages to send now. A request that cannot be sent must be reported to [`Self::unsent`].

@@ -6,11 +6,36 @@
 //! begins another epoch, after the last message that it knows, and records its number and that sequence in the stream's
 //! metadata.
 
+use crate::metrics;
 use async_nats::jetstream::stream::Info;
 use tickwire_core::ids::{Epoch, EpochId, Seq};
+use tracing::warn;
 
 /// The key of the stream's metadata for the current epoch, unless it is the first.
 pub const METADATA: &str = "tickwire.life";
+
+/// How many epochs must be able to follow a recorded one. Routers record none that is so late.
+const LATER: u64 = 1_000_000_000_000_000;
+
+/// Where nodes read epochs that others have stated: the values of a label.
+pub(crate) fn sources() -> Vec<&'static str> {
+    vec!["metadata", "lease", "coverage"]
+}
+
+/// Whether a node that knows the epoch `known` believes one that others have stated in `source`. If not, it is counted.
+#[must_use]
+pub fn is_believed(source: &'static str, epoch_id: EpochId, known: EpochId) -> bool {
+    let is_plausible = epoch_id.is_plausible(known);
+    if !is_plausible {
+        refuse(source, epoch_id);
+    }
+    is_plausible
+}
+
+fn refuse(source: &'static str, epoch_id: EpochId) {
+    metrics::REFUSED_EPOCHS.with(source).increment(1);
+    warn!(source, %epoch_id, "epoch refused that is near the last possible one");
+}
 
 /// The current epoch of the stream. The number of a stream's first epoch is its creation time, in nanoseconds since
 /// 1970. A recorded one is the highest known number plus one, independent of clocks.
@@ -19,7 +44,17 @@ pub fn of(info: &Info) -> Epoch {
     let created = u64::try_from(info.created.unix_timestamp_nanos()).unwrap_or_default();
     let first = Epoch { epoch_id: EpochId(created), before: Seq(0) };
     let noted = info.config.metadata.get(METADATA).and_then(|noted| parse(noted));
-    noted.filter(|noted| noted.epoch_id > first.epoch_id).unwrap_or(first)
+    let Some(noted) = noted.filter(|noted| noted.epoch_id > first.epoch_id) else { return first };
+    if !leaves_room(noted.epoch_id) {
+        refuse("metadata", noted.epoch_id);
+        return first;
+    }
+    noted
+}
+
+/// Whether enough epochs can follow a recorded one.
+fn leaves_room(epoch_id: EpochId) -> bool {
+    epoch_id.0 <= EpochId::LAST.0.saturating_sub(LATER)
 }
 
 /// The form in the metadata.
@@ -37,6 +72,12 @@ fn parse(text: &str) -> Option<Epoch> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn recorded_epoch_leaves_room_for_others() {
+        assert!(leaves_room(EpochId(1_764_000_000_000_000_001)) && leaves_room(EpochId(8_000_000_000_000_000_000)));
+        assert!(!leaves_room(EpochId::LAST) && !leaves_room(EpochId(EpochId::LAST.0 - LATER + 1)));
+    }
 
     #[test]
     fn recorded_epoch_is_read_back_and_other_text_is_not() {

@@ -147,6 +147,11 @@ impl Engine {
         self.is_connected = is_connected;
     }
 
+    /// The epoch that it reads.
+    pub(crate) fn epoch_id(&self) -> EpochId {
+        self.epoch.epoch_id
+    }
+
     /// Takes another view of the members.
     pub fn set_view(&mut self, view: Arc<View>) {
         self.routing.set_view(view);

@@ -129,6 +129,11 @@ impl Ownership {
         }
     }
 
+    /// The epoch that the engine reads.
+    pub(crate) fn epoch_id(&self) -> EpochId {
+        self.epoch.epoch_id
+    }
+
     /// Takes no more leases, and gives all back.
     pub fn drain(&mut self, now: Millis) {
         self.placement.drain(now);

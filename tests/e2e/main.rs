@@ -37,6 +37,7 @@ mod dev;
 mod door;
 mod examples;
 mod floods;
+mod forged;
 mod frames;
 mod gaps;
 mod greedy;

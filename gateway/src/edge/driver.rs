@@ -5,6 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::subject::Subject;
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
 use tickwire_core::ids::Millis;
 use tickwire_node::clock::{Clock, Turns, monotonic_at};
 use tickwire_node::link::{NatsMessage, Status};
@@ -16,9 +19,10 @@ use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use super::horizon::look;
 use super::inputs::{FloodableInput, Inputs};
 use super::status::STATUS_MS;
-use super::{Edge, EdgeStatus, NatsConnection, Outgoing};
+use super::{Edge, EdgeStatus, NatsConnection, Outgoing, StreamSight};
 use crate::backfill::bisection::{Finder, find};
 use crate::metrics;
 
@@ -38,6 +42,8 @@ pub(crate) struct Driver {
     stopped: watch::Receiver<Stopped>,
     clock: Clock,
     finder: Finder,
+    /// The look at the stream that is under way.
+    looks: FuturesUnordered<BoxFuture<'static, Option<StreamSight>>>,
     status: watch::Sender<EdgeStatus>,
     /// When the status is published next.
     status_at: Millis,
@@ -47,7 +53,8 @@ impl Driver {
     /// A task for this edge, which searches for times in this stream. `stopped` is why NATS does not store events.
     pub(crate) fn new(edge: Edge, nats: Nats, stream: String, stopped: watch::Receiver<Stopped>) -> Self {
         let (clock, finder, status) = (Clock::start(), Finder::default(), watch::Sender::default());
-        Self { edge, nats, stream, stopped, clock, finder, status, status_at: Millis(0) }
+        let looks = FuturesUnordered::new();
+        Self { edge, nats, stream, stopped, clock, finder, looks, status, status_at: Millis(0) }
     }
 
     /// The status of the edge.
@@ -60,6 +67,9 @@ impl Driver {
         let (mut connected, mut stopped) = (self.nats.connected(), self.stopped.clone());
         let mut turns = Turns::default();
         let mut requests = Vec::new();
+        // Before any section: what is seen now bounds what is believed.
+        let sight = look(self.nats.clone(), self.stream.clone()).await;
+        self.edge.take_look(self.now(), sight);
         loop {
             let wake = self.clock.at(turns.next(self.edge.next_turn()));
             // After each turn of the clock all waiting inputs are read once, even if another turn is due.
@@ -85,6 +95,7 @@ impl Driver {
                     self.publish_status(begun);
                     turns.took(begun);
                 }
+                Some(sight) = self.looks.next() => self.edge.take_look(self.now(), sight),
                 Some((time, seq)) = self.finder.next() => self.edge.take_found(self.now(), time, seq),
                 flood = inputs.floods.next(&mut requests) => match flood {
                     FloodableInput::Batch(Some(message)) => {
@@ -105,6 +116,9 @@ impl Driver {
             self.edge.settle(self.now());
             self.send().await;
             self.search();
+            if self.edge.begin_look(self.now()) {
+                self.looks.push(Box::pin(look(self.nats.clone(), self.stream.clone())));
+            }
             if turns.just_taken().is_some_and(|begun| self.edge.next_turn() <= begun) {
                 metrics::OVERDUE_TURNS.increment(1);
                 debug!("deadline still due after a turn");

@@ -29,6 +29,10 @@ impl Edge {
         let epoch = batch.epoch();
         for section in batch.sections {
             let (partition, through) = (section.partition, section.through);
+            if !self.horizon.admits(epoch.epoch_id, through.max(section.prev).max(epoch.before)) {
+                metrics::SECTIONS.with("unseen").increment(1);
+                continue;
+            }
             // A section with an unreadable event proves nothing. Its range is requested again.
             let section = match decode_section(section, arrived) {
                 Ok(section) => section,
@@ -61,6 +65,15 @@ impl Edge {
             Err(error) => return refused(&error),
         };
         let ReplayAnswer { router, epoch_id, part, last } = answer;
+        let end = match &part {
+            ReplayPart::Events(section) => section.through.max(section.prev),
+            ReplayPart::Removed { from, through, .. } => *through.max(from),
+            ReplayPart::Refused(_) => Seq(0),
+        };
+        // Its ask ends by its deadline.
+        if end > Seq(0) && !self.horizon.admits(epoch_id, end) {
+            return metrics::REPLAY_ANSWERS.with("unseen").increment(1);
+        }
         let (part, reason) = match part {
             ReplayPart::Events(section) => match decode_section(section, None) {
                 Ok(section) => {
@@ -81,7 +94,10 @@ impl Edge {
             true => self.cohorts.answer(now, ask, answer),
             false => self.coverage.answer(now, ask, answer, &mut self.coverage_events),
         };
-        let outcome = reason.unwrap_or(label(offered));
+        let outcome = match offered {
+            SectionOutcome::Unasked => label(offered),
+            _ => reason.unwrap_or(label(offered)),
+        };
         metrics::REPLAY_ANSWERS.with(outcome).increment(1);
     }
 }

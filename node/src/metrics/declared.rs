@@ -12,6 +12,11 @@ crate::metrics! {
         "tickwire_unreadable_bucket_values_total",
         "Values of buckets that could not be read and do not count, by bucket";
 
+    // epoch.rs
+    counter REFUSED_EPOCHS by "source" of crate::epoch::sources =
+        "tickwire_refused_epochs_total",
+        "Epochs refused because hardly another could follow them, by where they were stated";
+
     // http.rs
     counter HTTP_CONNECTIONS by "server" =
         "tickwire_http_connections_total",

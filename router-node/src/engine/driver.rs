@@ -20,9 +20,10 @@ use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 use tickwire_core::ids::{Millis, NodeRef};
-use tickwire_core::interest::SnapshotPart;
+use tickwire_core::interest::{InterestBeat, SnapshotPart};
 use tickwire_core::placement::View;
 use tickwire_node::clock::Clock;
+use tickwire_node::epoch;
 use tickwire_node::nats::Nats;
 use tickwire_node::shutdown::Shutdown;
 use tokio::sync::{mpsc, watch};
@@ -204,10 +205,21 @@ impl EngineDriver {
 
     /// Takes a message of a gateway, and publishes the coverage that it may report.
     fn handle_interest_message(&mut self, message: InterestMessage) {
+        let message = match message {
+            InterestMessage::Beat(beat) => InterestMessage::Beat(self.believed(beat)),
+            message => message,
+        };
         self.engine.handle_interest_message(self.now(), message);
         if let Some(gateway_coverage) = self.engine.take_gateway_coverage() {
             self.setup.ownership.gateway_coverage.send_replace(gateway_coverage);
         }
+    }
+
+    /// A beat without a coverage of an epoch that is not believed: it would begin another one, and hide the true ones.
+    fn believed(&self, beat: InterestBeat) -> InterestBeat {
+        let known = self.engine.epoch_id();
+        let reached = beat.reached.filter(|reached| epoch::is_believed("coverage", reached.epoch_id, known));
+        InterestBeat { reached, ..beat }
     }
 
     fn now(&self) -> Millis {

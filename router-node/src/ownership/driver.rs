@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tickwire_core::placement::View;
 use tickwire_node::clock::Clock;
+use tickwire_node::epoch;
 use tickwire_node::lease::{LeaseError, LeaseRead, Leases};
 use tickwire_node::nats::Nats;
 use tokio::sync::watch;
@@ -164,6 +165,7 @@ impl OwnershipDriver {
         match done {
             OwnershipInput::Read(source, read) => {
                 let read = read.inspect_err(|error| debug!(%source, %error, "lease not read")).ok();
+                let read = read.map(|read| self.believed(read));
                 self.ownership.lease_read(now, source, read);
             }
             OwnershipInput::Written(source, written) => {
@@ -185,6 +187,17 @@ impl OwnershipDriver {
                 let facts = facts.inspect_err(|error| debug!(%error, "new epoch not begun"));
                 self.ownership.epoch_begun(now, facts.ok());
             }
+        }
+    }
+
+    /// A lease of an epoch that is not believed counts as overwritten by a foreign program: its owner writes it
+    /// again.
+    fn believed(&self, read: LeaseRead<Checkpoint>) -> LeaseRead<Checkpoint> {
+        let known = self.ownership.epoch_id();
+        let stated = read.record.as_ref().map(|record| record.state.epoch_id);
+        match stated.is_none_or(|epoch_id| epoch::is_believed("lease", epoch_id, known)) {
+            true => read,
+            false => LeaseRead { revision: read.revision, record: None, is_unreadable: false, is_foreign: true },
         }
     }
 

@@ -1,0 +1,111 @@
+//! Messages that a stranger forges in the names of nodes: what they claim of the stream is compared with the stream, and
+//! costs no client an event.
+
+use async_nats::jetstream;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use serde_json::json;
+use std::collections::BTreeSet;
+use tickwire_core::coverage::reached::GatewayCoverage;
+use tickwire_core::coverage::section::{Batch, Section};
+use tickwire_core::ids::{EpochId, NodeId, NodeRef, Nonce, Partition, Revision, Seq};
+use tickwire_core::interest::InterestBeat;
+use tickwire_core::protocol::Encoding;
+use tickwire_core::replay::{ReplayAnswer, ReplayPart};
+use tickwire_core::wire;
+use tickwire_node::lease::LeaseRecord;
+use tickwire_node::names;
+use tickwire_router_node::decisions::Checkpoint;
+use tickwire_testkit::eventually;
+use tokio::time::timeout;
+
+use crate::cluster::{Cluster, PARTITIONS};
+use crate::feed;
+use crate::node::DEADLINE;
+use crate::oracle::{assert_exact, filter};
+use crate::socket::Socket;
+
+/// Far beyond the end of every stream.
+const FAR: Seq = Seq(1 << 60);
+
+/// The subject of the gateway, and the last batch that it got.
+async fn batch(cluster: &Cluster) -> (String, Batch<Bytes>) {
+    let mut batches = cluster.client.subscribe("gw.>").await.unwrap();
+    loop {
+        let message = timeout(DEADLINE, batches.next()).await.expect("a router sends batches").unwrap();
+        if names::parse_gateway(&message.subject).is_some() {
+            return (message.subject.to_string(), wire::decode(&message.payload).unwrap());
+        }
+    }
+}
+
+/// An empty section of a partition.
+fn section(partition: Partition, prev: Seq, through: Seq) -> Section<Bytes> {
+    Section { partition, revision: Revision(u64::MAX), prev, through, events: Vec::new() }
+}
+
+#[tokio::test]
+async fn forged_claims_about_the_stream_cost_no_event() {
+    let mut cluster = Cluster::start(1, 1).await;
+    let address = cluster.gateway_addresses().await[0];
+    let mut socket = Socket::connect(address, "ann", Encoding::Json).await;
+    socket.subscribe("all", &json!({})).await;
+    let (subject, real) = batch(&cluster).await;
+    let (id, nonce) = names::parse_gateway(&subject).unwrap();
+    let partitions = || (0..PARTITIONS as u16).map(Partition);
+
+    // Batches of an epoch that the stream does not have, and beyond its end.
+    let all = |prev, through| partitions().map(|partition| section(partition, prev, through)).collect::<Vec<_>>();
+    for (epoch_id, sections) in [
+        (EpochId::LAST, all(Seq(0), Seq(1))),
+        (EpochId(real.epoch_id.0 + 1), all(Seq(0), Seq(1))),
+        (real.epoch_id, all(Seq(0), FAR)),
+        (real.epoch_id, all(FAR, Seq(0))),
+    ] {
+        let forged = Batch { epoch_id, sections, ..real.clone() };
+        cluster.client.publish(subject.clone(), wire::encode(&forged).unwrap().into()).await.unwrap();
+    }
+    // Answers that nobody has asked for.
+    for partition in partitions() {
+        for (ask, part) in [
+            (1, ReplayPart::Events(section(partition, Seq(0), Seq(100_000)))),
+            (7, ReplayPart::Removed { partition, from: Seq(0), through: Seq(100_000), damaged: None }),
+        ] {
+            let answer = ReplayAnswer { router: real.router.clone(), epoch_id: real.epoch_id, part, last: true };
+            let subject = names::replayed(id, nonce, ask);
+            cluster.client.publish(subject, wire::encode(&answer).unwrap().into()).await.unwrap();
+        }
+    }
+    // The coverage of the gateway, and the lease of a partition, in an epoch that no other could follow.
+    let gateway = NodeRef { id: NodeId::new(id).unwrap(), nonce: Nonce(u64::from_str_radix(nonce, 16).unwrap()) };
+    let reached = Some(GatewayCoverage { epoch_id: EpochId::LAST, through: Seq(1), last: None });
+    let beat = InterestBeat { gateway, revision: Revision(0), reached };
+    cluster.client.publish(names::INTEREST_BEAT, wire::encode(&beat).unwrap().into()).await.unwrap();
+    let leases = jetstream::new(cluster.client.clone()).get_key_value(names::LEASES_BUCKET).await.unwrap();
+    let state = Checkpoint { checkpoint: Seq(1), epoch_id: EpochId::LAST, mark: None };
+    let lease = LeaseRecord { owner: Some(real.router.clone()), state };
+    leases.put(names::lease_key(0), wire::encode(&lease).unwrap().into()).await.unwrap();
+    cluster.client.flush().await.unwrap();
+
+    let producer = cluster.producer().await;
+    let symbols: Vec<String> = (0..1_000).map(|number| format!("S{number}")).collect();
+    let events: Vec<_> = symbols.iter().zip(0..).map(|(symbol, number)| feed::pattern(symbol, number)).collect();
+    producer.publish_all(&events).await;
+    let log = cluster.log().await;
+    socket.catch_up(&log.end()).await;
+    let touched: BTreeSet<Partition> = log.entries.iter().map(|entry| entry.partition).collect();
+    assert_eq!(touched.len(), PARTITIONS as usize, "every partition has an event");
+    assert_exact("ann", &socket.events, &socket.gaps, &log.matching("ann", &[filter(&json!({}))]));
+
+    let metrics = cluster.gateways[0].metrics().await;
+    let sections = metrics.get_labelled("tickwire_gateway_sections_total", "outcome=\"unseen\"");
+    assert_eq!(sections, f64::from(4 * PARTITIONS));
+    let answers = metrics.get_labelled("tickwire_gateway_replay_answers_total", "outcome=\"unasked\"");
+    assert!(answers > 0.0, "{answers}");
+    eventually("the router refuses both epochs", DEADLINE, async || {
+        let metrics = cluster.routers[0].metrics().await;
+        let refused = |source| metrics.get_labelled("tickwire_refused_epochs_total", source);
+        (refused("source=\"coverage\"") > 0.0 && refused("source=\"lease\"") > 0.0).then_some(())
+    })
+    .await;
+}
