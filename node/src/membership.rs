@@ -37,6 +37,9 @@ const KV_DEADLINE: Duration = Duration::from_secs(1);
 /// How long a goodbye may take.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(1);
 
+/// How many members of a view the log names. Strangers can pretend to be many.
+const MOST_NAMES: usize = 64;
+
 /// The beat of a node to all routers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Beat {
@@ -164,10 +167,12 @@ fn subscribe(
     inlet.map_err(|error| MembershipError::Subscribe { subject, reason: error.to_string() })
 }
 
-/// The members of a view, for the log.
+/// The members of a view, for the log: the first ones, and how many others there are.
 fn names_of(view: &View) -> String {
     let name = |member: &Member| format!("{}{}", member.node.id, if member.draining { "(draining)" } else { "" });
-    view.members.iter().map(name).collect::<Vec<_>>().join(",")
+    let others = view.members.len().saturating_sub(MOST_NAMES);
+    let others = (others > 0).then(|| format!("and {others} others"));
+    view.members.iter().take(MOST_NAMES).map(name).chain(others).collect::<Vec<_>>().join(",")
 }
 
 /// Sets the metrics of a new view.
@@ -176,5 +181,25 @@ fn measure(view: &View) {
     for role in [Role::Router, Role::Gateway] {
         let members = view.members.iter().filter(|member| member.role == role).count();
         metrics::VIEW_MEMBERS.with(role.as_str()).set(members as f64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tickwire_core::ids::{NodeId, NodeRef, Nonce};
+
+    #[test]
+    fn log_names_so_many_members_and_counts_the_others() {
+        let member = |number: usize| Member {
+            node: NodeRef { id: NodeId::new(&format!("r{number}")).unwrap(), nonce: Nonce(1) },
+            role: Role::Router,
+            weight: 1,
+            draining: number == 1,
+        };
+        let names = |count| names_of(&View { version: 1, members: (0..count).map(member).collect() });
+        assert_eq!(names(2), "r0,r1(draining)");
+        assert!(names(MOST_NAMES).ends_with(",r63") && names(MOST_NAMES + 1).ends_with(",r63,and 1 others"));
+        assert_eq!(names(4_096).split(',').count(), MOST_NAMES + 1);
     }
 }
