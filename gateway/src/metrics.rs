@@ -182,6 +182,11 @@ tickwire_node::metrics! {
         "tickwire_gateway_reminders_total",
         "Unacknowledged alerts that were sent to sessions again, or why they were not: limit, quota or expired";
 
+    // shard/log.rs
+    counter SUPPRESSED_SESSION_LINES =
+        "tickwire_gateway_suppressed_session_lines_total",
+        "Log lines about sessions that were not written because there were too many";
+
     // stats.rs
     counter SHARD_EVENTS =
         "tickwire_gateway_shard_events_total",

@@ -73,6 +73,11 @@ impl SessionRegistry {
         Self { parts: (0..shards).map(|_| RwLock::default()).collect() }
     }
 
+    /// How many shards the gateway has.
+    pub(crate) fn shards(&self) -> usize {
+        self.parts.len()
+    }
+
     /// Adds a session.
     pub(crate) fn open(&self, user: &UserId, id: SessionId, session: RegisteredSession) {
         self.write(id, |part| {

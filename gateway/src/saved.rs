@@ -4,8 +4,8 @@
 //! * `record` is what a key of the bucket holds, and how it is changed; `store` reads and writes it;
 //! * `requests` serves those who read and change it over HTTP, on either server, and `bulk` those who change it for
 //!   many users at once;
-//! * `driver` follows the bucket, `book` is what it knows of it, `turns` says whom it writes next, and [`SavedTable`] is where shards look up the saved
-//!   subscriptions of a user;
+//! * `driver` follows the bucket, `book` is what it knows of it, `turns` says whom it writes next, and [`SavedTable`] is
+//!   where shards look up the saved subscriptions of a user;
 //! * `in_session` decides what a session does with them (`shard/saved.rs`).
 
 mod book;

@@ -158,6 +158,7 @@ pub(crate) struct Shard<S> {
     behind: Vec<u64>,
     /// Sessions with missing events that no log line has reported yet.
     missing: Vec<u64>,
+    lines: log::LineBudget,
     /// An account without limits.
     unlimited: Account,
     /// Sessions whose sockets must be watched from now on.
@@ -185,6 +186,7 @@ impl<S: Socket> Shard<S> {
         let random = SmallRng::seed_from_u64(settings.seed.wrapping_add(number.into()));
         Self {
             number,
+            lines: log::LineBudget::new(settings.registry.shards()),
             settings,
             limits,
             edge,

@@ -1,8 +1,8 @@
 //! What `market` events have stated, market by market. A market is the key of its events.
 //!
 //! The owner of the partition of a market records it with [`MarketRecord::observe`] and publishes the record. Other
-//! routers take records with [`Markets::adopt_of_other`]. A record says up to where it is complete, so that a router notices when
-//! it gets no more of them.
+//! routers take records with [`Markets::adopt_of_other`]. A record says up to where it is complete, so that a router
+//! notices when it gets no more of them.
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -233,7 +233,7 @@ impl<S: Socket> Shard<S> {
                 for (name, subscription) in subscriptions {
                     self.activate(number, name, subscription);
                 }
-                self.log_resume(number, &from);
+                self.log_resume(now, number, &from);
                 let gaps = self.go_on(now, number, id.clone(), &from);
                 (id, Some(gaps))
             }

@@ -1,9 +1,10 @@
 //! Writes the log lines of each session, which show why a user missed events. All of them are in the span `session`,
-//! which names the session, its user, address, gateway and shard. The number of lines is bounded: only authenticated
-//! clients become sessions, the gateway admits a limited number of them in a second, and the lines about missed events
-//! have a limit of their own.
+//! which names the session, its user, address, gateway and shard. The number of lines is bounded: `budget` says which
+//! are written, and the lines about missed events have a limit of their own.
 //!
 //! Each line creates its span. A span that is kept would add much to the memory of an idle session.
+
+mod budget;
 
 use tickwire_core::ids::Millis;
 use tickwire_core::protocol::codes::CloseCode;
@@ -11,8 +12,12 @@ use tickwire_core::protocol::position::Position;
 use tracing::{Span, debug, info, info_span};
 
 use super::Shard;
+use crate::metrics;
+use crate::record::Missed;
 use crate::shard::session::{Session, SessionStage};
 use crate::socket::Socket;
+
+pub(super) use budget::LineBudget;
 
 /// For how long missed events of a session are counted into one line, in milliseconds.
 const LOG_INTERVAL_MS: u64 = 5_000;
@@ -57,14 +62,20 @@ impl<S: Socket> Shard<S> {
     /// A session was welcomed.
     pub(super) fn log_opened(&self, now: Millis, number: u64) {
         let Some(session) = self.sessions.get(number) else { return };
+        if !self.lines.admits(now, &session.user, false) {
+            return;
+        }
         self.span(number, session).in_scope(|| info!(waited_ms = now.since(session.record.arrived), "session opened"));
     }
 
     /// A session resumes at the position of an earlier one.
-    pub(super) fn log_resume(&mut self, number: u64, from: &Position) {
+    pub(super) fn log_resume(&mut self, now: Millis, number: u64, from: &Position) {
         let Some(session) = self.sessions.get_mut(number) else { return };
         session.record.resumed = true;
         let Some(session) = self.sessions.get(number) else { return };
+        if !self.lines.admits(now, &session.user, false) {
+            return;
+        }
         let behind = self.applied.seqs.iter().max().zip(from.seqs.iter().max());
         let behind = behind.map_or(0, |(applied, from)| applied.0.saturating_sub(from.0));
         let subscriptions = session.subscriptions.len();
@@ -75,6 +86,9 @@ impl<S: Socket> Shard<S> {
     /// A backfill has ended: the session got what it lacked, or was notified of gaps.
     pub(super) fn log_caught_up(&self, now: Millis, number: u64, since: Millis, complete: bool) {
         let Some(session) = self.sessions.get(number) else { return };
+        if !self.lines.admits(now, &session.user, !complete) {
+            return;
+        }
         let lasted = now.since(since);
         self.span(number, session).in_scope(|| info!(complete, duration_ms = lasted, "session caught up"));
     }
@@ -108,6 +122,15 @@ impl<S: Socket> Shard<S> {
         self.missing.extend(numbers);
     }
 
+    /// Logs and counts how many lines were not written.
+    pub(super) fn log_suppressed(&self) {
+        let lines = self.lines.take_suppressed();
+        if lines > 0 {
+            metrics::SUPPRESSED_SESSION_LINES.increment(lines);
+            info!(shard = self.number, lines, "lines about sessions not written");
+        }
+    }
+
     /// A session has ended: by the gateway with a code, or by its client without one. `unsent` events still waited
     /// for it.
     pub(super) fn log_closed(
@@ -119,6 +142,9 @@ impl<S: Socket> Shard<S> {
         unsent: u64,
     ) {
         let (record, missed) = (&session.record, session.record.missed());
+        if !self.lines.admits(now, &session.user, missed != Missed::default()) {
+            return;
+        }
         let reason = code.map_or("the client left, or its connection broke", CloseCode::text);
         self.span(number, session).in_scope(|| {
             info_missed!(

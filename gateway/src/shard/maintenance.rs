@@ -21,6 +21,7 @@ impl<S: Socket> Shard<S> {
         self.accounts.tidy(now);
         self.release_slow_sessions(now);
         self.log_missed(now);
+        self.log_suppressed();
         let sessions = &self.sessions;
         let entries = self.index.sweep(|number| sessions.get(number).is_some());
         if entries > 0 {
