@@ -16,6 +16,8 @@ use super::SavedSet;
 pub(crate) struct SessionSaved {
     /// Until when they are held back, so that the client can resume first; `None` once they were applied.
     pub(crate) held_until: Option<Millis>,
+    /// Whether they may have changed since they were last looked up, because something waited then.
+    pub(crate) is_behind: bool,
     known: BTreeMap<SubscriptionName, KnownSaved>,
 }
 

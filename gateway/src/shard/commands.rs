@@ -68,8 +68,9 @@ impl<S: Socket> Shard<S> {
             ClientFrame::Ack { partition, seq } => self.acknowledge(number, id, partition, seq),
             ClientFrame::List => self.request(now, number, Request::List { id }),
             ClientFrame::Unsubscribe { chosen } => {
+                self.request(now, number, Request::Unsubscribe { id, chosen: chosen.clone() })?;
                 self.leave_saved(number, &chosen);
-                self.request(now, number, Request::Unsubscribe { id, chosen })
+                Ok(())
             }
             ClientFrame::Subscribe { name, wanted, since } => {
                 if let Some(Since::Position(position)) = &since {
@@ -279,9 +280,10 @@ impl<S: Socket> Shard<S> {
                 Some(Request::Unsubscribe { id, chosen }) => self.unsubscribe(now, number, id, chosen),
                 Some(Request::List { id }) => self.answer(now, number, id, ServerFrame::Subscriptions),
                 Some(Request::Saved { change, .. }) => self.change_by_saved(now, number, change),
-                Some(Request::Subscribe { .. } | Request::Resume { .. }) | None => return,
+                Some(Request::Subscribe { .. } | Request::Resume { .. }) | None => break,
             }
         }
+        self.catch_up_with_saved(now, number);
     }
 
     fn unsubscribe(&mut self, now: Millis, number: u64, id: Option<Id>, chosen: SubscriptionSelector) {

@@ -84,13 +84,30 @@ impl<S: Socket> Shard<S> {
         self.report_saved(now, number, errors);
     }
 
-    /// Changes the subscriptions of a session to what is saved now.
+    /// Looks up what has changed while a change, or too many requests, waited for their turn.
+    pub(super) fn catch_up_with_saved(&mut self, now: Millis, number: u64) {
+        let session = self.sessions.get(number).filter(|session| session.stage == SessionStage::Open);
+        if session.and_then(|session| session.saved.as_ref()).is_some_and(|saved| saved.is_behind) {
+            self.follow_saved(now, number, true);
+        }
+    }
+
+    /// Changes the subscriptions of a session to what is saved now. One change waits for its turn at most: a name that
+    /// it ends does not count as the client's own, and what waits has a bound. What changes meanwhile is looked up after
+    /// it.
     fn follow_saved(&mut self, now: Millis, number: u64, is_live: bool) {
+        let most = self.settings.config.max_subscriptions;
         let Some(session) = self.sessions.get_mut(number) else { return };
+        let is_change = |request: &Request| matches!(request, Request::Saved { .. });
+        let must_wait = session.requests.len() >= most || session.requests.iter().any(is_change);
         let mut sizes = session.sizes();
         let taken: BTreeSet<SubscriptionName> = sizes.keys().cloned().collect();
-        let set = self.settings.saved.of(&session.user);
         let Some(saved) = &mut session.saved else { return };
+        saved.is_behind = must_wait;
+        if must_wait {
+            return;
+        }
+        let set = self.settings.saved.of(&session.user);
         let SavedSteps { removed, wanted } = saved.follow(&set, |name| taken.contains(name));
         sizes.retain(|name, _| !removed.contains(name));
         let (granted, errors) = self.granted_beside(sizes, wanted);
@@ -262,6 +279,26 @@ mod tests {
         assert_eq!(fixture.active(number), named(&[("a", 9), ("c", 9)]));
         fixture.save(&json!({}));
         assert_eq!(fixture.active(number), named(&[("a", 9), ("c", 9)]));
+    }
+
+    #[tokio::test]
+    async fn subscription_that_is_saved_again_while_its_end_waits_is_applied() {
+        let mut fixture = ShardFixture::new();
+        fixture.save(&json!({ "a": { "window_ms": 1 } }));
+        let number = fixture.welcome().await;
+        fixture.frame(number, &json!({ "action": "list" })).await;
+        fixture.confirm(number);
+        // The end waits behind a request that is not confirmed.
+        fixture.frame(number, &json!({ "action": "subscribe", "name": "own", "window_ms": 9 })).await;
+        fixture.save(&json!({}));
+        for window_ms in [2, 3] {
+            fixture.save(&json!({ "a": { "window_ms": window_ms } }));
+        }
+        assert_eq!(fixture.active(number), named(&[("a", 1)]));
+        fixture.confirm(number);
+        assert_eq!(fixture.active(number), named(&[("own", 9)]), "the new one is not confirmed yet");
+        fixture.confirm(number);
+        assert_eq!(fixture.active(number), named(&[("a", 3), ("own", 9)]));
     }
 
     #[tokio::test]
