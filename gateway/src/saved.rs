@@ -8,11 +8,11 @@
 //!   where shards look up the saved subscriptions of a user;
 //! * `in_session` decides what a session does with them (`shard/saved.rs`).
 
-mod book;
+pub(crate) mod book;
 pub(crate) mod bulk;
 pub(crate) mod driver;
 pub(crate) mod in_session;
-mod record;
+pub(crate) mod record;
 pub(crate) mod requests;
 pub(crate) mod store;
 mod turns;

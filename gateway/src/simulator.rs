@@ -17,6 +17,7 @@
 //! * nodes that start late, end, crash, freeze and drain, and views that nodes learn one by one
 //! * routers and gateways without NATS
 //! * rules that change, and reach routers one by one: `rules` keeps the forms that they give events
+//! * saved subscriptions that change, and that gateways read one by one: clients follow them, and move between gateways
 //! * clocks of gateways' hosts that are set, and tokens that expire
 //! * the order in which a node serves its inputs: the production code decides which one is next
 //! * sockets that are not writable at first, take only a part of a frame, or nothing
@@ -25,6 +26,7 @@
 //!
 //! * the I/O of the drivers
 //! * the search for the sequence of a time by bisection: the simulated NATS knows the answer
+//! * how saved subscriptions are written over HTTP, and removed if nobody uses them
 //! * the production readers for replays and for walks of the stream: the simulator has readers of its own
 //! * a stream on several servers that loses its end and fills it up again
 //! * membership, which has a simulator of its own in `node/src/membership/simulator.rs`: here the plan changes the
@@ -47,6 +49,7 @@ mod plan;
 mod replay;
 mod router;
 mod rules;
+mod saved;
 mod socket;
 mod stranger;
 mod stream;
@@ -368,5 +371,19 @@ fn event_comes_once_in_the_form_of_a_revision_while_routers_have_different_rules
             actions.extend(events());
         }
         run(&failing(70 + u64::from(number), 5, plan::GIVE_UP_AFTER, actions));
+    }
+}
+
+/// What a user has saved changes while the user's session moves. The gateways read the change at different times.
+#[test]
+fn saved_subscription_that_changes_while_its_user_moves_takes_effect_on_the_next_gateway() {
+    let save = |name, filter| Action::Save { user: 2, name, filter };
+    let moves = |gateway| [vec![Action::Resume { session: 0, gateway }, Action::Pass(500)], events()].concat();
+    for (seed, filter) in (0..8).zip([None, Some(0)].into_iter().cycle()) {
+        let mut actions = vec![save(1, Some(1)), save(0, Some(2)), Action::ReadSaved { gateway: 0 }];
+        actions.extend([Action::ConnectSaved { gateway: 0, user: 2, filter, asks: false }, Action::Pass(2_500)]);
+        actions.extend([save(1, Some(3)), save(2, Some(8)), save(0, None), Action::ReadSaved { gateway: 1 }]);
+        actions.extend((0..3).flat_map(moves));
+        run(&failing(seed, 0, plan::GIVE_UP_AFTER, actions));
     }
 }

@@ -12,7 +12,7 @@ use super::record::{SavedRecord, SavedValue};
 
 /// The bucket, as far as it was read.
 #[derive(Debug)]
-pub(super) struct SavedBook {
+pub(crate) struct SavedBook {
     users: HashMap<UserId, UserEntry>,
     /// The users whose records a newer version has written. They have none here.
     newer: HashSet<UserId>,
@@ -28,26 +28,26 @@ struct UserEntry {
 }
 
 /// A user whose saved subscriptions have changed, and all that the user has now.
-pub(super) type SavedChange = (UserId, Arc<SavedSet>);
+pub(crate) type SavedChange = (UserId, Arc<SavedSet>);
 
 /// What has changed, and what could not be read.
 #[derive(Debug)]
-pub(super) struct SavedNews {
-    pub(super) changes: Vec<SavedChange>,
-    pub(super) unreadable: UnreadableValues,
+pub(crate) struct SavedNews {
+    pub(crate) changes: Vec<SavedChange>,
+    pub(crate) unreadable: UnreadableValues,
     /// The users whose records were read, and are of a newer version.
-    pub(super) newer: Vec<UserId>,
+    pub(crate) newer: Vec<UserId>,
 }
 
 impl SavedBook {
     /// Nothing is known yet. A session may have `most` subscriptions.
-    pub(super) fn new(most: usize) -> Self {
+    pub(crate) fn new(most: usize) -> Self {
         Self { users: HashMap::new(), newer: HashSet::new(), most }
     }
 
     /// Takes what was read of the bucket. Returns the users whose saved subscriptions are others than before. A value
     /// that cannot be read counts as none, and so does one of a newer version.
-    pub(super) fn take(&mut self, news: BucketNews) -> SavedNews {
+    pub(crate) fn take(&mut self, news: BucketNews) -> SavedNews {
         let BucketNews { is_all, entries, .. } = news;
         let mut former = if is_all { std::mem::take(&mut self.users) } else { HashMap::new() };
         if is_all {

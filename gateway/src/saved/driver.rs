@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::SavedTable;
-use super::book::{SavedBook, SavedNews};
+use super::book::{SavedBook, SavedChange, SavedNews};
 use super::store::{SavedError, SavedStore};
 use super::turns::Turns;
 use crate::byte_queue::ByteSender;
@@ -131,16 +131,7 @@ impl SavedDriver {
             warn!(users = newer.len(), %user, "saved subscriptions of a newer version, not applied here");
         }
         let SavedSetup { table, registry, shards, .. } = &self.setup;
-        for (user, set) in changes {
-            // A session that arrives after this finds the new ones in the table.
-            table.set(&user, &set);
-            if registry.has_sessions_of(&user)
-                && let Some(shard) = shards.get(shard_of(&user, shards.len()))
-                && !shard.send(ToShard::Saved(user))
-            {
-                debug!("change of saved subscriptions for an ended shard dropped");
-            }
-        }
+        spread(changes, table, registry, shards);
     }
 
     /// Notes, once a day, the use by users who have sessions here.
@@ -179,6 +170,25 @@ impl SavedDriver {
                 }
                 Err(error) => log_unwritten(&user, &error),
             }
+        }
+    }
+}
+
+/// Puts changes into the table, and tells the shards of those users who have sessions here.
+pub(crate) fn spread(
+    changes: Vec<SavedChange>,
+    table: &SavedTable,
+    registry: &SessionRegistry,
+    shards: &[ByteSender<ToShard>],
+) {
+    for (user, set) in changes {
+        // A session that arrives after this finds the new ones in the table.
+        table.set(&user, &set);
+        if registry.has_sessions_of(&user)
+            && let Some(shard) = shards.get(shard_of(&user, shards.len()))
+            && !shard.send(ToShard::Saved(user))
+        {
+            debug!("change of saved subscriptions for an ended shard dropped");
         }
     }
 }

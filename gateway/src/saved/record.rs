@@ -14,7 +14,7 @@ use crate::granting::{FilterSize, check_all, grant};
 
 /// What the value of a key is.
 #[derive(Debug, PartialEq)]
-pub(super) enum SavedValue {
+pub(crate) enum SavedValue {
     /// A record. That of a deleted key is empty.
     Record(SavedRecord),
     /// A record that this version cannot read: a newer one has written it, and must not lose it.
@@ -29,14 +29,14 @@ const FIELDS: [&str; 2] = ["version", "subscriptions"];
 /// The saved subscriptions of a user.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct SavedRecord {
-    pub(super) subscriptions: BTreeMap<SubscriptionName, SavedSubscription>,
+pub(crate) struct SavedRecord {
+    pub(crate) subscriptions: BTreeMap<SubscriptionName, SavedSubscription>,
 }
 
 /// A saved subscription.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct SavedSubscription {
+pub(crate) struct SavedSubscription {
     /// The subscription, as within a `resume`.
     #[serde(with = "request_fields")]
     pub(super) request: SubscriptionRequest,
@@ -52,7 +52,7 @@ pub(super) struct SavedSubscription {
 
 impl SavedRecord {
     /// Reads the value of a key.
-    pub(super) fn read(value: &[u8]) -> SavedValue {
+    pub(crate) fn read(value: &[u8]) -> SavedValue {
         if value.is_empty() {
             return SavedValue::Record(Self::default());
         }
@@ -66,7 +66,7 @@ impl SavedRecord {
     }
 
     /// Saves a subscription. An earlier one of this name is replaced.
-    pub(super) fn put(&mut self, name: SubscriptionName, request: SubscriptionRequest, now: Timestamp, by: &str) {
+    pub(crate) fn put(&mut self, name: SubscriptionName, request: SubscriptionRequest, now: Timestamp, by: &str) {
         let created = self.subscriptions.get(&name).map_or(now, |former| former.created);
         let saved = SavedSubscription { request, created, last_used: now, updated_by: by.to_owned() };
         self.subscriptions.insert(name, saved);

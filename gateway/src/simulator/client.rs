@@ -1,10 +1,12 @@
 //! Clients that follow docs/protocol.md. They record what they were promised, which events they got, and of which
-//! gaps they were notified.
+//! gaps they were notified. `saved` is what is different for those with the saved subscriptions of their users.
 
 mod check;
 mod connect;
 mod facts;
+mod promise;
 mod receive;
+mod saved;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -20,18 +22,17 @@ use tickwire_core::protocol::{Gap, Notice, SeqRange};
 
 use super::clocks;
 use super::cluster::{AT_ONCE, NODES, SimCluster};
-use super::fixtures::{filter, names_many_symbols, user};
+use super::fixtures::{NAME, filter, names_many_symbols, user};
 use super::gateway::identity;
 use super::plan::REPLAY_RANGE;
 use super::socket::{ClientMessage, ClientSocket};
 use super::trace;
+use promise::{Lane, PastRequest, Promise};
+use saved::ClientSaved;
 
 /// The number of the user whose subscriptions have `max_events_per_hour`, and its value.
 const USER_WITH_QUOTA: u32 = 3;
 const QUOTA: u32 = 6;
-
-/// The name of the only subscription of a client.
-const NAME: &str = "mine";
 
 /// The codes with which a gateway may close a client that keeps to the protocol. With all of them the client connects
 /// again: it read too slowly, another gateway has room, or this one drains or has lost its cluster.
@@ -39,40 +40,6 @@ pub(super) const MAY_CLOSE: [u16; 5] = [1012, 4008, 4010, 4012, 4013];
 
 /// The code with which a gateway closes a client whose token has expired. The client connects again with another one.
 const TOKEN_EXPIRED: u16 = 4009;
-
-/// The range in which a filter is in force: until it is replaced, or a new epoch begins.
-#[derive(Debug)]
-pub(super) struct Promise {
-    filter: u32,
-    epoch_id: EpochId,
-    /// For each partition, the sequence after which the range begins.
-    start: Vec<Seq>,
-    /// For each partition, the last position that the client got: up to there it has every event or a notice.
-    end: Vec<Seq>,
-}
-
-/// The earlier events that a subscription with `since` asks for.
-#[derive(Debug)]
-struct PastRequest {
-    filter: u32,
-    /// The time from which on they were stored.
-    since: Timestamp,
-    epoch_id: EpochId,
-    /// For each partition, the sequence up to which they are promised, and the one up to which they may be given. The
-    /// two differ if events may have waited for the client.
-    end: Vec<Seq>,
-    latest: Vec<Seq>,
-    /// Whether events may have waited for the client when it subscribed.
-    waits: bool,
-    given: BTreeSet<(Partition, Seq)>,
-    /// For each key and priority, the last of them that came.
-    order: BTreeMap<Lane, Seq>,
-    /// Whether the subscription still exists.
-    is_wanted: bool,
-}
-
-/// A partition, a key, and a priority with the tags. Events that have them in common come in their order.
-type Lane = (Partition, String, String);
 
 /// What rules may change of an event: its priority, its tags and its rooms.
 #[derive(Debug, PartialEq)]
@@ -90,6 +57,8 @@ struct Received {
     ids: BTreeSet<(Partition, CompactString)>,
     /// The forms in which events came, by their places.
     forms: Vec<((Partition, Seq), ReceivedForm)>,
+    /// The lists of subscriptions that were in force when events came, for a client with saved ones.
+    lists: Vec<((Partition, Seq), usize)>,
     gaps: Vec<Gap>,
     /// The ranges of dropped events.
     dropped: Vec<SeqRange>,
@@ -123,9 +92,7 @@ struct ClientConnection {
 impl ClientConnection {
     /// Whether the gateway knows the client's position.
     fn is_placed(&self) -> bool {
-        let is_resume =
-            |request: &ClientRequest| matches!(request, ClientRequest::Resume | ClientRequest::ResumeHere(..));
-        !self.is_new && !self.requests.iter().any(is_resume)
+        !self.is_new && !self.requests.iter().any(ClientRequest::is_resume)
     }
 }
 
@@ -135,8 +102,19 @@ enum ClientRequest {
     Resume,
     /// A resume in a connection that already had a subscription: the new filter, and the position.
     ResumeHere(u32, Position),
+    /// A resume of a client with saved subscriptions: the filter of its own subscription, and the position.
+    ResumeSaved(Option<u32>, Position),
     Unsubscribe,
+    /// The same for a client with saved subscriptions: from the subscription of this name, or from all.
+    End(&'static str),
+    EndAll,
     List,
+}
+
+impl ClientRequest {
+    fn is_resume(&self) -> bool {
+        matches!(self, Self::Resume | Self::ResumeHere(..) | Self::ResumeSaved(..))
+    }
 }
 
 /// What a client received, for the output of a failure.
@@ -176,15 +154,17 @@ pub(super) struct SimClient {
     past: Option<PastRequest>,
     /// The requests for earlier events whose backfill has ended.
     pasts: Vec<PastRequest>,
+    /// The promises that have ended, and those that are in force.
     promises: Vec<Promise>,
-    /// Whether the last promise is in force.
-    is_promised: bool,
+    in_force: Vec<Promise>,
     received: BTreeMap<EpochId, Received>,
     /// For each key, priority and tags, the last event that came in this connection.
     order: BTreeMap<Lane, Seq>,
     /// All filters that it has ever had.
     filters: BTreeSet<u32>,
     notices: Vec<Notice>,
+    /// What it knows of the saved subscriptions of its user; `None` if it does not want them.
+    saved: Option<Box<ClientSaved>>,
     /// Whether its sockets have ever taken only a part of what was sent.
     pub(super) was_slow: bool,
     /// Everything that it received, for the output of a failure.
@@ -207,11 +187,12 @@ impl SimClient {
             past: None,
             pasts: Vec::new(),
             promises: Vec::new(),
-            is_promised: false,
+            in_force: Vec::new(),
             received: BTreeMap::new(),
             order: BTreeMap::new(),
             filters: BTreeSet::new(),
             notices: Vec::new(),
+            saved: None,
             was_slow: false,
             log: Vec::new(),
         }
@@ -259,7 +240,11 @@ impl SimClient {
     }
 
     /// Sends a frame that gets an answer.
-    fn send(&mut self, frame: &Value, request: ClientRequest) {
+    fn send(&mut self, mut frame: Value, request: ClientRequest) {
+        if let (Some(saved), Some(_)) = (&mut self.saved, &self.connection) {
+            // Saved subscriptions bring lists that answer nothing.
+            frame["id"] = json!(saved.next_id());
+        }
         trace::line(|| format!("{} sends {frame}", self.name()));
         if let Some(connection) = &mut self.connection {
             connection.socket.borrow_mut().send(ClientMessage::Frame(frame.to_string().into()));
@@ -272,12 +257,17 @@ impl SimClient {
         self.want(wanted, None);
     }
 
-    /// Subscribes with `since`, unless another backfill may be under way. Then it subscribes without.
+    /// Subscribes with `since`, unless another backfill may be under way, or the client gets saved subscriptions. Then
+    /// it subscribes without.
     pub(super) fn look_back(&mut self, wanted: u32, since_text: &str, since: Timestamp) {
         let is_free =
             |request: &ClientRequest| matches!(request, ClientRequest::Subscribe(_, None) | ClientRequest::Unsubscribe);
         let may = |connection: &ClientConnection| connection.is_welcome && connection.requests.iter().all(is_free);
-        if self.is_catching_up || self.past.is_some() || !self.connection.as_ref().is_some_and(may) {
+        if self.saved.is_some()
+            || self.is_catching_up
+            || self.past.is_some()
+            || !self.connection.as_ref().is_some_and(may)
+        {
             return self.subscribe(wanted);
         }
         self.want(wanted, Some((since_text, since)));
@@ -292,7 +282,7 @@ impl SimClient {
             if let Some((since_text, _)) = past {
                 frame["since"] = json!(since_text);
             }
-            self.send(&frame, ClientRequest::Subscribe(wanted, past.map(|(_, since)| since)));
+            self.send(frame, ClientRequest::Subscribe(wanted, past.map(|(_, since)| since)));
         }
     }
 
@@ -308,15 +298,16 @@ impl SimClient {
             return;
         }
         if self.connection.as_ref().is_some_and(|connection| connection.is_welcome) {
-            self.send(&json!({ "action": "unsubscribe", "name": NAME }), ClientRequest::Unsubscribe);
+            let request = if self.saved.is_some() { ClientRequest::End(NAME) } else { ClientRequest::Unsubscribe };
+            self.send(json!({ "action": "unsubscribe", "name": NAME }), request);
         }
     }
 
     /// Asks for its position with `list`, unless it waits for an answer, which will have the position.
     pub(super) fn list(&mut self) {
         let may = |connection: &ClientConnection| connection.is_welcome && connection.requests.is_empty();
-        if self.is_promised && self.connection.as_ref().is_some_and(may) {
-            self.send(&json!({ "action": "list" }), ClientRequest::List);
+        if !self.in_force.is_empty() && self.connection.as_ref().is_some_and(may) {
+            self.send(json!({ "action": "list" }), ClientRequest::List);
         }
     }
 
@@ -326,26 +317,35 @@ impl SimClient {
         if !self.connection.as_ref().is_some_and(|connection| connection.is_welcome && connection.requests.is_empty()) {
             return;
         }
-        self.unsubscribe();
+        match &self.saved {
+            // Those that are held back were not applied yet, so they cannot be ended first.
+            Some(saved) if saved.is_held() => return,
+            Some(_) => self.send(json!({ "action": "unsubscribe", "name": "*" }), ClientRequest::EndAll),
+            None => self.unsubscribe(),
+        }
         self.wanted = Some(wanted);
         self.filters.insert(wanted);
-        let frame = self.resume(&from, wanted);
-        for (partition, seq) in &self.seen {
-            let at = &mut from.seqs[usize::from(partition.0)];
-            *at = (*at).max(*seq);
-        }
-        self.send(&frame, ClientRequest::ResumeHere(wanted, from));
+        let frame = self.resume(&from, Some(wanted));
+        self.add_seen(&mut from);
+        self.send(frame, ClientRequest::ResumeHere(wanted, from));
     }
 
-    /// A resume frame.
-    fn resume(&self, position: &Position, wanted: u32) -> Value {
+    /// Moves a position on to the events that the client has seen after it.
+    fn add_seen(&self, position: &mut Position) {
+        for (partition, seq) in &self.seen {
+            let at = &mut position.seqs[usize::from(partition.0)];
+            *at = (*at).max(*seq);
+        }
+    }
+
+    /// A resume frame, with a subscription of the client or none.
+    fn resume(&self, position: &Position, wanted: Option<u32>) -> Value {
         let seen: BTreeMap<String, Seq> = self.seen.iter().map(|(p, seq)| (p.to_string(), *seq)).collect();
-        json!({
-            "action": "resume",
-            "position": position.to_string(),
-            "seen": seen,
-            "subscriptions": { NAME: self.subscription_json(wanted) },
-        })
+        let mut frame = json!({ "action": "resume", "position": position.to_string(), "seen": seen });
+        if let Some(wanted) = wanted {
+            frame["subscriptions"] = json!({ NAME: self.subscription_json(wanted) });
+        }
+        frame
     }
 
     /// A subscription as frames carry it.
@@ -363,14 +363,11 @@ impl SimClient {
 
     /// Begins a connection: resumes if it had a subscription in force, or subscribes.
     fn subscribe_or_resume(&mut self) {
-        let Some(wanted) = self.wanted else {
-            self.is_promised = false;
-            return;
-        };
-        let Some(position) = self.position.as_ref().filter(|_| self.is_promised) else { return self.subscribe(wanted) };
-        let in_force = self.promises.last().expect("a promise is in force").filter;
-        let frame = self.resume(position, in_force);
-        self.send(&frame, ClientRequest::Resume);
+        let Some(wanted) = self.wanted else { return self.end_promises(|_| true) };
+        let [Promise { filter: in_force, .. }] = self.in_force[..] else { return self.subscribe(wanted) };
+        let position = self.position.as_ref().expect("a promise has a position");
+        let frame = self.resume(position, Some(in_force));
+        self.send(frame, ClientRequest::Resume);
         if in_force != wanted {
             self.subscribe(wanted);
         }
@@ -379,11 +376,12 @@ impl SimClient {
     /// Whether it got all events, or notices of them, up to these sequences.
     pub(super) fn has_reached(&self, epoch_id: EpochId, ends: &[Seq]) -> bool {
         let Some(connection) = &self.connection else { return !self.is_wanted };
-        if self.wanted.is_none() {
+        if self.wanted.is_none() && (self.saved.is_none() || self.in_force.is_empty()) {
             return connection.requests.is_empty() && self.past.is_none() && !self.is_catching_up;
         }
         let Some(position) = &self.position else { return false };
         let is_there = position.epoch_id == epoch_id && position.seqs.iter().zip(ends).all(|(at, end)| at >= end);
-        is_there && connection.requests.is_empty() && !self.is_catching_up && self.past.is_none() && self.is_promised
+        let is_promised = !self.in_force.is_empty();
+        is_there && connection.requests.is_empty() && !self.is_catching_up && self.past.is_none() && is_promised
     }
 }

@@ -21,13 +21,14 @@ use tickwire_router_node::decisions::Source;
 
 use super::client::SimClient;
 use super::clocks;
-use super::fixtures::user;
+use super::fixtures::{SAVED_NAMES, user};
 use super::gateway::{SimGateway, config};
 use super::kv::Kv;
 use super::network::{MAX_DELAY, Network, SimMessage};
 use super::plan::{Action, Plan};
 use super::router::SimRouter;
 use super::rules::SimRules;
+use super::saved::SimSaved;
 use super::stranger::Stranger;
 use super::stream::{Lost, Stream};
 use super::trace;
@@ -112,6 +113,7 @@ pub(super) struct SimCluster {
     pub(super) view: View,
     pub(super) kv: Kv,
     pub(super) rules: SimRules,
+    pub(super) saved: SimSaved,
     pub(super) routers: Vec<SimRouter>,
     pub(super) gateways: Vec<SimGateway>,
     pub(super) clients: Vec<SimClient>,
@@ -154,6 +156,7 @@ impl SimCluster {
             view: View::default(),
             kv: Kv::default(),
             rules: SimRules::new(plan.has_rules()),
+            saved: SimSaved::default(),
             routers: Vec::new(),
             gateways: Vec::new(),
             clients: Vec::new(),
@@ -220,10 +223,18 @@ impl SimCluster {
                 self.act_as_stranger(stranger, usize::from(gateway), kind, times);
             }
             Action::Connect { gateway, user: number, filter } => {
-                self.clients.push(SimClient::new(user(number.into())));
-                let at = self.clients.len() - 1;
-                self.clients[at].subscribe(filter.into());
-                self.connect(at, usize::from(gateway));
+                self.connect_new(SimClient::new(user(number.into())), gateway, Some(filter));
+            }
+            Action::ConnectSaved { gateway, user: number, filter, asks } => {
+                let mut client = SimClient::new(user(number.into()));
+                client.take_saved(asks);
+                self.connect_new(client, gateway, filter);
+            }
+            Action::Save { user, name, filter } => self.save_subscription(user, name, filter),
+            Action::ReadSaved { gateway } => self.read_saved(usize::from(gateway), false),
+            Action::LoseSaved => self.lose_saved(),
+            Action::EndSaved { session, name } => {
+                self.with_client(session, |client| client.end_one(SAVED_NAMES[usize::from(name)]));
             }
             Action::Replace { session, filter } => self.with_client(session, |client| client.subscribe(filter.into())),
             Action::LookBack { session, filter, ago, in_seconds } => {

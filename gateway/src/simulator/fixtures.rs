@@ -1,7 +1,10 @@
 //! The events, filters, users, handlings and rules that plans name by number.
 
+use std::sync::LazyLock;
+
 use serde_json::{Value, json};
-use tickwire_core::event::{Audience, Event, Handling, Kind, Strategy};
+use tickwire_core::event::{Audience, Event, Handling, Kind, Kinds, Strategy};
+use tickwire_core::filter::Filter;
 use tickwire_core::ids::{Room, Symbol, UserId};
 use tickwire_testkit::blank_event;
 
@@ -49,6 +52,21 @@ pub(super) fn filter(number: u32) -> Value {
         other => json!({ "symbols": [format!("N{other}")] }),
     }
 }
+
+/// The number of a filter, as a frame has it.
+pub(super) fn filter_number(wanted: &Filter) -> Option<u32> {
+    static FILTERS_BY_NUMBER: LazyLock<Vec<Filter>> = LazyLock::new(|| {
+        let parse = |number: u8| Filter::parse(&filter(number.into()), &Kinds::default()).unwrap();
+        (0..ALL_FILTERS).map(parse).collect()
+    });
+    (0..).zip(&*FILTERS_BY_NUMBER).find(|(_, known)| *known == wanted).map(|(number, _)| number)
+}
+
+/// The name of a client's own subscription.
+pub(super) const NAME: &str = "mine";
+
+/// The names under which subscriptions are saved. One of them is that of clients' own subscriptions.
+pub(super) const SAVED_NAMES: [&str; 3] = [NAME, "a", "z"];
 
 /// How many handlings there are.
 pub(super) const HANDLINGS: u8 = 6;

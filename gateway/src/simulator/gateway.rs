@@ -21,6 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::clocks;
 use super::cluster::{AT_ONCE, FLOOD, NODES, PARTITIONS, SimCluster};
 use super::network::{MAX_PAYLOAD, SimMessage};
+use super::saved::SavedReader;
 use super::socket::{ClientSocket, GatewaySocket};
 use crate::auth::USUAL_WEIGHT;
 use crate::auth::{Authenticator, Identity};
@@ -71,6 +72,8 @@ pub(super) struct SimGateway {
     pub(super) inputs: EdgeInputs,
     readiness: Readiness,
     bounds: MemoryBounds,
+    /// What it knows of saved subscriptions.
+    pub(super) saved: SavedReader,
     /// The requests for replays that its cohorts have sent, each with the number of its cohort.
     pub(super) cohort_asks: Vec<(u64, ReplayRequest)>,
 }
@@ -99,8 +102,9 @@ struct SimShard {
     watched: Vec<u64>,
     /// The sockets that the runtime has not polled yet.
     new_sockets: Vec<ClientSocket>,
-    /// The clients whose handshakes are done, and that the shard does not have yet.
-    arriving: Vec<(Identity, ClientSocket)>,
+    /// The clients whose handshakes are done, and that the shard does not have yet, and whether they get saved
+    /// subscriptions.
+    arriving: Vec<(Identity, ClientSocket, bool)>,
 }
 
 impl SimGateway {
@@ -127,6 +131,7 @@ impl SimGateway {
             let (turns, watched, new_sockets, arriving) = (Turns::default(), Vec::new(), Vec::new(), Vec::new());
             shards.push(SimShard { shard, arrives_first: false, inbox, turns, watched, new_sockets, arriving });
         }
+        let saved = SavedReader::new(&settings, senders.clone(), &cluster.saved);
         let readiness = Readiness::default();
         let ready: Check = readiness.register("coverage");
         let connection = NatsConnection { is_up: true, max_payload: MAX_PAYLOAD };
@@ -138,6 +143,7 @@ impl SimGateway {
         let bounds = MemoryBounds { hold_bytes: config.gateway.hold_bytes, shard_bytes: config.gateway.shard_bytes };
         Self {
             bounds,
+            saved,
             node,
             is_down,
             due: AT_ONCE,
@@ -198,11 +204,11 @@ impl SimGateway {
         if report.ready { Ok(()) } else { Err(format!("{report:?}")) }
     }
 
-    /// Takes a new connection of a client.
-    pub(super) fn accept(&mut self, identity: Identity, socket: &ClientSocket) {
+    /// Takes a new connection of a client, which gets the saved subscriptions of its user or not.
+    pub(super) fn accept(&mut self, identity: Identity, socket: &ClientSocket, takes_saved: bool) {
         let shard = shard_of(&identity.user, self.shards.len());
         self.due = AT_ONCE;
-        self.shards[shard].arriving.push((identity, ClientSocket::clone(socket)));
+        self.shards[shard].arriving.push((identity, ClientSocket::clone(socket), takes_saved));
     }
 }
 

@@ -1,16 +1,16 @@
 //! The plan of a run: settings, and a list of actions. Proptest draws plans at random and shrinks those that fail.
 
+mod draw;
 mod random;
 mod scenes;
 
-use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 use tickwire_core::interest::table::TableLimits;
 use tickwire_testkit::simulation::SimPlan;
 
 use super::intake::Fault;
-use random::{action, connect};
-use scenes::scene;
+
+pub(super) use draw::plan;
 
 /// Default values. No run lasts long enough, or misses enough, to reach them.
 pub(super) const GIVE_UP_AFTER: u64 = 600_000;
@@ -21,9 +21,6 @@ pub(super) const OUTBOX_BYTES: usize = 1 << 20;
 
 /// The number of a session that stands for the newest client.
 pub(super) const NEWEST: u8 = u8::MAX;
-
-/// One in this many places of a plan has a scene instead of an action.
-const SCENE_EVERY: u32 = 60;
 
 /// Which faults a test has.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -138,6 +135,32 @@ pub(super) enum Action {
         gateway: u8,
         user: u8,
         filter: u8,
+    },
+    /// A client connects that gets the saved subscriptions of its user, with a subscription of its own or without.
+    /// `asks`: it sends `list` after the welcome if it has nothing else to send. Otherwise it waits.
+    ConnectSaved {
+        gateway: u8,
+        user: u8,
+        filter: Option<u8>,
+        asks: bool,
+    },
+    /// An operator saves a subscription of a user under the name of this number, or deletes it. Gateways do not know of
+    /// it yet.
+    Save {
+        user: u8,
+        name: u8,
+        filter: Option<u8>,
+    },
+    /// A gateway looks at the bucket of saved subscriptions, and reads what is new.
+    ReadSaved {
+        gateway: u8,
+    },
+    /// The bucket of saved subscriptions is deleted and created again.
+    LoseSaved,
+    /// A client with saved subscriptions unsubscribes from the one with the name of this number, if it has it.
+    EndSaved {
+        session: u8,
+        name: u8,
     },
     Replace {
         session: u8,
@@ -284,95 +307,4 @@ pub(super) enum Action {
         gateway: u8,
         ahead: u8,
     },
-}
-
-pub(super) fn plan(chaos: Chaos) -> impl Strategy<Value = Plan> {
-    let network = matches!(chaos, Chaos::Network | Chaos::All);
-    let loss = if network { (0..30u32).boxed() } else { Just(0).boxed() };
-    // The defaults, or bounds that are so tight that runs reach them.
-    let tight = chaos == Chaos::All;
-    let range = if tight { prop_oneof![Just(REPLAY_RANGE), 3..30u64].boxed() } else { Just(REPLAY_RANGE).boxed() };
-    let patience = if tight {
-        prop_oneof![3 => Just(GIVE_UP_AFTER), 1 => 1_000..5_000u64].boxed()
-    } else {
-        Just(GIVE_UP_AFTER).boxed()
-    };
-    let hold = if chaos == Chaos::None {
-        Just(HOLD_BYTES).boxed()
-    } else {
-        prop_oneof![Just(HOLD_BYTES), 2_000..20_000usize].boxed()
-    };
-    let outbox = if chaos == Chaos::None {
-        Just(OUTBOX_BYTES).boxed()
-    } else {
-        prop_oneof![3 => Just(OUTBOX_BYTES), 1 => 2_000..20_000usize].boxed()
-    };
-    let failing = chaos.fails_nodes();
-    let late = if failing { prop_oneof![2 => Just(0), 1 => 0..64u8].boxed() } else { Just(0).boxed() };
-    // Passes are usually fast, and sometimes so slow that the gateway no longer waits for the answer.
-    let reading = prop_oneof![4 => Just(0), 4 => 0..500u64, 1 => 500..6_000u64];
-    let reading = if network { reading.boxed() } else { Just(0).boxed() };
-    let interest = if failing {
-        prop_oneof![5 => Just(INTEREST_BYTES), 1 => 1_500..2_500usize].boxed()
-    } else {
-        Just(INTEREST_BYTES).boxed()
-    };
-    let copies = if failing { prop_oneof![Just(1), Just(3)].boxed() } else { Just(1).boxed() };
-    let newcomers = if network { prop::bool::weighted(0.02).boxed() } else { Just(false).boxed() };
-    let token = if failing {
-        prop_oneof![5 => Just(None), 1 => (12_000..30_000u64).prop_map(Some)].boxed()
-    } else {
-        Just(None).boxed()
-    };
-    let bounds = (range, patience, (hold, outbox), (late, copies), (interest, token));
-    let absent =
-        if failing { prop_oneof![15 => Just(None), 1 => (0..3u8).prop_map(Some)].boxed() } else { Just(None).boxed() };
-    let ends = (newcomers, prop::bool::weighted(0.05), any::<bool>(), absent);
-    (any::<u64>(), loss, reading, ends, bounds, actions(chaos)).prop_map(
-        move |(
-            seed,
-            loss,
-            reading,
-            (newcomers, lasts, delays, absent),
-            (replay_range, give_up_after, (hold_bytes, outbox_bytes), (late, copies), (interest_bytes, token_ms)),
-            actions,
-        )| {
-            Plan {
-                quiet: chaos == Chaos::None,
-                failing,
-                late,
-                give_up_after,
-                hold_bytes,
-                outbox_bytes,
-                replay_range,
-                interest_bytes,
-                seed,
-                loss,
-                delays,
-                reading,
-                // Each newcomer adds to the interest, which must not exceed a small limit.
-                newcomers: newcomers && interest_bytes == INTEREST_BYTES,
-                lasts,
-                absent,
-                copies,
-                token_ms,
-                actions,
-            }
-        },
-    )
-}
-
-/// The actions of a run: some clients connect first, and any actions follow.
-fn actions(chaos: Chaos) -> impl Strategy<Value = Vec<Action>> {
-    let one = || action(chaos).prop_map(|action| vec![action]);
-    let place = || match chaos.fails_nodes() {
-        true => prop_oneof![SCENE_EVERY - 1 => one(), 1 => scene()].boxed(),
-        false => one().boxed(),
-    };
-    // Scenes take the time of many actions, so there are fewer of these.
-    let [few, more, many] = if chaos.fails_nodes() { [18, 38, 100] } else { [20, 42, 120] };
-    let list = |most: usize| prop::collection::vec(place(), 1..most).prop_map(|places| places.concat());
-    // Most faults show in a few actions, if a client is connected. Some need many actions.
-    let lists = prop_oneof![8 => list(few), 3 => list(more), 1 => list(many)];
-    (prop::collection::vec(connect(), 0..4), lists).prop_map(|(begin, rest)| [begin, rest].concat())
 }

@@ -216,7 +216,7 @@ impl SimCluster {
         let (now, stranger) = (self.now, &mut self.strangers[at]);
         if stranger.connection.is_none() && !self.gateways[gateway].is_down {
             let socket = ClientSocket::default();
-            self.gateways[gateway].accept(identity(&stranger.user, None), &socket);
+            self.gateways[gateway].accept(identity(&stranger.user, None), &socket, false);
             stranger.connection = Some(Connection {
                 gateway,
                 socket: Rc::clone(&socket),

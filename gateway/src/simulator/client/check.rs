@@ -83,7 +83,7 @@ impl SimClient {
                 assert!(may_be, "{place:?} was not asked for by {past:#?}: {self:#?}");
             }
         }
-        for promise in &self.promises {
+        for promise in self.all_promises() {
             let received = self.received.get(&promise.epoch_id).unwrap_or(&nothing);
             // Messages before the start of an epoch are the same as in the epoch before.
             let epoch = epochs[&promise.epoch_id];
@@ -120,6 +120,12 @@ impl SimClient {
             for (place, form) in &received.forms {
                 let is_given = |stored: &&StoredEvent| rules.any(stored, |event| form.is_of(event));
                 assert!(log[place].iter().any(is_given), "no rules give {place:?} the form {form:?}: {self:#?}");
+            }
+            for (place, list) in &received.lists {
+                let filters = self.filters_of(*list);
+                let is_wanted = |stored: &&StoredEvent| filters.iter().any(|filter| may_get(*filter, stored));
+                let is_allowed = log[place].iter().any(is_wanted);
+                assert!(is_allowed, "{place:?} matches none of {filters:?}, which were in force: {self:#?}");
             }
             for gap in &received.gaps {
                 assert!(is_gap_allowed(*epoch_id, gap), "a router could have replayed {gap:?}: {self:#?}");
@@ -158,7 +164,8 @@ impl SimClient {
             assert!(code.is_some_and(|code| may_lose(self, code)), "nothing explains {notice:?}: {self:#?}");
         }
         // After a resume, an event may be dropped again or be delivered, so the counts cannot be compared.
-        let [promise] = &self.promises[..] else { return };
+        let mut promises = self.all_promises();
+        let (Some(promise), None) = (promises.next(), promises.next()) else { return };
         if self.connections > 1 || self.connection.is_none() || !self.pasts.is_empty() || history.len() > 1 {
             return;
         }
@@ -208,7 +215,7 @@ impl SimClient {
         let former = self.position.as_ref().map(|former| former.epoch_id);
         let Some(connection) = &mut self.connection else { return };
         let resets = std::mem::take(&mut connection.resets).len();
-        let is_concerned = self.is_promised && connection.requests.is_empty();
+        let is_concerned = !self.in_force.is_empty() && connection.requests.is_empty();
         if is_concerned && former.is_some_and(|former| former != position.epoch_id) {
             assert_eq!(resets, usize::from(PARTITIONS), "{position} comes without a reset before it: {self:#?}");
         }

@@ -13,7 +13,9 @@ impl SimCluster {
             return;
         }
         let socket = ClientSocket::default();
-        self.gateways[gateway].accept(identity(&client.user, expires), &socket);
+        let read_through = self.gateways[gateway].saved.read_through();
+        client.connect_with_saved(&self.saved, read_through);
+        self.gateways[gateway].accept(identity(&client.user, expires), &socket, client.takes_saved());
         client.connections += 1;
         client.connection = Some(ClientConnection {
             gateway,
@@ -38,9 +40,11 @@ impl SimCluster {
             epochs: &self.epochs,
             history: &self.history,
             lost: &self.lost,
+            saved: &self.saved,
             is_tight,
             has_burst: self.has_burst,
             are_clocks_true: self.gateways.iter().all(|gateway| !gateway.was_ahead),
+            has_frozen: self.gateways.iter().any(|gateway| gateway.is_frozen || gateway.thawed_at > AT_ONCE),
             now: self.now,
             delay: self.delay(),
         };

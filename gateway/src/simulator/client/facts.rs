@@ -6,6 +6,7 @@ use tickwire_core::ids::{Epoch, EpochId, Millis, Seq};
 
 use super::super::clocks;
 use super::super::cluster::{PARTITIONS, StoredEvent};
+use super::super::saved::SimSaved;
 use super::super::stream::Lost;
 
 /// Facts of the cluster that checks need, and that a client does not know.
@@ -16,12 +17,16 @@ pub(super) struct ClusterFacts<'a> {
     pub(super) history: &'a BTreeMap<EpochId, Vec<StoredEvent>>,
     /// The messages of each epoch that the stream has lost.
     pub(super) lost: &'a Lost,
+    /// What users have saved.
+    pub(super) saved: &'a SimSaved,
     /// Whether `gateway.replay_range` is so small that a gateway that lags refuses valid positions as beyond the end.
     pub(super) is_tight: bool,
     /// Whether more events were stored at once than the rate limit of a user lets through, so that some wait.
     pub(super) has_burst: bool,
     /// Whether no gateway's clock is or was wrong.
     pub(super) are_clocks_true: bool,
+    /// Whether a gateway is or was frozen, so that it may have read what a client has sent much later.
+    pub(super) has_frozen: bool,
     pub(super) now: Millis,
     /// How long an event may take to reach a client, in milliseconds; `None` if that has no bound.
     pub(super) delay: Option<u64>,

@@ -8,6 +8,15 @@ use super::super::plan::NEWEST;
 use super::SimCluster;
 
 impl SimCluster {
+    /// A new client connects, with a subscription of its own or without.
+    pub(super) fn connect_new(&mut self, mut client: SimClient, gateway: u8, filter: Option<u8>) {
+        if let Some(filter) = filter {
+            client.subscribe(filter.into());
+        }
+        self.clients.push(client);
+        self.connect(self.clients.len() - 1, usize::from(gateway));
+    }
+
     /// A client subscribes with `since`, `ago` milliseconds before now: as a time of day, or as a number of whole
     /// seconds. Seconds count from the time at which the gateway reads the frame, by the clock of its host.
     pub(super) fn look_back(&mut self, (session, filter): (u8, u8), ago: u64, in_seconds: bool) {

@@ -68,6 +68,7 @@ impl SimCluster {
             self.learn_view(number);
             self.learn_view(number + NODES);
             self.take_rules(number);
+            self.read_saved(number, true);
         }
         if let Some(absent) = plan.absent {
             self.stop_router(absent.into());
@@ -168,7 +169,8 @@ impl SimCluster {
         for stored in self.history[&self.epoch.epoch_id].iter().filter(|stored| !stored.is_heartbeat) {
             ends[usize::from(stored.partition.0)] = stored.seq;
         }
-        self.clients[at].has_reached(self.epoch.epoch_id, &ends)
+        let client = &self.clients[at];
+        client.has_reached(self.epoch.epoch_id, &ends) && client.has_newest_saved(&self.saved)
     }
 
     /// Whether a client may have been notified of a gap: no router could replay it.
@@ -212,6 +214,8 @@ impl SimCluster {
     /// Checks what all clients received, and the state of all nodes.
     pub(in super::super) fn check(&self, quiet: bool) {
         for (at, client) in self.clients.iter().enumerate() {
+            let has_newest = client.has_newest_saved(&self.saved);
+            assert!(has_newest, "a client does not have what its user has saved: {:#?}: {client:#?}", self.saved);
             assert!(self.is_served(at), "a client is not served up to {} of {:?}: {client:#?}", self.last, self.epoch);
             client.check(
                 (&self.history, &self.epochs, &self.lost, &self.rules),

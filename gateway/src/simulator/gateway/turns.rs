@@ -262,7 +262,7 @@ impl SimShard {
                 ToShard::Edge(message) => self.shard.take(now, message),
                 ToShard::Arrive(_) => panic!("clients do not arrive through the inbox in the simulator"),
                 ToShard::Question(_) => panic!("nobody asks about users in the simulator"),
-                ToShard::Saved(_) => panic!("nobody saves subscriptions in the simulator"),
+                ToShard::Saved(user) => self.shard.saved_changed(now, &user),
                 ToShard::Acked(_) => panic!("nobody acknowledges alerts in the simulator"),
                 ToShard::Reminders(_) => panic!("nobody reads alerts again in the simulator"),
             }
@@ -272,7 +272,7 @@ impl SimShard {
     }
 
     fn take_new_clients(&mut self, now: Millis) {
-        for (identity, socket) in std::mem::take(&mut self.arriving) {
+        for (identity, socket, takes_saved) in std::mem::take(&mut self.arriving) {
             self.new_sockets.push(socket.clone());
             self.shard.arrive(
                 now,
@@ -280,7 +280,7 @@ impl SimShard {
                 identity,
                 [127, 0, 0, 1].into(),
                 super::connection_permit(),
-                false,
+                takes_saved,
             );
         }
     }

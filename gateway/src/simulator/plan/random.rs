@@ -1,8 +1,10 @@
 //! Random actions of a plan: one at a time, each as often as it is useful.
 
+use std::ops::Range;
+
 use proptest::prelude::*;
 
-use super::super::fixtures::{ALL_FILTERS, FILTERS, HANDLINGS, RULE_SETS};
+use super::super::fixtures::{ALL_FILTERS, FILTERS, HANDLINGS, RULE_SETS, SAVED_NAMES};
 use super::super::intake::Fault;
 use super::super::stranger::KINDS;
 use super::{Action, Chaos};
@@ -14,6 +16,38 @@ fn filter() -> impl Strategy<Value = u8> {
 
 pub(super) fn connect() -> impl Strategy<Value = Action> {
     (0..3u8, 0..4u8, filter()).prop_map(|(gateway, user, filter)| Action::Connect { gateway, user, filter })
+}
+
+/// The users who have saved subscriptions. The own subscriptions of one of them have a quota.
+const SAVERS: Range<u8> = 2..4;
+
+/// A client with the saved subscriptions of its user.
+fn connect_saved() -> impl Strategy<Value = Action> {
+    (0..3u8, SAVERS, prop::option::of(filter()), any::<bool>())
+        .prop_map(|(gateway, user, filter, asks)| Action::ConnectSaved { gateway, user, filter, asks })
+}
+
+/// Few filters, so that a client often has the same as its own subscription.
+fn save() -> impl Strategy<Value = Action> {
+    let filter = prop::option::weighted(0.7, prop_oneof![2 => 0..3u8, 1 => 0..FILTERS]);
+    (SAVERS, 0..SAVED_NAMES.len() as u8, filter).prop_map(|(user, name, filter)| Action::Save { user, name, filter })
+}
+
+/// A client connects, or a subscription is saved.
+pub(super) fn connect_or_save() -> impl Strategy<Value = Action> {
+    prop_oneof![1 => connect(), 3 => connect_saved(), 4 => save()]
+}
+
+/// What concerns saved subscriptions. Few clients have them: all sessions of a user at a gateway share a rate.
+fn saved_action(chaos: Chaos) -> impl Strategy<Value = Action> {
+    let usual = prop_oneof![
+        1 => connect_saved(),
+        7 => save(),
+        8 => (0..3u8).prop_map(|gateway| Action::ReadSaved { gateway }),
+        2 => (any::<u8>(), 0..SAVED_NAMES.len() as u8)
+            .prop_map(|(session, name)| Action::EndSaved { session, name }),
+    ];
+    if chaos.fails_nodes() { prop_oneof![30 => usual, 1 => Just(Action::LoseSaved)].boxed() } else { usual.boxed() }
 }
 
 /// One event, or seldom more of them than the rate limit of a user lets through.
@@ -36,7 +70,7 @@ fn stranger() -> impl Strategy<Value = Action> {
     })
 }
 
-pub(super) fn action(chaos: Chaos) -> impl Strategy<Value = Action> {
+pub(super) fn action(chaos: Chaos, has_saved: bool) -> impl Strategy<Value = Action> {
     let ordinary = prop_oneof![
         4 => (1..80u64).prop_map(Action::Pass),
         6 => publish(),
@@ -58,8 +92,10 @@ pub(super) fn action(chaos: Chaos) -> impl Strategy<Value = Action> {
         1 => (0..RULE_SETS).prop_map(|number| Action::WriteRules { number }),
         2 => (0..3u8).prop_map(|router| Action::TakeRules { router }),
     ];
+    let ordinary =
+        if has_saved { prop_oneof![2 => ordinary, 1 => saved_action(chaos)].boxed() } else { ordinary.boxed() };
     if !chaos.fails_nodes() {
-        return ordinary.boxed();
+        return ordinary;
     }
     prop_oneof![
         8 => ordinary,
