@@ -51,8 +51,8 @@ impl SavedReader {
     pub(super) fn read(&mut self, saved: &SimSaved, last: u64) -> usize {
         let Some(news) = saved.read(&mut self.cursor, last) else { return 0 };
         (self.known, self.through) = (Some(news.state), saved.writes);
-        let SavedNews { changes, unreadable } = self.book.take(news);
-        assert_eq!(unreadable.count(), 0, "a value cannot be read: {saved:#?}");
+        let SavedNews { changes, unreadable, newer } = self.book.take(news);
+        assert_eq!((unreadable.count(), newer.len()), (0, 0), "a value cannot be read: {saved:#?}");
         let count = changes.len();
         spread(changes, &self.table, &self.registry, &self.shards);
         count
