@@ -174,12 +174,6 @@ impl AckRecorder {
     }
 }
 
-/// The refusal of what can never be acknowledged.
-pub(crate) fn not_an_alert(id: Option<Id>, p: Partition, seq: Seq) -> ServerError {
-    let message = format!("{seq} of partition {p} is no event of kind alert to this user, or is gone");
-    ServerError::new(id, ErrorCode::NotAnAlert, message)
-}
-
 fn unavailable(error: &dyn Display) -> AckFailure {
     debug!(%error, "acknowledgement not recorded");
     AckFailure::Unavailable
@@ -189,7 +183,10 @@ impl AckFailure {
     /// The error for the frame with this id.
     fn error(self, id: Option<Id>, p: Partition, seq: Seq) -> ServerError {
         match self {
-            Self::NotAnAlert => not_an_alert(id, p, seq),
+            Self::NotAnAlert => {
+                let message = format!("{seq} of partition {p} is no event of kind alert to this user, or is gone");
+                ServerError::new(id, ErrorCode::NotAnAlert, message)
+            }
             Self::Unavailable => {
                 let message = "the acknowledgement could not be recorded; send it again";
                 ServerError::new(id, ErrorCode::Unavailable, message)

@@ -5,7 +5,7 @@ use tickwire_core::protocol::codes::ErrorCode;
 use tickwire_core::protocol::{Id, ServerError, ServerFrame};
 
 use super::Shard;
-use crate::acks::{AckAnswer, AckRequest, not_an_alert};
+use crate::acks::{AckAnswer, AckRequest};
 use crate::shard::session::SessionStage;
 use crate::socket::Socket;
 
@@ -18,10 +18,6 @@ impl<S: Socket> Shard<S> {
         partition: Partition,
         seq: Seq,
     ) -> Result<(), ServerError> {
-        // The stream counts from 1, and NATS refuses to look there: to send it again would never help.
-        if seq == Seq(0) {
-            return Err(not_an_alert(id, partition, seq));
-        }
         // A session that has ended meanwhile gets no answer.
         let Some(session) = self.sessions.get(number) else { return Ok(()) };
         let request = AckRequest { session: self.id(number), user: session.user.clone(), id, partition, seq };
@@ -64,10 +60,6 @@ mod tests {
         fixture.settle().await;
         let refused = fixture.read_until(number, "\"error\"");
         assert!(refused.contains(r#"{"T":"error","id":2,"code":503"#), "the queue is full: {refused}");
-        // No event has this sequence, so nobody need look for it.
-        fixture.send_frame(number, &json!({ "action": "ack", "id": 3, "p": 3, "seq": 0 }));
-        fixture.settle().await;
-        fixture.read_until(number, r#"{"T":"error","id":3,"code":418"#);
         let AckRequest { session, user, id, partition, seq } = requests.try_recv().unwrap();
         assert_eq!((session.number, user.as_str(), partition, seq), (number, "ann", Partition(3), Seq(11)));
 
