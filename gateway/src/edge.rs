@@ -38,6 +38,7 @@ use tickwire_core::event::Timestamp;
 use tickwire_core::ids::{Millis, NodeRef, Revision, UserId};
 use tickwire_core::interest::log::{Bounds, InterestLog};
 use tickwire_core::placement::View;
+use tickwire_core::protocol::codes::NoticeCode;
 #[cfg(test)]
 use tickwire_core::protocol::position::Position;
 use tickwire_core::wire;
@@ -45,7 +46,7 @@ use tickwire_node::admin::Check;
 use tickwire_node::clock::millis;
 use tickwire_node::config::{Config, GatewayConfig};
 use tickwire_node::storage::Stopped;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::backfill::cohorts::Cohorts;
 use crate::backfill::seek::Searches;
@@ -335,7 +336,10 @@ impl Edge {
             (Outage::NotStored, Some(stopped)) => stopped.to_string(),
             (outage, _) => outage.to_string(),
         });
-        warn!(code = code.as_str(), reason, "upstream notice sent to clients");
+        match code {
+            NoticeCode::UpstreamRestored => info!(code = code.as_str(), "upstream notice sent to clients"),
+            _ => warn!(code = code.as_str(), reason, "upstream notice sent to clients"),
+        }
         for shard in &mut self.shards {
             shard.send(FromEdge::Upstream(code, reason.clone()));
         }

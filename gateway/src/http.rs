@@ -152,11 +152,14 @@ pub(crate) async fn serve(listener: TcpListener, state: HttpState) {
     tasks.wait().await;
 }
 
+/// The text of a 405.
+const WRONG_METHOD: &str = "this path does not have this method; the header Allow has those that it has\n";
+
 fn routes(state: HttpState) -> Router {
     let page =
         |mime: &'static str, text: &'static str| get(move || async move { ([(header::CONTENT_TYPE, mime)], text) });
     // Only a GET becomes a WebSocket, and axum passes a HEAD to the handler of GET unless HEAD has its own handler.
-    let only_get = || async { (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET")]) };
+    let only_get = || async { (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET")], WRONG_METHOD) };
     let body = DefaultBodyLimit::max(state.max_frame_bytes);
     let saved = get(saved::show).put(saved::put).delete(saved::delete);
     let saved = saved.options(cors::preflight_of_saved).fallback(cors::wrong_method_of_saved);
@@ -173,6 +176,7 @@ fn routes(state: HttpState) -> Router {
         .route(SAVED.path, saved.layer(body))
         .route(STREAM.path, get(stream).head(only_get).fallback(only_get))
         .route(PUBLIC_OPENAPI.path, get(|| std::future::ready(Json(public_document()))))
+        .method_not_allowed_fallback(async || (StatusCode::METHOD_NOT_ALLOWED, WRONG_METHOD))
         .fallback(not_found)
         .with_state(Arc::new(state))
 }

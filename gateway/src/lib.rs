@@ -155,7 +155,7 @@ pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, StartE
     let front = HttpState::new(handshake, users, store, &config.gateway, &capacity, view, shutdown.drain().clone());
     start_http(shutdown, listener, front)?;
     node.write_ports(&[("gateway", address)])?;
-    info!(%address, node = %node.me, "gateway listens");
+    info!(%address, start = %node.me, "gateway listens");
     node.run(shutdown).await.map_err(|error| failed("signals", &error))
 }
 

@@ -147,7 +147,7 @@ impl Admin {
         let watched = async move {
             match result.await {
                 Ok(Ok(Ok(()))) | Err(_) => {}
-                Ok(Ok(Err(failure))) => error!(%failure, "admin server failed"),
+                Ok(Ok(Err(failure))) => error!(reason = %failure, "admin server failed"),
                 Ok(Err(panic)) => resume_unwind(panic),
             }
         };
@@ -230,6 +230,7 @@ fn routes(readiness: Readiness, metrics: Metrics, drain: CancellationToken, stat
         .route(LIVEZ.path, live)
         .route(READYZ.path, ready.with_state((readiness, drain)))
         .route(METRICS.path, measured)
+        .method_not_allowed_fallback(async || ApiRefusal::method_not_allowed())
         .fallback(anything_else)
         .with_state(status)
 }

@@ -189,6 +189,9 @@ impl ApiRoutes {
         self.endpoints.push(&OPENAPI);
         let document = document(&self.endpoints);
         let openapi = get(move || std::future::ready(Json(document.clone())));
-        self.router.route(OPENAPI.path, openapi).fallback(async || ApiRefusal::no_such_endpoint())
+        self.router
+            .route(OPENAPI.path, openapi)
+            .method_not_allowed_fallback(async || ApiRefusal::method_not_allowed())
+            .fallback(async || ApiRefusal::no_such_endpoint())
     }
 }

@@ -125,6 +125,11 @@ impl Authenticator {
         Self { config: config.clone(), key }
     }
 
+    /// Whether there is a secret, without which no token can be checked.
+    pub(crate) fn has_secret(&self) -> bool {
+        self.key.is_some()
+    }
+
     /// For how long after its expiry a token is still accepted.
     pub fn leeway(&self) -> Duration {
         self.config.leeway

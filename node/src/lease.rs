@@ -64,13 +64,13 @@ impl<S> LeaseRead<S> {
 #[derive(Debug, Error)]
 pub enum LeaseError {
     /// Another node has written: the lease is not ours.
-    #[error("the lease {key} was written by another node")]
+    #[error("the key {key} was written by another node")]
     Refused {
         /// Its key.
         key: String,
     },
     /// NATS did not answer, or gave no clear answer. A write may have taken effect nevertheless.
-    #[error("the lease {key} cannot be reached: {reason}")]
+    #[error("{key} cannot be read or written in KV: {reason}")]
     Unavailable {
         /// Its key.
         key: String,
@@ -78,7 +78,7 @@ pub enum LeaseError {
         reason: String,
     },
     /// Another version of tickwire wrote it, or a foreign writer did.
-    #[error("the lease {key} cannot be read: {source}")]
+    #[error("the key {key} cannot be read: {source}")]
     Unreadable {
         /// Its key.
         key: String,
@@ -187,8 +187,8 @@ impl Leases {
         // Not by a direct get, which a server that lags may answer: this value decides who the owner is.
         let subject = format!("{}{key}", self.bucket.prefix);
         let got = stored::get(&self.context, &self.bucket.stream_name, MessageSelector::LastOf(&subject));
-        let got = timeout(self.deadline, got).await.map_err(|error| unavailable(key, error))?;
-        match got.map_err(|error| unavailable(key, error))? {
+        let got = timeout(self.deadline, got).await.map_err(|error| unavailable(&subject, error))?;
+        match got.map_err(|error| unavailable(&subject, error))? {
             // A deleted key leaves an empty message behind.
             Some(StoredMessage { seq, payload, .. }) if payload.is_empty() => Ok((seq.0, None)),
             Some(StoredMessage { seq, payload, .. }) => Ok((seq.0, Some(decode(key, seq.0, &payload)?))),
@@ -201,7 +201,8 @@ impl Leases {
     /// # Errors
     /// [`LeaseError::Refused`] if it was written since then.
     pub(crate) async fn store<T: Serialize>(&self, key: &str, revision: u64, value: &T) -> Result<u64, LeaseError> {
-        let value = wire::encode(value).map_err(|source| unavailable(key, source))?;
+        let subject = format!("{}{key}", self.bucket.prefix);
+        let value = wire::encode(value).map_err(|source| unavailable(&subject, source))?;
         let began = self.writes.now();
         let written = timeout(self.deadline, self.bucket.update(key, value.into(), revision)).await;
         let written = written.unwrap_or_else(|_| Err(UpdateError::new(UpdateErrorKind::TimedOut)));
@@ -209,14 +210,13 @@ impl Leases {
         let stored = written.as_ref().map(drop);
         let stored =
             stored.or_else(|error| (error.kind() == UpdateErrorKind::WrongLastRevision).then_some(()).ok_or(error));
-        let subject = format!("{}{key}", self.bucket.prefix);
         self.writes.note(&self.bucket.stream_name, &subject, began, stored);
         match written {
             Ok(revision) => Ok(revision),
             Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => {
                 Err(LeaseError::Refused { key: key.to_owned() })
             }
-            Err(error) => Err(unavailable(key, error)),
+            Err(error) => Err(unavailable(&subject, error)),
         }
     }
 }

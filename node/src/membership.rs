@@ -11,6 +11,7 @@ mod coordinator;
 mod follower;
 #[cfg(test)]
 mod simulator;
+mod view_change;
 
 use crate::config::MembershipConfig;
 use crate::lease::{LeaseError, Leases};
@@ -37,7 +38,7 @@ const KV_DEADLINE: Duration = Duration::from_secs(1);
 /// How long a goodbye may take.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(1);
 
-/// How many members of a view the log names. Strangers can pretend to be many.
+/// How many members one field of a log line names. Strangers can pretend to be many.
 const MOST_NAMES: usize = 64;
 
 /// The beat of a node to all routers.
@@ -167,12 +168,12 @@ fn subscribe(
     inlet.map_err(|error| MembershipError::Subscribe { subject, reason: error.to_string() })
 }
 
-/// The members of a view, for the log: the first ones, and how many others there are.
-fn names_of(view: &View) -> String {
+/// Members, for the log: the first ones, and how many others there are.
+fn names_of(members: &[Member]) -> String {
     let name = |member: &Member| format!("{}{}", member.node.id, if member.draining { "(draining)" } else { "" });
-    let others = view.members.len().saturating_sub(MOST_NAMES);
+    let others = members.len().saturating_sub(MOST_NAMES);
     let others = (others > 0).then(|| format!("and {others} others"));
-    view.members.iter().take(MOST_NAMES).map(name).chain(others).collect::<Vec<_>>().join(",")
+    members.iter().take(MOST_NAMES).map(name).chain(others).collect::<Vec<_>>().join(",")
 }
 
 /// Sets the metrics of a new view.
@@ -197,7 +198,7 @@ mod tests {
             weight: 1,
             draining: number == 1,
         };
-        let names = |count| names_of(&View { version: 1, members: (0..count).map(member).collect() });
+        let names = |count| names_of(&(0..count).map(member).collect::<Vec<_>>());
         assert_eq!(names(2), "r0,r1(draining)");
         assert!(names(MOST_NAMES).ends_with(",r63") && names(MOST_NAMES + 1).ends_with(",r63,and 1 others"));
         assert_eq!(names(4_096).split(',').count(), MOST_NAMES + 1);

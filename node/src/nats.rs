@@ -243,7 +243,7 @@ fn note(name: &str, event: &Event, health: &ConnectionHealth, refusals: &watch::
             "slow_consumer"
         }
         Event::ServerError(refusal) => {
-            error!(connection = name, %refusal, "NATS refused a request");
+            error!(connection = name, reason = %refusal, "NATS refused a request");
             refusals.send_modify(|refusals| {
                 // Repeated refusals must not use ever more memory.
                 if refusals.len() < 16 {
@@ -253,7 +253,7 @@ fn note(name: &str, event: &Event, health: &ConnectionHealth, refusals: &watch::
             "server_error"
         }
         Event::ClientError(problem) => {
-            warn!(connection = name, %problem, "error on the connection to NATS");
+            warn!(connection = name, reason = %problem, "error on the connection to NATS");
             "client_error"
         }
     };

@@ -135,6 +135,11 @@ impl Roster {
         self.nodes.get(node).map(|record| record.last)
     }
 
+    /// Whether `node` has said goodbye, as far as that was received.
+    pub fn said_goodbye(&self, node: &NodeRef) -> bool {
+        self.nodes.get(node).is_some_and(|record| record.gone.is_some())
+    }
+
     /// Silence of members counts from `since`. A `since` before that of an earlier call changes nothing.
     pub fn restart_silence(&mut self, since: Millis) {
         self.silence_since = self.silence_since.max(since);
@@ -147,8 +152,7 @@ impl Roster {
         let mut silent: Vec<&Member> = Vec::new();
         for member in &current.members {
             let replaced = members.contains_key(&member.node.id);
-            let gone = self.nodes.get(&member.node).is_some_and(|record| record.gone.is_some());
-            if replaced || gone {
+            if replaced || self.said_goodbye(&member.node) {
                 continue;
             }
             if self.is_silent(&member.node, now) {

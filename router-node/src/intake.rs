@@ -332,7 +332,7 @@ impl Intake {
             return self.open(0);
         }
         metrics::INTAKE_RESTARTS.with(trouble.label()).increment(1);
-        warn!(source = %self.tenure.source, after = %self.reading.last, cause = trouble.text(), "intake restarted");
+        warn!(source = %self.tenure.source, after = %self.reading.last, reason = trouble.text(), "intake restarted");
         self.attempts += 1;
         self.report(IntakeEvent::Stuck(trouble.text()));
         let is_other = matches!(trouble, IntakeTrouble::OtherStream | IntakeTrouble::Lost);
@@ -379,7 +379,7 @@ impl Intake {
     /// A check failed, or has shown that the consumer cannot be used.
     fn fail(&mut self, is_rescue: bool, trouble: &IntakeTrouble) {
         if is_rescue {
-            debug!(source = %self.tenure.source, cause = trouble.text(), "message not read from the leader");
+            debug!(source = %self.tenure.source, reason = trouble.text(), "message not read from the leader");
             self.pause();
         } else {
             self.give_up(trouble);

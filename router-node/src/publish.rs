@@ -103,8 +103,9 @@ async fn publish(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, ApiRefusal> {
-    let Query(EventAddress { kind, key }) = address.map_err(|rejection| {
-        ApiRefusal::bad_request("bad_query", format!("send ?kind=…&key=…: {}", rejection.body_text()))
+    let Query(EventAddress { kind, key }) = address.map_err(|_| {
+        let message = "the query must have kind and key, each once and percent-encoded: send ?kind=pattern&key=AAPL";
+        ApiRefusal::bad_request("bad_query", message)
     })?;
     let msg_id = read_msg_id(&headers)?;
     let payload = body.map_err(|rejection| ApiRefusal::unreadable_body(&rejection))?;

@@ -57,7 +57,7 @@ impl Finder {
 fn ended(ended: Result<(Id, Option<Seq>), JoinError>) -> (Id, Option<Seq>) {
     ended.unwrap_or_else(|failure| {
         metrics::TIME_SEARCH_PANICS.increment(1);
-        error!(%failure, "search for a time panicked; this is a bug, please report it");
+        error!(reason = %failure, "search for a time panicked; this is a bug, please report it");
         (failure.id(), None)
     })
 }

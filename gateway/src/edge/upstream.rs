@@ -31,6 +31,8 @@ pub(super) enum Outage {
     NeverReported(Partitions),
     /// No router has reported anything of these for this many milliseconds, although their heartbeats are due.
     Silent(Partitions, u64),
+    /// The same for all partitions, which are so many.
+    AllSilent(usize, u64),
     /// These have a gap, and no router closes it.
     Stuck(Partitions),
 }
@@ -97,7 +99,10 @@ impl Outage {
         let all = silent(interval + report_delay + LATE_MS)
             .filter(|(partitions, _)| partitions.count() == coverage.partitions());
         if let Some((partitions, ms)) = all.or_else(|| silent(2 * interval + report_delay + LATE_MS)) {
-            return Some(Self::Silent(partitions, ms));
+            return Some(match partitions.count() {
+                count if count == coverage.partitions() => Self::AllSilent(count, ms),
+                _ => Self::Silent(partitions, ms),
+            });
         }
         Partitions::of(coverage.stuck(before(STUCK_MS)?)).map(Self::Stuck)
     }
@@ -106,6 +111,7 @@ impl Outage {
     pub(super) fn silent(&self) -> usize {
         match self {
             Self::NeverReported(partitions) | Self::Silent(partitions, _) => partitions.count(),
+            Self::AllSilent(count, _) => *count,
             Self::Disconnected | Self::NotStored | Self::Stuck(_) => 0,
         }
     }
@@ -116,7 +122,7 @@ impl Outage {
             Self::Disconnected => AWAY_MS,
             Self::NeverReported(_) => BEGIN_MS,
             // These have already lasted: routers report `NotStored` late, and the others have deadlines of their own.
-            Self::NotStored | Self::Silent(..) | Self::Stuck(_) => 0,
+            Self::NotStored | Self::Silent(..) | Self::AllSilent(..) | Self::Stuck(_) => 0,
         }
     }
 }
@@ -130,6 +136,14 @@ impl fmt::Display for Outage {
                 write!(f, "no router has reported {partitions} yet: is a router running, and can it read the stream?")
             }
             Self::Silent(partitions, ms) => write!(f, "no coverage of {partitions} for more than {} s", ms / 1_000),
+            Self::AllSilent(count, ms) => {
+                let seconds = ms / 1_000;
+                write!(
+                    f,
+                    "no coverage of any of {count} partitions for more than {seconds} s: is a router running, and can it \
+                     write to the stream?"
+                )
+            }
             Self::Stuck(partitions) => write!(f, "{partitions} incomplete, and no router gives what is missing"),
         }
     }

@@ -81,7 +81,7 @@ fn every_kind_of_outage_is_detected_within_seconds() {
     cover(&mut coverage, 7_020, 0, (1, 1));
     cover(&mut coverage, 7_020, 1, (2, 2));
     // All routers are gone. Later one is back, with one of the partitions.
-    assert_eq!(outage(&coverage, 7_031), Some(Outage::Silent(partitions(0, 1), 7_000)));
+    assert_eq!(outage(&coverage, 7_031), Some(Outage::AllSilent(2, 7_000)));
     cover(&mut coverage, 8_000, 0, (1, 3));
     assert_eq!(outage(&coverage, 12_030), None);
     assert_eq!(outage(&coverage, 12_031), Some(Outage::Silent(partitions(1, 0), 12_000)));
@@ -127,6 +127,7 @@ fn outage() -> impl Strategy<Value = Option<Outage>> {
         1 => Just(Some(Outage::NotStored)),
         1 => Just(Some(Outage::NeverReported(partitions))),
         1 => Just(Some(Outage::Silent(partitions, 7_000))),
+        1 => Just(Some(Outage::AllSilent(32, 7_000))),
         1 => Just(Some(Outage::Stuck(partitions))),
     ]
 }

@@ -10,7 +10,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use super::{HttpState, check_origin};
+use super::{HttpState, WRONG_METHOD, check_origin};
 
 /// For how long a browser may cache the answer to a preflight, in seconds. Most browsers cap it at two hours.
 const MAX_AGE: &str = "7200";
@@ -73,7 +73,7 @@ fn answer_preflight(
 }
 
 fn refuse_method(state: &HttpState, headers: &HeaderMap, methods: &'static str) -> Response {
-    let mut response = (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, methods)]).into_response();
+    let mut response = (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, methods)], WRONG_METHOD).into_response();
     add_headers(state, headers, &mut response);
     response
 }

@@ -40,6 +40,7 @@ impl AdminGate {
                 return Err(ApiRefusal::new(StatusCode::FORBIDDEN, "from_page", message));
             }
             (None, _) if self.is_open => return Ok(None),
+            (None, _) if !self.authenticator.has_secret() => return Err(no_secret()),
             (None, _) => {
                 let message = "send a token with the claim `role`: Authorization: Bearer <token> (admin.require_token)";
                 return Err(ApiRefusal::unauthenticated("no_token", message));
@@ -52,10 +53,7 @@ impl AdminGate {
             return Err(ApiRefusal::unauthenticated("bad_token", message));
         };
         let (holder, role) = self.authenticator.check_role(now, token).map_err(|error| match error {
-            AuthError::NoSecret => {
-                let message = "this node has no auth.jwt_secret, so it cannot check tokens: set it on every node";
-                ApiRefusal::unauthenticated("no_secret", message)
-            }
+            AuthError::NoSecret => no_secret(),
             error => ApiRefusal::unauthenticated("bad_token", error.to_string()),
         })?;
         match (access, role) {
@@ -68,6 +66,11 @@ impl AdminGate {
             }
         }
     }
+}
+
+fn no_secret() -> ApiRefusal {
+    let message = "this node has no auth.jwt_secret, so it cannot check tokens: set it on every node";
+    ApiRefusal::unauthenticated("no_secret", message)
 }
 
 fn wrong_role(needed: &str) -> ApiRefusal {
@@ -165,5 +168,7 @@ mod tests {
         assert_eq!(refused.code(), "from_page");
         let without = gate(TokenRequirement::Always, "127.0.0.1:9090", "");
         assert_eq!(admit(&without, Some("a.b.c"), Access::Reader), Err("no_secret"));
+        // A caller without a token should not have to send one to learn this.
+        assert_eq!(admit(&without, None, Access::Reader), Err("no_secret"));
     }
 }

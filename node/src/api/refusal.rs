@@ -62,7 +62,15 @@ impl ApiRefusal {
     }
 
     pub(crate) fn no_such_endpoint() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "no_such_endpoint", "no endpoint has this path; /v1/openapi.json lists all")
+        let message = "no endpoint of this node has this path; /v1/openapi.json lists all, and routers have others than \
+                       gateways";
+        Self::new(StatusCode::NOT_FOUND, "no_such_endpoint", message)
+    }
+
+    /// The path has other methods. Its route adds them as the header `Allow`.
+    pub(crate) fn method_not_allowed() -> Self {
+        let message = "this path does not have this method; the header Allow has those that it has";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
     }
 
     /// Its code.
@@ -80,7 +88,7 @@ impl IntoResponse for ApiRefusal {
         if status == StatusCode::UNAUTHORIZED {
             // RFC 6750, 3.1: a challenge without credentials in the request has no error code.
             let challenge = match code {
-                "no_token" => HeaderValue::from_static("Bearer realm=\"tickwire\""),
+                "no_token" | "no_secret" => HeaderValue::from_static("Bearer realm=\"tickwire\""),
                 _ => HeaderValue::from_static("Bearer realm=\"tickwire\", error=\"invalid_token\""),
             };
             headers.insert(header::WWW_AUTHENTICATE, challenge);

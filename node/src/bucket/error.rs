@@ -7,7 +7,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum BucketError {
     /// The bucket does not exist.
-    #[error("the bucket {bucket} does not exist: start a node, which creates it")]
+    #[error("the bucket {bucket} does not exist: a router creates it within seconds, if one runs")]
     Missing {
         /// Its name.
         bucket: &'static str,

@@ -34,7 +34,7 @@ impl UnreadableValues {
     pub fn report(&self, bucket: &'static str) {
         if let Some(key) = &self.first {
             metrics::UNREADABLE_VALUES.with(bucket).increment(self.count);
-            warn!(bucket, values = self.count, ?key, "unreadable values in a bucket, they do not count");
+            warn!(bucket, values = self.count, %key, "unreadable values in a bucket, they do not count");
         }
     }
 }

@@ -217,7 +217,7 @@ impl LinkOwner {
             Op::Refusal(refusal) => {
                 let refusal = String::from_utf8_lossy(refusal).into_owned();
                 note("link_refusal");
-                error!(connection = self.name, refusal, "NATS refused a request");
+                error!(connection = self.name, reason = refusal, "NATS refused a request");
                 self.shared.refuse(refusal);
             }
             Op::Unknown(line) => {

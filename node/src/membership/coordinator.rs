@@ -19,6 +19,7 @@ mod tests;
 
 pub(super) use task::{CoordinatorTask, KvAnswer, KvRequest};
 
+use super::view_change::ViewChange;
 use super::{Announcement, Beat};
 use crate::clock::millis;
 use crate::config::MembershipConfig;
@@ -326,7 +327,8 @@ impl Coordinator {
         tenure.version = tenure.version.max(self.followed);
         match self.roster.next_view(&current, tenure.version, now) {
             Some(view) => {
-                tenure.next = Some(view.clone());
+                let change = ViewChange::between(&current, &view, |node| self.roster.said_goodbye(node));
+                tenure.next = Some((view.clone(), change));
                 self.ask(KvRequest::WriteView { revision, view });
             }
             None => {
@@ -339,8 +341,8 @@ impl Coordinator {
     fn view_written(&mut self, now: Millis, written: Result<u64, LeaseError>) {
         match (written, &mut self.tenure) {
             (Ok(revision), Some(tenure)) => {
-                if let Some(next) = tenure.next.take() {
-                    info!(version = next.version, members = %super::names_of(&next), "wrote the member view");
+                if let Some((next, change)) = tenure.next.take() {
+                    change.log_written(&next);
                     tenure.version = next.version;
                     (tenure.view, tenure.age) = (Some((revision, next)), 0);
                 }

@@ -5,6 +5,7 @@
 
 pub(super) mod driver;
 
+use super::view_change::ViewChange;
 use super::{Announcement, measure};
 use crate::clock::millis;
 use crate::lease::LeaseError;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use tickwire_core::ids::Millis;
 use tickwire_core::placement::View;
 use tickwire_core::wire;
-use tracing::{debug, info};
+use tracing::debug;
 
 /// After how many silent beat intervals a node reads the view by itself.
 const SILENT_INTERVALS: u64 = 3;
@@ -97,7 +98,7 @@ impl Follower {
         // An older view is taken only if the coordinator has announced that version.
         let is_other = view.version != self.view.version || view.members != self.view.members;
         if view.version > self.view.version || is_other && arrived && self.announced.is_some() {
-            info!(version = view.version, members = %super::names_of(&view), "new member view");
+            ViewChange::between(&self.view, &view, |_| true).log_received(&view);
             measure(&view);
             self.view = Arc::new(view);
             return (arrived, Some(Arc::clone(&self.view)));

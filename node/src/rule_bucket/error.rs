@@ -9,10 +9,13 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum RuleBucketError {
     /// The bucket does not exist.
-    #[error("the bucket {RULES_BUCKET} does not exist: start a node, which creates it")]
+    #[error("the bucket {RULES_BUCKET} does not exist: a router creates it within seconds, if one runs")]
     Missing,
     /// The key has another revision than expected: somebody has written or deleted the rule.
-    #[error("the rule {id} was changed by somebody else: read it again with `tickwire rules get {id}`")]
+    #[error(
+        "the rule {id} does not have the expected revision: it exists already, or somebody else has changed it; read it \
+         with `tickwire rules get {id}`"
+    )]
     OtherRevision {
         /// The id of the rule.
         id: String,

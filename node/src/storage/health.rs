@@ -4,7 +4,8 @@
 //! * A refusal by JetStream counts at once: it names its cause. A write without an acknowledgement may have met a
 //!   change of the stream's leader, which is over in seconds; reads of the stream are not answered either meanwhile. So
 //!   such writes count only when a read of the stream is answered although writes have failed for a while, and all
-//!   reads were answered since before the last of these writes began.
+//!   reads were answered since before the last of these writes began. Writes to a stream that was missing do not count:
+//!   it is created again.
 //! * Clients get events whatever the state of buckets and dead letters is. These are restored before their problem is
 //!   reported, so they have more time.
 //! * A missing stream is created again, and edited settings are restored, as every starting node does it. The stream of
@@ -14,6 +15,7 @@
 use crate::storage::expected::{ExpectedStream, StreamSettings};
 use crate::writes::{Failing, Failure};
 use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::context::PublishErrorKind;
 use tickwire_core::ids::Millis;
 use tickwire_core::storage::{StorageFault, StorageProblem};
 
@@ -61,6 +63,8 @@ pub struct StreamHealth {
     answered_since: Option<Millis>,
     /// The time of the last answered read.
     answered: Millis,
+    /// When a read showed last that the stream is missing.
+    missing_at: Millis,
     /// The time of the last edit, and its description.
     edited: Option<(Millis, String)>,
 }
@@ -68,7 +72,15 @@ pub struct StreamHealth {
 impl StreamHealth {
     /// Nothing is known yet.
     pub fn new(kept: ExpectedStream) -> Self {
-        Self { kept, settings: None, since: Millis(0), answered_since: None, answered: Millis(0), edited: None }
+        Self {
+            kept,
+            settings: None,
+            since: Millis(0),
+            answered_since: None,
+            answered: Millis(0),
+            missing_at: Millis(0),
+            edited: None,
+        }
     }
 
     /// The stream.
@@ -88,6 +100,9 @@ impl StreamHealth {
             |known: &StreamSettings| (fault_in(known), replicas(known)) != (fault_in(&settings), replicas(&settings));
         if self.settings.as_ref().is_none_or(differs) {
             self.since = now;
+        }
+        if settings == StreamSettings::Missing {
+            self.missing_at = now;
         }
         self.settings = Some(settings);
         if let Some((StorageFault::Edited, since, what)) = self.shown() {
@@ -206,7 +221,12 @@ impl StreamHealth {
     /// Writes that fail while reads are answered.
     fn unanswered(&self, failing: Option<&Failing>) -> Option<(StorageFault, Millis, String)> {
         let Failing { since, began, tries, subject, failure, .. } = failing?;
-        let answered_since = self.answered_since?;
+        // A write that nobody took shows that the stream was missing, and so does one that began meanwhile.
+        if matches!(failure, Failure::Unanswered(text) if text.contains(&PublishErrorKind::StreamNotFound.to_string()))
+        {
+            return None;
+        }
+        let answered_since = self.answered_since?.max(self.missing_at);
         let lasted = self.answered.since(answered_since.max(*since));
         if *tries < TRIES || *began < answered_since || lasted < UNANSWERED {
             return None;

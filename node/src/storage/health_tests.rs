@@ -81,6 +81,22 @@ fn stream_without_a_leader_is_not_reported_as_not_storing() {
 }
 
 #[test]
+fn stream_that_was_deleted_and_created_again_is_not_reported_as_not_storing() {
+    let mut health = health(EVENTS);
+    health.record(Millis(500), Some(there()));
+    health.record(Millis(4_000), Some(StreamSettings::Missing));
+    health.record(Millis(4_500), Some(there()));
+    health.record(Millis(6_500), Some(there()));
+    // The last writes found no stream, or waited while there was none.
+    let nobody = Failure::Unanswered(format!("{}: no responders", PublishErrorKind::StreamNotFound));
+    assert_eq!(reported(&health, 7_000, Some(&failing(1_000, 6_900, 9, nobody))), None);
+    assert_eq!(reported(&health, 7_000, Some(&late(1_000, 4_400, 9))), None);
+    // Writes that fail after that count.
+    let (fault, ..) = reported(&health, 7_000, Some(&late(1_000, 6_900, 12))).unwrap();
+    assert_eq!(fault, StorageFault::NotStoring);
+}
+
+#[test]
 fn writes_that_failed_during_an_outage_do_not_count_after_it() {
     let mut health = health(EVENTS);
     health.record(Millis(500), Some(there()));

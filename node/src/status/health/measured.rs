@@ -9,6 +9,9 @@ use std::time::Duration;
 /// With fewer values than this a share or a quantile says nothing.
 const FEWEST: f64 = 20.0;
 
+/// What to do about times that are too long.
+const STAGES: &str = "/v1/stats shows which stage is slow, docs/operations.md (Alerts) what to do";
+
 /// The part of the times that a threshold may not be below.
 const SLOWEST: f64 = 0.99;
 
@@ -123,8 +126,14 @@ impl LastMinute<'_> {
         let count: u64 = counts.iter().map(|(_, count)| count).sum();
         let status = grade(&count, &self.thresholds.errors_warning.into(), &self.thresholds.errors_error.into());
         let names: Vec<String> = counts.iter().map(|(name, count)| format!("{name} {count}")).collect();
-        let advice = advice(status, &names.join(", "));
-        HealthPart { name: "errors", status, message: format!("{count} errors in the last minute{advice}") }
+        let names = format!("{}; docs/metrics.md explains them", names.join(", "));
+        let advice = advice(status, &names);
+        let threshold = match status {
+            Grade::Healthy => String::new(),
+            Grade::Warning => format!(", health.errors_warning is {}", self.thresholds.errors_warning),
+            Grade::Error => format!(", health.errors_error is {}", self.thresholds.errors_error),
+        };
+        HealthPart { name: "errors", status, message: format!("{count} errors in the last minute{threshold}{advice}") }
     }
 
     fn cache(&self, CacheCounters { hits, misses }: CacheCounters) -> HealthPart {
@@ -151,8 +160,13 @@ impl LastMinute<'_> {
             return Some(too_few("targets", most));
         };
         let status = grade_low(percent, self.thresholds.targets_warning, self.thresholds.targets_error);
-        let advice = advice(status, "/v1/stats has the stages");
-        let message = format!("{percent:.1} % within the target of {stage}, {target:?}{advice}");
+        let advice = advice(status, STAGES);
+        let threshold = match status {
+            Grade::Healthy => String::new(),
+            Grade::Warning => format!(", below health.targets_warning, {} %", self.thresholds.targets_warning),
+            Grade::Error => format!(", below health.targets_error, {} %", self.thresholds.targets_error),
+        };
+        let message = format!("{percent:.1} % within health.{stage}_target, {target:?}{threshold}{advice}");
         Some(HealthPart { name: "targets", status, message })
     }
 }
@@ -168,10 +182,18 @@ fn latency(name: &'static str, times: &Distribution, warning: Duration, error: D
         (true, false) => Grade::Warning,
         (false, false) => Grade::Healthy,
     };
-    let advice = advice(status, "/v1/stats has the stages");
+    let (count, advice) = (times.count(), advice(status, STAGES));
+    let threshold = match status {
+        Grade::Healthy => String::new(),
+        Grade::Warning => format!(", above health.{name}_warning, {warning:?}"),
+        Grade::Error => format!(", above health.{name}_error, {error:?}"),
+    };
     let message = match times.quantile(SLOWEST) {
-        Some(bound) => format!("99 % of {} within {:?}{advice}", times.count(), Duration::from_secs_f64(bound)),
-        None => format!("more than 1 % of {} beyond all bounds{advice}", times.count()),
+        Some(bound) => {
+            let bound = Duration::from_secs_f64(bound);
+            format!("99 % of {count} took up to {bound:?}{threshold}{advice}")
+        }
+        None => format!("more than 1 % of {count} took longer than the last bound in /metrics{threshold}{advice}"),
     };
     HealthPart { name, status, message }
 }

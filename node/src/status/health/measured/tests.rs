@@ -74,7 +74,11 @@ fn drops_and_errors_and_pending_messages_are_graded_by_their_count() {
     assert_eq!(grades("errors", ["lost_total 9", "lost_total 4\nrefused_total 6", "lost_total 1000"]), ALL_THREE);
     assert_eq!(grades("pending", ["pending 9999", "pending 10000", "pending 1000000"]), ALL_THREE);
     let (_, message) = grade_of("errors", &everything(), "lost_total 4\nrefused_total 6");
-    assert_eq!(message, "10 errors in the last minute: lost_total 4, refused_total 6");
+    assert_eq!(
+        message,
+        "10 errors in the last minute, health.errors_warning is 10: lost_total 4, refused_total 6; docs/metrics.md explains \
+         them"
+    );
 }
 
 #[test]
@@ -107,6 +111,8 @@ fn latencies_are_graded_by_the_time_of_99_percent() {
         ];
         assert_eq!(grades(name, texts.each_ref().map(String::as_str)), ALL_THREE, "{name}");
     }
+    let (_, message) = grade_of("route", &everything(), &times("route_seconds", 197, 1.0, 5.0));
+    assert!(message.starts_with("99 % of 200 took up to 5s, above health.route_error, 1s: /v1/stats "), "{message}");
     let few = "route_seconds_bucket{le=\"30\"} 19\nroute_seconds_bucket{le=\"+Inf\"} 19\n";
     assert_eq!(grades("route", [few]), [Grade::Healthy]);
 }
@@ -122,7 +128,11 @@ fn target_that_is_met_least_often_decides() {
     let (grade, message) = grade_of("targets", &everything(), &both);
     assert_eq!(
         (grade, message.as_str()),
-        (Grade::Error, "50.0 % within the target of total, 250ms: /v1/stats has the stages")
+        (
+            Grade::Error,
+            "50.0 % within health.total_target, 250ms, below health.targets_error, 80 %: /v1/stats shows which stage is \
+             slow, docs/operations.md (Alerts) what to do"
+        )
     );
 }
 
