@@ -132,10 +132,13 @@ fn row(event: &ReceivedEvent) -> String {
     if tail.is_empty() { line.trim_end().to_owned() } else { format!("{line}  {}", tail.join("  ")) }
 }
 
-/// The mark of an alert, with the subscriptions that it is for.
+/// The mark of an alert, with the subscriptions that it is for, or of any other event that comes again.
 fn alert(event: &ReceivedEvent) -> Option<String> {
     let word = if event.again { "alert again" } else { "alert" };
-    (!event.subs.is_empty()).then(|| format!("[{word}: {}]", joined(&event.subs)))
+    match event.subs.is_empty() {
+        true => event.again.then(|| "[again]".to_owned()),
+        false => Some(format!("[{word}: {}]", joined(&event.subs))),
+    }
 }
 
 fn joined<'a>(names: impl IntoIterator<Item = &'a SubscriptionName>) -> String {
@@ -244,6 +247,8 @@ mod tests {
         let again = alert.replace(r#""subs":["mine"]"#, r#""subs":["mine","other"],"again":true"#);
         assert_eq!(json("alert", &received(&again)), again);
         assert!(row(&received(&again)).ends_with("[alert again: mine, other]"), "{}", row(&received(&again)));
+        let again = PATTERN.replace(r#""data":{"source":"x"}}"#, r#""data":{"source":"x"},"again":true}"#);
+        assert!(row(&received(&again)).ends_with("high      [again]"), "{}", row(&received(&again)));
     }
 
     #[test]

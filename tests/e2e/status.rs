@@ -274,6 +274,16 @@ async fn event_over_http_is_stored_once_and_is_the_last_of_its_kind() {
         let refused = post(query, &body).await;
         assert_eq!((refused.status, refused.json()["code"].as_str()), (status, Some(code)), "{refused:?}");
     }
+    // A method that a path does not have is refused like anything else, on both servers.
+    for path in ["/v1/events", "/v1/openapi.json", "/livez"] {
+        let method = if path == "/v1/events" { "GET" } else { "POST" };
+        let refused = send(method, admin, path, &[], b"").await;
+        assert_eq!((refused.status, refused.json()["code"].as_str()), (405, Some("method_not_allowed")), "{refused:?}");
+        assert!(refused.header("allow").is_some_and(|methods| !methods.is_empty()), "{refused:?}");
+    }
+    let refused = send("POST", public, "/v1/openapi.json", &[], b"").await;
+    assert_eq!((refused.status, refused.header("allow")), (405, Some("GET,HEAD")), "{refused:?}");
+    assert!(refused.body.contains("Allow"), "{refused:?}");
     let known = read("GET", admin, "/v1/cluster").await;
     let last = &known["status"]["last_events"];
     assert_eq!(last["pattern"]["seq"], socket.events[0].seq.0);
