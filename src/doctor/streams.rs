@@ -65,7 +65,7 @@ pub(super) async fn all(nats: &Nats, config: &StreamConfig) -> Vec<CheckFinding>
         };
         let finding = match look(&nats.jetstream, name).await {
             Ok(None) => {
-                missing.push(findings.len());
+                missing.push((findings.len(), kept.keeps.loss()));
                 CheckFinding::new(Verdict::Note, what, "does not exist yet: the first node that starts creates it")
             }
             Err(problem) => CheckFinding::new(Verdict::Fail, what, problem),
@@ -82,13 +82,13 @@ pub(super) async fn all(nats: &Nats, config: &StreamConfig) -> Vec<CheckFinding>
     }
     // A node that starts creates all of them.
     if missing.len() < findings.len() {
-        for number in missing {
+        for (number, loss) in missing {
             let finding: &mut CheckFinding = &mut findings[number];
-            (finding.verdict, finding.found) = (
-                Verdict::Fail,
-                "does not exist, though others do: is stream.name right? If it was deleted, routers create it again, empty"
-                    .to_owned(),
+            let found = format!(
+                "does not exist, though others do: is stream.name right? If it was deleted, routers create it again, \
+                 empty; {loss}"
             );
+            (finding.verdict, finding.found) = (Verdict::Fail, found);
         }
     }
     findings
@@ -129,7 +129,8 @@ fn faults(kept: &ExpectedStream, info: &Info, config: &StreamConfig, storage: St
     };
     if is_sealed {
         faults.push(
-            "sealed, so it stores nothing, and this cannot be undone: delete it, and routers create it again"
+            "sealed, so it stores nothing, and this cannot be undone: save its content, which can still be read, then \
+             delete it, and routers create it again, empty"
                 .to_owned(),
         );
     }

@@ -48,6 +48,21 @@ impl StreamUse {
             Self::Acks => "acknowledgements",
         }
     }
+
+    /// What is gone when the stream was deleted, and what to do about it.
+    pub fn loss(self) -> &'static str {
+        match self {
+            Self::Events => "its events are lost: have those that matter published again",
+            Self::DeadLetters => "its dead letters are lost",
+            Self::View | Self::Leases | Self::Context => "nodes write to it again: you need not do anything",
+            Self::Rules => "all rules are lost, and none applies: load them again with tickwire rules put FILE",
+            Self::Reference => "all reference data is lost: load it again with tickwire reference load FILE",
+            Self::Subscriptions => {
+                "the saved subscriptions of all users are lost: save them again with PUT /v1/subscriptions"
+            }
+            Self::Acks => "all acknowledgements are lost: recent alerts come again until they are acknowledged again",
+        }
+    }
 }
 
 /// One of the streams, with its expected settings.
@@ -243,6 +258,17 @@ mod tests {
             let settings = kept.compare(Some(&info(&kept.wanted, 7, 700)));
             let clean = StreamSettings::There { is_sealed: false, full: None, edits: vec![], replicas: None, last: 7 };
             assert_eq!((settings, kept.compare(None)), (clean, StreamSettings::Missing), "{}", kept.name());
+        }
+    }
+
+    #[test]
+    fn loss_of_what_operators_and_users_have_written_says_how_to_load_it_again() {
+        let losses = kept(&config()).map(|kept| kept.keeps.loss());
+        let lost: Vec<&str> = losses.into_iter().filter(|loss| !loss.contains("need not do anything")).collect();
+        assert_eq!(lost.len(), 6, "{lost:?}");
+        assert!(lost.iter().all(|loss| loss.contains(" lost")), "{lost:?}");
+        for remedy in ["tickwire rules put", "tickwire reference load", "PUT /v1/subscriptions"] {
+            assert_eq!(lost.iter().filter(|loss| loss.contains(remedy)).count(), 1, "{remedy}: {lost:?}");
         }
     }
 

@@ -168,9 +168,7 @@ impl StreamHealth {
                 format!("the stream {name} does not exist; if it was deleted, routers create it again, empty")
             }
             (StorageFault::Sealed, _) => {
-                format!(
-                    "the stream {name} is sealed, which cannot be undone: delete it, and routers create it again, empty"
-                )
+                format!("the stream {name} is sealed, which cannot be undone: {SEALED}")
             }
             (StorageFault::Full, StreamSettings::There { full: Some(limit), .. }) => {
                 format!(
@@ -194,7 +192,7 @@ impl StreamHealth {
         let (fault, what) = match refusal.code {
             ErrorCode::STREAM_SEALED => (
                 StorageFault::Sealed,
-                format!("{refused}; the stream {name} is sealed, which cannot be undone: delete it"),
+                format!("{refused}; the stream {name} is sealed, which cannot be undone: {SEALED}"),
             ),
             ErrorCode::STREAM_STORE_FAILED if refusal.text.contains("maximum") => {
                 (StorageFault::Full, format!("{refused}; raise this limit of the stream {name}"))
@@ -253,6 +251,9 @@ impl StreamHealth {
 /// The advice for a server that does not store.
 const DISK: &str =
     "look at the disk and the log of nats-server; after a full disk it stores nothing until it is restarted";
+
+/// The advice for a sealed stream.
+const SEALED: &str = "save its content, which can still be read, then delete it; routers create it again, empty";
 
 /// The fault that a read shows at once.
 fn fault_in(settings: &StreamSettings) -> Option<StorageFault> {

@@ -196,6 +196,12 @@ fn edited_settings_are_restored_at_once_but_a_seal_is_not() {
     assert_eq!(health.remedy(Millis(0)), Some(Remedy::Restore));
     health.record(Millis(1_000), Some(of(true, vec!["subject_transform"])));
     assert_eq!(health.remedy(Millis(1_000)), None);
+    let seal = refused(ErrorCode::STREAM_SEALED, "invalid operation on sealed stream");
+    for (is_sealed, failing) in [(true, None), (false, Some(&seal))] {
+        health.record(Millis(1_000), Some(of(is_sealed, vec![])));
+        let (fault, _, text) = reported(&health, 1_000, failing).unwrap();
+        assert_eq!((fault, text.contains("save its content")), (StorageFault::Sealed, true), "{text}");
+    }
 }
 
 #[test]

@@ -134,13 +134,14 @@ impl StorageWatcher {
             WatchResult::Restored(number, done) => {
                 let Some(watched) = self.streams.get_mut(number) else { return };
                 (watched.is_restoring, watched.restore_at, watched.read_at) = (false, now.plus(PAUSE), now);
-                let stream = watched.health.kept().name();
+                let kept = watched.health.kept();
+                let stream = kept.name();
                 match done {
                     Err(error) => warn!(stream, %error, "stream not restored"),
                     Ok(None) => {}
                     Ok(Some(RestoredStream::Created)) => {
                         metrics::STREAMS_RESTORED.increment(1);
-                        warn!(stream, "missing stream created again, empty");
+                        warn!(stream, loss = kept.keeps.loss(), "missing stream created again, empty");
                     }
                     Ok(Some(RestoredStream::Settings { through })) => {
                         metrics::STREAMS_RESTORED.increment(1);

@@ -11,6 +11,8 @@ use tickwire_node::rule_bucket::{MAX_STORED_BYTES, StoredRule, compile};
 #[derive(Debug)]
 pub(crate) struct RuleBook {
     kinds: Kinds,
+    /// When the bucket was created; `None` before the first reading.
+    created: Option<i128>,
     /// The entries by key, without deleted ones.
     entries: BTreeMap<String, BucketEntry>,
 }
@@ -24,6 +26,8 @@ pub(crate) struct KnownRules {
     pub(crate) skipped: Vec<SkippedRule>,
     /// The origin of each rule, by its key.
     pub(crate) origins: BTreeMap<String, RuleOrigin>,
+    /// How many rules are gone because the bucket was deleted and created again, and has none now.
+    pub(crate) lost: usize,
 }
 
 /// Where a rule comes from.
@@ -50,12 +54,13 @@ impl RuleOrigin {
 impl RuleBook {
     /// Nothing is known yet. `kinds` are those of this cluster.
     pub(crate) fn new(kinds: Kinds) -> Self {
-        Self { kinds, entries: BTreeMap::new() }
+        Self { kinds, created: None, entries: BTreeMap::new() }
     }
 
     /// Takes what was read of the bucket. Returns the rules, if they are not the same as before.
     pub(crate) fn take(&mut self, news: BucketNews) -> Option<KnownRules> {
         let BucketNews { state, is_other, is_all, entries } = news;
+        let is_other_bucket = self.created.replace(state.created).is_some_and(|created| created != state.created);
         let former = is_all.then(|| std::mem::take(&mut self.entries));
         for mut entry in entries {
             if entry.value.is_empty() {
@@ -66,15 +71,17 @@ impl RuleBook {
                 self.entries.insert(entry.key.clone(), entry);
             }
         }
-        let is_new = is_other || former.is_some_and(|former| former != self.entries);
-        is_new.then(|| self.compiled(RuleRevision(state.last)))
+        let former = former.as_ref();
+        let is_new = is_other || former.is_some_and(|former| *former != self.entries);
+        let lost = former.filter(|_| is_other_bucket && self.entries.is_empty()).map_or(0, BTreeMap::len);
+        is_new.then(|| KnownRules { lost, ..self.compiled(RuleRevision(state.last)) })
     }
 
     fn compiled(&self, revision: RuleRevision) -> KnownRules {
         let values = self.entries.iter().map(|(key, entry)| (key.as_str(), entry.value.as_slice()));
         let (set, skipped) = compile(revision, values, &self.kinds);
         let origins = self.entries.iter().map(|(key, entry)| (key.clone(), RuleOrigin::of(entry)));
-        KnownRules { set: Arc::new(set), skipped, origins: origins.collect() }
+        KnownRules { set: Arc::new(set), skipped, origins: origins.collect(), lost: 0 }
     }
 }
 
@@ -149,6 +156,22 @@ mod tests {
         let huge = entry("huge", 1, vec![b' '; 1_000_000]);
         assert_eq!(shown(book.take(read(true, 2, vec![huge, put("a", 2, 5)]))), expected(2, &["a"], &["huge"]));
         assert_eq!(book.entries["huge"].value.len(), MAX_STORED_BYTES + 1);
+    }
+
+    #[test]
+    fn rules_are_lost_when_their_bucket_is_new_and_empty_but_not_when_they_are_deleted() {
+        let lost = |news: Option<KnownRules>| news.unwrap().lost;
+        let new = |created, entries| BucketNews { state: BucketState { created, last: 0 }, ..read(true, 0, entries) };
+        let mut book = book();
+        assert_eq!(lost(book.take(new(1, vec![]))), 0, "a new cluster has no rules");
+        assert_eq!(lost(book.take(read(false, 2, vec![put("a", 1, 5), put("b", 2, 5)]))), 0);
+        assert_eq!(lost(book.take(new(2, vec![]))), 2);
+        assert_eq!(lost(book.take(new(3, vec![]))), 0, "they are lost only once");
+        assert_eq!(lost(book.take(new(4, vec![put("a", 1, 5)]))), 0);
+        assert_eq!(lost(book.take(new(5, vec![put("a", 1, 5)]))), 0, "a copy was restored");
+        let state = BucketState { created: 5, last: 2 };
+        let all_deleted = BucketNews { state, ..read(false, 2, vec![deleted("a", 2)]) };
+        assert_eq!(lost(book.take(all_deleted)), 0, "somebody has deleted the rule");
     }
 
     #[test]

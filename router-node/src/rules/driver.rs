@@ -24,6 +24,9 @@ const REVIEW: u32 = 120;
 /// How many skipped rules the log names when the rules have changed. `GET /v1/rules` names all.
 const NAMED: usize = 32;
 
+/// What to do when all rules are lost.
+const LOAD_AGAIN: &str = "load them again with tickwire rules put FILE";
+
 /// How long a router that starts tries to read the rules.
 const START_DEADLINE: Duration = Duration::from_secs(20);
 
@@ -89,7 +92,10 @@ impl RulesDriver {
     }
 
     fn publish(&self, known: KnownRules) {
-        let KnownRules { set, skipped, .. } = &known;
+        let KnownRules { set, skipped, lost, .. } = &known;
+        if *lost > 0 {
+            warn!(rules = *lost, advice = LOAD_AGAIN, "all rules are lost: their bucket is new and empty");
+        }
         for rule in skipped.iter().take(NAMED) {
             warn!(rule = rule.id.as_deref().unwrap_or("without an id"), fault = %rule.fault, "rule skipped");
         }
