@@ -1,7 +1,7 @@
 //! `tickwire doctor`: checks what tickwire needs of NATS, without a node. It prints a line for each check, with what to
 //! do if it failed. It stores no message and creates no stream.
 //!
-//! `streams` checks JetStream, streams and buckets, `permissions` tries what each role may do, and `node_reports`
+//! `streams` checks JetStream, streams and buckets, `rules` the stored rules, `permissions` tries what each role may do, and `node_reports`
 //! listens to running nodes.
 
 use anstyle::{AnsiColor, Style};
@@ -18,6 +18,7 @@ use tickwire_command::args::NatsArgs;
 
 mod node_reports;
 mod permissions;
+mod rules;
 mod streams;
 
 /// How long to try to connect to NATS.
@@ -119,6 +120,7 @@ async fn examine(mut config: Config) -> Vec<CheckFinding> {
     if on {
         findings.push(streams::account(&nats, &config.stream).await);
         findings.extend(streams::all(&nats, &config.stream).await);
+        findings.extend(rules::check(&nats, &config.events.taken()).await);
     }
     for role in [Role::Router, Role::Gateway] {
         findings.push(permissions::of(role, &config).await);

@@ -21,13 +21,19 @@ mod list;
 mod screen;
 mod source;
 
+pub(crate) use list::ClusterRules;
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum RulesCommand {
     /// Print the rules in the order in which routers ask them, and those that routers skip
     #[command(after_help = "\
 Examples:
-  tickwire rules list")]
+  tickwire rules list
+  tickwire rules list --json > rules.json            a copy of all rules, to load them again with `put`")]
     List {
+        /// Print all stored rules as one JSON list, as `put` takes it
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         nats: NatsArgs,
     },
@@ -177,7 +183,7 @@ impl RulesCommand {
     /// Returns the text for standard output.
     pub(crate) async fn run(&self) -> Result<String, RulesError> {
         match self {
-            Self::List { nats } => list::list(nats).await,
+            Self::List { json, nats } => list::list(*json, nats).await,
             Self::Get { id, nats } => list::get(id, nats).await,
             Self::Put(args) => edit::put(args).await,
             Self::Delete { id, if_match, nats } => edit::delete(id, *if_match, nats).await,

@@ -44,6 +44,23 @@ async fn healthy_server_passes_and_is_not_changed() {
     }
 }
 
+#[tokio::test]
+async fn rules_that_routers_skip_are_counted() {
+    let server = NatsServer::start();
+    let config = config(&server);
+    let nats = Nats::connect(&config.nats, "router", "r1").await.unwrap();
+    provision(&nats, &config.stream).await.unwrap();
+    let store = nats.jetstream.get_key_value(tickwire_node::names::RULES_BUCKET).await.unwrap();
+    for (id, ttl_ms) in [("good", 5), ("bad", 0), ("worse", -1)] {
+        let value = serde_json::json!({ "rule": { "id": id, "ttl_ms": ttl_ms } });
+        store.put(id, value.to_string().into()).await.unwrap();
+    }
+    let found = verdicts(config).await;
+    let (verdict, text) = of(&found, "rules");
+    assert_eq!((verdict, text.starts_with("routers skip 2 of 3: ")), (Verdict::Fail, true), "{text}");
+    assert_eq!(rules::judge(0, 0).verdict, Verdict::Ok);
+}
+
 #[test]
 fn small_sizes_are_shown_in_kib() {
     let sizes = [0, 1, 1024, (1 << 20) - 1, 1 << 20, (3 << 20) - 1].map(streams::size);

@@ -12,6 +12,8 @@ pub(super) struct Connection {
     pub(super) bucket: RuleBucket,
     /// The kinds of this configuration.
     pub(super) kinds: Kinds,
+    /// The addresses of NATS.
+    pub(super) url: String,
 }
 
 impl Connection {
@@ -19,7 +21,7 @@ impl Connection {
         let config = args.load()?;
         let nats = Nats::connect(&config.nats, "rules", "cli").await?;
         match RuleBucket::open(&nats).await {
-            Ok(bucket) => Ok(Self { nats, bucket, kinds: config.events.taken() }),
+            Ok(bucket) => Ok(Self { nats, bucket, kinds: config.events.taken(), url: config.nats.url }),
             Err(error) => Err(cause(&nats, error.into()).await),
         }
     }

@@ -26,7 +26,15 @@ pub(super) async fn put(args: &PutArgs) -> Result<String, RulesError> {
     source::compiled(&rules, &kinds).map_err(|faults| RulesError::Refused { faults })?;
     let connection = Connection::open(&args.nats).await?;
     let done = write(&connection, &rules, args.if_match).await;
-    connection.close(done).await
+    closed(connection, done, "written").await
+}
+
+/// Closes the connection after a change. Where it was made goes to standard error: it may be another cluster than meant.
+async fn closed(connection: Connection, done: Result<String, RulesError>, what: &str) -> Result<String, RulesError> {
+    let url = connection.url.clone();
+    let output = connection.close(done).await?;
+    eprintln!("{what} at {url}");
+    Ok(output)
 }
 
 async fn write(connection: &Connection, rules: &[Value], expected: Option<u64>) -> Result<String, RulesError> {
@@ -66,7 +74,7 @@ async fn check_together(connection: &Connection, new: &BTreeMap<String, StoredRu
 pub(super) async fn delete(id: &str, expected: Option<u64>, nats: &NatsArgs) -> Result<String, RulesError> {
     let connection = Connection::open(nats).await?;
     let done = remove(&connection, id, expected).await;
-    connection.close(done).await
+    closed(connection, done, "deleted").await
 }
 
 async fn remove(connection: &Connection, id: &str, expected: Option<u64>) -> Result<String, RulesError> {

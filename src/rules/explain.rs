@@ -33,8 +33,9 @@ pub(super) async fn test(args: &TestArgs) -> Result<String, RulesError> {
         None if args.defaults => compiled(&source::defaults()?),
         None => {
             let connection = Connection::open(&args.nats).await?;
-            let done = ClusterRules::read(&connection).await.map(|rules| (rules.set, rules.skipped));
-            connection.close(done).await?
+            let done = ClusterRules::read(&connection.bucket, &connection.kinds).await;
+            let ClusterRules { set, skipped, .. } = connection.close(done.map_err(RulesError::from)).await?;
+            (set, skipped)
         }
     };
     Ok(explained(&set, &skipped, &event, Seq(args.seq)))

@@ -1,35 +1,37 @@
 //! Prints the rules of a cluster.
 
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use tickwire_core::event::Kinds;
 use tickwire_core::rules::{RuleRevision, RuleSet, SkippedRule};
 use tickwire_node::bucket::BucketEntry;
-use tickwire_node::rule_bucket::{self, StoredRule};
+use tickwire_node::rule_bucket::{self, RuleBucket, RuleBucketError, StoredRule};
 
 use super::connection::Connection;
 use super::{RulesError, source};
 use tickwire_command::args::NatsArgs;
 
 /// The rules of a cluster.
-pub(super) struct ClusterRules {
-    pub(super) set: RuleSet,
-    pub(super) skipped: Vec<SkippedRule>,
+pub(crate) struct ClusterRules {
+    pub(crate) set: RuleSet,
+    pub(crate) skipped: Vec<SkippedRule>,
     /// The last entry of each key that is not deleted.
     entries: BTreeMap<String, BucketEntry>,
 }
 
 impl ClusterRules {
-    /// Reads and compiles them as a router with this configuration does.
-    pub(super) async fn read(connection: &Connection) -> Result<Self, RulesError> {
-        let mut revision = connection.bucket.state().await?.last;
+    /// Reads and compiles them as a router with these kinds does.
+    pub(crate) async fn read(bucket: &RuleBucket, kinds: &Kinds) -> Result<Self, RuleBucketError> {
+        let mut revision = bucket.state().await?.last;
         let mut entries = BTreeMap::new();
-        for entry in connection.bucket.entries_after(0).await? {
+        for entry in bucket.entries_after(0).await? {
             revision = revision.max(entry.revision);
             entries.insert(entry.key.clone(), entry);
         }
         entries.retain(|_, entry| !entry.value.is_empty());
         let values = entries.iter().map(|(key, entry)| (key.as_str(), entry.value.as_slice()));
-        let (set, skipped) = rule_bucket::compile(RuleRevision(revision), values, &connection.kinds);
+        let (set, skipped) = rule_bucket::compile(RuleRevision(revision), values, kinds);
         Ok(Self { set, skipped, entries })
     }
 
@@ -61,6 +63,13 @@ impl ClusterRules {
         }
         text
     }
+
+    /// All stored rules as one list, in the order of their ids. What holds no rule is left out.
+    fn json(&self) -> String {
+        let stored = self.entries.values().filter_map(|entry| StoredRule::read(&entry.key, &entry.value).ok());
+        let rules = Value::Array(stored.map(|stored| stored.rule).collect());
+        format!("{rules:#}\n")
+    }
 }
 
 /// Rows with columns of equal widths.
@@ -76,11 +85,18 @@ fn aligned<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
     text
 }
 
-/// Prints all rules.
-pub(super) async fn list(nats: &NatsArgs) -> Result<String, RulesError> {
+/// Prints all rules. With `json` those that routers skip go to standard error, so that the output can be written again.
+pub(super) async fn list(json: bool, nats: &NatsArgs) -> Result<String, RulesError> {
     let connection = Connection::open(nats).await?;
-    let done = ClusterRules::read(&connection).await.map(|rules| rules.table());
-    connection.close(done).await
+    let done = ClusterRules::read(&connection.bucket, &connection.kinds).await;
+    let rules = connection.close(done.map_err(RulesError::from)).await?;
+    if !json {
+        return Ok(rules.table());
+    }
+    if !rules.skipped.is_empty() {
+        eprintln!("skipped by routers, and refused by `put`:\n{}", source::faults(&rules.skipped));
+    }
+    Ok(rules.json())
 }
 
 /// Prints one rule. Who wrote it, and its revision, go to standard error, so that the output can be written again.
@@ -103,23 +119,43 @@ pub(super) async fn get(id: &str, nats: &NatsArgs) -> Result<String, RulesError>
 mod tests {
     use super::*;
     use serde_json::json;
-    use tickwire_core::event::{Kinds, Timestamp};
+    use tickwire_core::event::Timestamp;
+
+    fn entry(key: &str, revision: u64, value: &Value) -> (String, BucketEntry) {
+        let (stored, value) = (Timestamp(0), value.to_string().into_bytes());
+        (key.to_owned(), BucketEntry { key: key.to_owned(), revision, stored, value })
+    }
+
+    fn stored(key: &str, revision: u64, rule: &Value) -> (String, BucketEntry) {
+        let value = json!({ "rule": rule, "updated_by": "ann", "updated_at": "2026-11-27T12:00:00Z" });
+        entry(key, revision, &value)
+    }
+
+    fn rules(entries: BTreeMap<String, BucketEntry>) -> ClusterRules {
+        let values = entries.iter().map(|(key, entry)| (key.as_str(), entry.value.as_slice()));
+        let (set, skipped) = rule_bucket::compile(RuleRevision(5), values, &Kinds::default());
+        ClusterRules { set, skipped, entries }
+    }
+
+    #[test]
+    fn json_has_all_stored_rules_as_put_takes_them() {
+        let [a, b] = [json!({ "id": "a", "order": 7, "ttl_ms": 5 }), json!({ "id": "b", "ttl_ms": 0 })];
+        let entries = [stored("b", 1, &b), stored("a", 2, &a), entry("junk", 3, &json!({ "seq": 7 }))];
+        let text = rules(BTreeMap::from(entries)).json();
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+        assert_eq!(source::rules(file.path()).unwrap(), [a, b]);
+        assert_eq!(rules(BTreeMap::new()).json(), "[]\n");
+    }
 
     #[test]
     fn table_has_the_rules_in_order_and_the_skipped_ones() {
-        let entry = |key: &str, revision: u64, rule: serde_json::Value| {
-            let value = json!({ "rule": rule, "updated_by": "ann", "updated_at": "2026-11-27T12:00:00Z" });
-            let (stored, value) = (Timestamp(0), value.to_string().into_bytes());
-            (key.to_owned(), BucketEntry { key: key.to_owned(), revision, stored, value })
-        };
         let entries = BTreeMap::from([
-            entry("late", 3, json!({ "id": "late", "order": 20, "name": "Later", "ttl_ms": 5 })),
-            entry("early", 4, json!({ "id": "early", "order": -1, "enabled": false, "ttl_ms": 5 })),
-            entry("bad", 5, json!({ "id": "bad", "ttl_ms": 0 })),
+            stored("late", 3, &json!({ "id": "late", "order": 20, "name": "Later", "ttl_ms": 5 })),
+            stored("early", 4, &json!({ "id": "early", "order": -1, "enabled": false, "ttl_ms": 5 })),
+            stored("bad", 5, &json!({ "id": "bad", "ttl_ms": 0 })),
         ]);
-        let values = entries.iter().map(|(key, entry)| (key.as_str(), entry.value.as_slice()));
-        let (set, skipped) = rule_bucket::compile(RuleRevision(5), values, &Kinds::default());
-        let text = ClusterRules { set, skipped, entries }.table();
+        let text = rules(entries).table();
         let expected = "\
 revision 5, 2 rules
 

@@ -37,6 +37,7 @@ fn put_takes_a_file_or_the_defaults() {
         assert!(parsed(wrong).is_err(), "{wrong:?}");
     }
     assert!(parsed(&["delete", "a", "--if-match", "0"]).is_err(), "a rule that exists has a revision");
+    assert!(matches!(parsed(&["list", "--json"]).unwrap(), RulesCommand::List { json: true, .. }));
 }
 
 #[test]

@@ -59,6 +59,7 @@ async fn rule_changes_and_drops_flowing_events_without_a_gap_or_a_loss() {
     ]);
     let (code, output, errors) = put(&cluster, &rules, &[]);
     assert_eq!((code, output.as_str()), (Some(0), "hot has revision 1\nquiet has revision 2\n"), "{errors}");
+    assert!(errors.contains(&format!("written at {}\n", cluster.nats_url())), "{errors}");
     applied(&mut cluster, 2).await;
     let after = cluster.log().await.entries.last().unwrap().seq;
     flow.more(200).await;
@@ -130,6 +131,9 @@ async fn bad_rule_in_the_bucket_is_skipped_and_listed() {
         list.starts_with("revision 2, 1 rule\n") && list.contains("skipped by routers:\n  bad: ttl_ms: "),
         "{list}"
     );
+    let (code, copy, errors) = run(&["rules", "list", "--json", "--nats", &url]);
+    let stored = json!([{ "id": "bad", "ttl_ms": 0 }, good]);
+    assert_eq!((code, serde_json::from_str::<Value>(&copy).unwrap()), (Some(0), stored), "{errors}");
     let (code, _, errors) = put(&cluster, &good, &["--if-match", "7"]);
     assert_eq!((code, errors.contains("changed by somebody else")), (Some(1), true), "{errors}");
     let (code, _, errors) = put(&cluster, &json!({ "id": "worse" }), &[]);
