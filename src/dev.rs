@@ -145,6 +145,9 @@ impl DevArgs {
         let Some(admins) = while_running(cluster, stop, ready).await? else { return Ok(()) };
         let welcome = self.welcome(&nats_url, &admins?);
         screen.print(&welcome);
+        if let Some(advice) = server::other_port(&nats_url) {
+            screen.print(&format!("  {advice}\n"));
+        }
 
         let mut config = NatsArgs::at(&nats_url).load()?.nats;
         config.connect_timeout = READY_DEADLINE;

@@ -122,6 +122,15 @@ pub async fn address(home: &Path) -> Result<String, NatsServerError> {
     Err(NatsServerError::Silent)
 }
 
+/// What to do if the server of `url` does not listen on the usual port, where other commands look for it; `None` if it
+/// does.
+pub fn other_port(url: &str) -> Option<String> {
+    let has_usual = url.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>() == Ok(USUAL_PORT));
+    let advice =
+        format!("port {USUAL_PORT} is in use by another program; in other terminals: export TICKWIRE_NATS__URL={url}");
+    (!has_usual).then_some(advice)
+}
+
 fn read_address(ports: &Path) -> Option<String> {
     let mut files = fs::read_dir(ports).ok()?.flatten().map(|entry| entry.path());
     let file = files.find(|path| path.extension().is_some_and(|extension| extension == "ports"))?;
@@ -132,6 +141,13 @@ fn read_address(ports: &Path) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn server_with_another_port_needs_its_address_in_other_terminals() {
+        assert_eq!(other_port("nats://127.0.0.1:4222"), None);
+        let advice = other_port("nats://127.0.0.1:40123").unwrap();
+        assert!(advice.ends_with("export TICKWIRE_NATS__URL=nats://127.0.0.1:40123"), "{advice}");
+    }
 
     #[test]
     fn version_of_a_nats_server_is_read_from_its_output() {
