@@ -56,7 +56,7 @@ use crate::handshake::{Handshake, MAX_UNNAMED_BYTES};
 use crate::metrics;
 use crate::saved::store::SavedStore;
 use crate::socket::{MessageReader, ReadRate, TcpSocket};
-use crate::status::endpoints::{CONNECT, ME, PUBLIC, PUBLIC_OPENAPI, SAVED, STREAM};
+use crate::status::endpoints::{ALL_SAVED, CONNECT, ME, PUBLIC, PUBLIC_OPENAPI, SAVED, STREAM};
 use crate::status::users::Users;
 
 pub(crate) use crate::http::refusal::HttpRefusal;
@@ -173,6 +173,7 @@ fn routes(state: HttpState) -> Router {
         .route("/style.css", page("text/css; charset=utf-8", include_str!("../../web/style.css")))
         .route(CONNECT.path, get(home::connect).options(cors::preflight).fallback(cors::wrong_method))
         .route(ME.path, get(me::me).options(cors::preflight).fallback(cors::wrong_method))
+        .route(ALL_SAVED.path, get(saved::list).options(cors::preflight).fallback(cors::wrong_method))
         .route(SAVED.path, saved.layer(body))
         .route(STREAM.path, get(stream).head(only_get).fallback(only_get))
         .route(PUBLIC_OPENAPI.path, get(|| std::future::ready(Json(public_document()))))

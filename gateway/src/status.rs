@@ -32,7 +32,7 @@ use crate::metrics;
 use crate::registry::SessionRegistry;
 use crate::saved::bulk::BulkWriter;
 use crate::saved::store::SavedStore;
-use crate::status::endpoints::{PUBLIC, SAVE, SAVE_ALL, SAVED, SEND_ALERT, UNSAVE};
+use crate::status::endpoints::{ALL_SAVED, PUBLIC, SAVE, SAVE_ALL, SAVED, SEND_ALERT, UNSAVE};
 use crate::status::users::Users;
 
 /// The counts of `/v1/stats`.
@@ -140,6 +140,7 @@ pub(crate) fn add_routes(
     alerts: AlertSender,
 ) -> ApiRoutes {
     users_of_cluster::add_routes(routes, users)
+        .add(&ALL_SAVED, get(saved::list).with_state(Arc::clone(store)))
         .add(&SAVED, get(saved::show).with_state(Arc::clone(store)))
         .add(&SAVE, put(saved::put).with_state(Arc::clone(store)))
         .add(&SAVE_ALL, put(saved::put_all).with_state(bulk))

@@ -75,6 +75,12 @@ async fn saved_subscription_is_applied_at_another_gateway_and_follows_changes() 
     let body: Value = serde_json::from_str(&saved.body).unwrap();
     assert_eq!((&body["request"], &body["updated_by"]), (&request, &json!("ann")));
     assert_eq!(body["created"], body["last_used"]);
+    let all = ask(serves, "GET", "/v1/users/ann/subscriptions?user=ann", None, "").await;
+    assert_eq!((all.status, &all.tag), (200, &saved.tag), "{}", all.body);
+    let portfolio = json!({ "request": request, "created": body["created"], "last_used": body["last_used"],
+        "updated_by": "ann" });
+    let expected = json!({ "user": "ann", "subscriptions": { "portfolio": portfolio } });
+    assert_eq!(serde_json::from_str::<Value>(&all.body).unwrap(), expected);
 
     // The other gateway learns of it within a second.
     let mut socket = eventually("the welcome names the saved subscription", DEADLINE, async || {

@@ -338,6 +338,7 @@ async fn answers_are_as_the_document_says() {
         (gateway, "/v1/stats", "/v1/stats"),
         (gateway, "/v1/health", "/v1/health"),
         (gateway, "/v1/users/{user}", "/v1/users/ann"),
+        (gateway, "/v1/users/{user}/subscriptions", "/v1/users/ann/subscriptions"),
         (router, "/v1/cluster", "/v1/cluster"),
         (router, "/v1/stats", "/v1/stats"),
         (router, "/v1/health", "/v1/health"),

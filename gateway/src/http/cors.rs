@@ -18,16 +18,16 @@ const MAX_AGE: &str = "7200";
 /// The headers of an answer that a page may read besides those that it may always read.
 const EXPOSED: &str = "etag, retry-after, www-authenticate";
 
-/// The methods of `/v1/connect` and `/v1/me`.
+/// The methods of `/v1/connect`, `/v1/me` and the list of saved subscriptions.
 const METHODS: &str = "GET, HEAD, OPTIONS";
 
-/// The methods for saved subscriptions.
+/// The methods of a saved subscription.
 const METHODS_OF_SAVED: &str = "GET, HEAD, PUT, DELETE, OPTIONS";
 
 /// The headers that a page may send, besides those that it may always send.
 const HEADERS: &str = "authorization";
 
-/// Those for saved subscriptions.
+/// Those for a saved subscription.
 const HEADERS_OF_SAVED: &str = "authorization, content-type, if-match, if-none-match";
 
 /// Answers the preflight that precedes a request with a header such as `Authorization`.
@@ -35,17 +35,17 @@ pub(super) async fn preflight(State(state): State<Arc<HttpState>>, headers: Head
     answer_preflight(&state, &headers, METHODS, HEADERS)
 }
 
-/// Answers the preflight of a request about saved subscriptions.
+/// Answers the preflight of a request about one saved subscription.
 pub(super) async fn preflight_of_saved(State(state): State<Arc<HttpState>>, headers: HeaderMap) -> Response {
     answer_preflight(&state, &headers, METHODS_OF_SAVED, HEADERS_OF_SAVED)
 }
 
-/// Answers a method that `/v1/connect` and `/v1/me` do not have.
+/// Answers a method that endpoints without changes do not have.
 pub(super) async fn wrong_method(State(state): State<Arc<HttpState>>, headers: HeaderMap) -> Response {
     refuse_method(&state, &headers, METHODS)
 }
 
-/// Answers a method that saved subscriptions do not have.
+/// Answers a method that a saved subscription does not have.
 pub(super) async fn wrong_method_of_saved(State(state): State<Arc<HttpState>>, headers: HeaderMap) -> Response {
     refuse_method(&state, &headers, METHODS_OF_SAVED)
 }

@@ -1,4 +1,5 @@
-//! `/v1/users/{user}/subscriptions/{name}` for users: each may read and change its own saved subscriptions.
+//! `/v1/users/{user}/subscriptions` and what is below it for users: each may read and change its own saved
+//! subscriptions.
 
 use std::sync::Arc;
 
@@ -19,6 +20,22 @@ const RETRY_SECONDS: u32 = 1;
 
 /// The user and the name of a path.
 type SavedPath = Result<Path<(String, String)>, PathRejection>;
+
+/// Answers with all saved subscriptions of the user.
+pub(super) async fn list(
+    State(state): State<Arc<HttpState>>,
+    path: Result<Path<String>, PathRejection>,
+    query: CredentialsQuery,
+    headers: HeaderMap,
+) -> Response {
+    let answer = async {
+        let user = user_of(&state, query, &headers)?;
+        let Path(named) = path.map_err(|rejection| bad_path(&rejection))?;
+        check_owner(&user, &named)?;
+        requests::list(&state.saved, &user).await.map_err(HttpRefusal::from)
+    };
+    answer_user(&state, &headers, answer.await)
+}
 
 /// Answers with a saved subscription.
 pub(super) async fn show(
@@ -72,13 +89,22 @@ fn owner(
     headers: &HeaderMap,
 ) -> Result<(UserId, String), HttpRefusal> {
     let user = user_of(state, query, headers)?;
-    let Path((named, name)) =
-        path.map_err(|rejection| HttpRefusal::new(StatusCode::BAD_REQUEST, rejection.body_text()))?;
-    if named != user.as_str() {
-        let message = "a user may read and change only its own saved subscriptions";
-        return Err(HttpRefusal::new(StatusCode::FORBIDDEN, message));
-    }
+    let Path((named, name)) = path.map_err(|rejection| bad_path(&rejection))?;
+    check_owner(&user, &named)?;
     Ok((user, name))
+}
+
+fn bad_path(rejection: &PathRejection) -> HttpRefusal {
+    HttpRefusal::new(StatusCode::BAD_REQUEST, rejection.body_text())
+}
+
+/// Refuses a user who asks about another one.
+fn check_owner(user: &UserId, named: &str) -> Result<(), HttpRefusal> {
+    if named == user.as_str() {
+        return Ok(());
+    }
+    let message = "a user may read and change only its own saved subscriptions";
+    Err(HttpRefusal::new(StatusCode::FORBIDDEN, message))
 }
 
 impl From<SavedError> for HttpRefusal {

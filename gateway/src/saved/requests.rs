@@ -1,6 +1,8 @@
 //! Serves those who read and change saved subscriptions over HTTP. `http/saved.rs` and `status/saved.rs` say who may,
 //! and turn an error into the refusal of their server.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -35,6 +37,19 @@ struct SavedAnswer<'a> {
     name: &'a SubscriptionName,
     #[serde(flatten)]
     saved: &'a SavedSubscription,
+}
+
+/// All saved subscriptions of a user.
+#[derive(Serialize)]
+struct AllSavedAnswer<'a> {
+    user: &'a UserId,
+    subscriptions: &'a BTreeMap<SubscriptionName, SavedSubscription>,
+}
+
+/// Answers with all saved subscriptions of a user.
+pub(crate) async fn list(store: &SavedStore, user: &UserId) -> Result<Response, SavedError> {
+    let (SavedRecord { subscriptions }, revision) = store.read_in_turn(user).await?;
+    Ok(([entity_tag(revision)], Json(AllSavedAnswer { user, subscriptions: &subscriptions })).into_response())
 }
 
 /// Answers with a saved subscription.

@@ -81,7 +81,7 @@ pub(crate) static PUBLIC_OPENAPI: Endpoint = Endpoint {
 };
 
 /// The endpoints of the server for clients, without the document itself.
-pub(crate) static PUBLIC: [&Endpoint; 6] = [&CONNECT, &STREAM, &ME, &SAVED, &SAVE, &UNSAVE];
+pub(crate) static PUBLIC: [&Endpoint; 7] = [&CONNECT, &STREAM, &ME, &ALL_SAVED, &SAVED, &SAVE, &UNSAVE];
 
 const fn of_saved() -> [Field; 6] {
     [
@@ -103,6 +103,23 @@ const ATOMIC: Parameter = Parameter {
 
 /// Where the saved subscriptions are.
 const SAVED_PATH: &str = "/v1/users/{user}/subscriptions/{name}";
+
+/// All saved subscriptions of a user.
+pub(crate) static ALL_SAVED: Endpoint = Endpoint {
+    method: "GET",
+    path: "/v1/users/{user}/subscriptions",
+    listener: Listener::Both,
+    access: Access::UserOrOperator,
+    summary: "All saved subscriptions of a user",
+    input: Input::NONE,
+    status: 200,
+    media: JSON,
+    fields: &[
+        OF_USER,
+        field("subscriptions", "object", "By name, each with its request, created, last_used and updated_by"),
+    ],
+    others: &[(400, "The path is not valid"), NEWER_VERSION, (503, "NATS does not answer")],
+};
 
 /// A saved subscription.
 pub(crate) static SAVED: Endpoint = Endpoint {

@@ -1,5 +1,5 @@
-//! `/v1/users/{user}/subscriptions/{name}` for operators, who may read and change what any user has saved, and
-//! `/v1/subscriptions`, by which they change it for many users.
+//! `/v1/users/{user}/subscriptions` and what is below it for operators, who may read and change what any user has
+//! saved, and `/v1/subscriptions`, by which they change it for many users.
 
 use std::sync::Arc;
 
@@ -20,6 +20,14 @@ use crate::saved::store::{SavedError, SavedStore};
 
 /// The user and the name of a path.
 type SavedPath = Result<Path<(String, String)>, PathRejection>;
+
+pub(super) async fn list(
+    State(store): State<Arc<SavedStore>>,
+    path: Result<Path<String>, PathRejection>,
+) -> Result<Response, ApiRefusal> {
+    let Path(user) = path.map_err(|rejection| bad_user(&rejection.body_text()))?;
+    requests::list(&store, &read_user(&user)?).await.map_err(ApiRefusal::from)
+}
 
 pub(super) async fn show(State(store): State<Arc<SavedStore>>, path: SavedPath) -> Result<Response, ApiRefusal> {
     let (user, name) = read(path)?;
@@ -72,7 +80,11 @@ pub(super) async fn put_all(
 
 fn read(path: SavedPath) -> Result<(UserId, String), ApiRefusal> {
     let Path((user, name)) = path.map_err(|rejection| bad_user(&rejection.body_text()))?;
-    Ok((UserId::new(&user).map_err(|error| bad_user(&error.to_string()))?, name))
+    Ok((read_user(&user)?, name))
+}
+
+fn read_user(user: &str) -> Result<UserId, ApiRefusal> {
+    UserId::new(user).map_err(|error| bad_user(&error.to_string()))
 }
 
 impl From<SavedError> for ApiRefusal {
