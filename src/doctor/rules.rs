@@ -1,23 +1,29 @@
 //! Checks how many rules routers skip.
 
+use std::time::Duration;
 use tickwire_core::event::Kinds;
 use tickwire_node::names::RULES_BUCKET;
 use tickwire_node::nats::Nats;
 use tickwire_node::rule_bucket::{RuleBucket, RuleBucketError};
 use tickwire_node::storage;
+use tokio::time::timeout;
 
 use super::{CheckFinding, Verdict};
 use crate::rules::ClusterRules;
 
 const WHAT: &str = "rules";
 
+/// How long to read the bucket, which may hold more than rules.
+const DEADLINE: Duration = Duration::from_secs(5);
+
 /// Reads the rules as a router with these kinds does; nothing if there is no bucket of rules yet.
 pub(super) async fn check(nats: &Nats, kinds: &Kinds) -> Option<CheckFinding> {
     let stream = format!("KV_{RULES_BUCKET}");
     let Ok(Some(_)) = storage::look(&nats.jetstream, &stream).await else { return None };
-    Some(match read(nats, kinds).await {
-        Ok(ClusterRules { set, skipped, .. }) => judge(set.rules().len(), skipped.len()),
-        Err(error) => CheckFinding::new(Verdict::Note, WHAT, format!("not read: {error}")),
+    Some(match timeout(DEADLINE, read(nats, kinds)).await {
+        Ok(Ok(ClusterRules { set, skipped, .. })) => judge(set.rules().len(), skipped.len()),
+        Ok(Err(error)) => CheckFinding::new(Verdict::Note, WHAT, format!("not read: {error}")),
+        Err(_) => CheckFinding::new(Verdict::Note, WHAT, format!("not read within {DEADLINE:?}")),
     })
 }
 

@@ -40,7 +40,7 @@ pub(super) async fn preflight_of_saved(State(state): State<Arc<HttpState>>, head
     answer_preflight(&state, &headers, METHODS_OF_SAVED, HEADERS_OF_SAVED)
 }
 
-/// Answers a method that endpoints without changes do not have.
+/// Answers a method that an endpoint which only reads does not have.
 pub(super) async fn wrong_method(State(state): State<Arc<HttpState>>, headers: HeaderMap) -> Response {
     refuse_method(&state, &headers, METHODS)
 }
