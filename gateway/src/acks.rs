@@ -37,10 +37,10 @@ pub(crate) const QUEUE: usize = 1_024;
 const USERS: usize = 16;
 
 /// How often a record is written anew because another gateway was faster.
-const TRIES: usize = 8;
+pub(crate) const TRIES: usize = 8;
 
 /// How long all acknowledgements that are taken together may take.
-const DEADLINE: Duration = Duration::from_secs(5);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
 
 /// An acknowledgement of a session.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ pub struct AckAnswer {
 
 /// Why an alert is not acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum AckFailure {
+pub(crate) enum AckFailure {
     /// There is no alert of the user at this place.
     NotAnAlert,
     /// NATS does not answer, or other gateways were always faster.
@@ -89,10 +89,7 @@ impl AckRecorder {
     pub(crate) async fn run(self, mut requests: mpsc::Receiver<AckRequest>, drain: CancellationToken) {
         let mut taken = Vec::new();
         while let Some(1..) = drain.run_until_cancelled(requests.recv_many(&mut taken, QUEUE)).await {
-            let mut users: BTreeMap<UserId, Vec<AckRequest>> = BTreeMap::new();
-            for request in taken.drain(..) {
-                users.entry(request.user.clone()).or_default().push(request);
-            }
+            let users = by_user(taken.drain(..));
             // While NATS does not answer, those who wait for their turn are refused at the same time as the others.
             let end = Instant::now() + DEADLINE;
             stream::iter(users).for_each_concurrent(USERS, |(user, requests)| self.serve(user, requests, end)).await;
@@ -104,13 +101,8 @@ impl AckRecorder {
         let results = timeout_at(end, self.record(&user, &requests)).await;
         let results = results.unwrap_or_else(|_| vec![Err(AckFailure::Unavailable); requests.len()]);
         for (request, result) in requests.into_iter().zip(results) {
-            let AckRequest { session, id, partition: p, seq, .. } = request;
-            let result = match result {
-                Ok(()) => Ok(Acked { id, p, seq }),
-                Err(failure) => Err(failure.error(id, p, seq)),
-            };
-            if let Some(shard) = self.shards.get(usize::from(session.shard)) {
-                shard.send(ToShard::Acked(AckAnswer { session: session.number, result }));
+            if let Some(shard) = self.shards.get(usize::from(request.session.shard)) {
+                shard.send(ToShard::Acked(request.answer(result)));
             }
         }
     }
@@ -119,7 +111,7 @@ impl AckRecorder {
     async fn record(&self, user: &UserId, requests: &[AckRequest]) -> Vec<Result<(), AckFailure>> {
         let mut found = Vec::with_capacity(requests.len());
         for request in requests {
-            found.push(self.find(user, request).await);
+            found.push(self.find(request).await);
         }
         let alerts: Vec<AckedAlert> = found.iter().filter_map(|found| found.ok()).collect();
         let written = if alerts.is_empty() { Ok(()) } else { self.write(user, &alerts).await };
@@ -127,19 +119,11 @@ impl AckRecorder {
     }
 
     /// The alert that a request is about.
-    async fn find(&self, user: &UserId, request: &AckRequest) -> Result<AckedAlert, AckFailure> {
-        let AckRequest { partition: p, seq, .. } = *request;
-        let found = stored::get(&self.nats.jetstream, &self.stream, MessageSelector::At(seq.0)).await;
+    async fn find(&self, request: &AckRequest) -> Result<AckedAlert, AckFailure> {
+        let at = MessageSelector::At(request.seq.0);
+        let found = stored::get(&self.nats.jetstream, &self.stream, at).await;
         let message = found.map_err(|error| unavailable(&error))?.ok_or(AckFailure::NotAnAlert)?;
-        let addressee = key::encode(user.as_str());
-        match parse_stored(&message.subject) {
-            StoredSubject::Event { partition, kind: "alert", key }
-                if partition == u32::from(p.0) && key == addressee.as_str() =>
-            {
-                Ok(AckedAlert { stored: Timestamp(message.stored), p, seq })
-            }
-            _ => Err(AckFailure::NotAnAlert),
-        }
+        request.alert_in(&message.subject, Timestamp(message.stored))
     }
 
     /// Adds alerts to the record of a user.
@@ -177,6 +161,42 @@ impl AckRecorder {
 fn unavailable(error: &dyn Display) -> AckFailure {
     debug!(%error, "acknowledgement not recorded");
     AckFailure::Unavailable
+}
+
+/// What each user has acknowledged, in order.
+pub(crate) fn by_user(requests: impl IntoIterator<Item = AckRequest>) -> BTreeMap<UserId, Vec<AckRequest>> {
+    let mut users: BTreeMap<UserId, Vec<AckRequest>> = BTreeMap::new();
+    for request in requests {
+        users.entry(request.user.clone()).or_default().push(request);
+    }
+    users
+}
+
+impl AckRequest {
+    /// The alert that it is about, if the message with its sequence is an alert to its user in its partition: one with
+    /// this subject, stored at this time.
+    pub(crate) fn alert_in(&self, subject: &str, stored: Timestamp) -> Result<AckedAlert, AckFailure> {
+        let Self { partition: p, seq, .. } = *self;
+        let addressee = key::encode(self.user.as_str());
+        match parse_stored(subject) {
+            StoredSubject::Event { partition, kind: "alert", key }
+                if partition == u32::from(p.0) && key == addressee.as_str() =>
+            {
+                Ok(AckedAlert { stored, p, seq })
+            }
+            _ => Err(AckFailure::NotAnAlert),
+        }
+    }
+
+    /// The answer: its alert is recorded, or not.
+    pub(crate) fn answer(self, result: Result<(), AckFailure>) -> AckAnswer {
+        let Self { session, id, partition: p, seq, .. } = self;
+        let result = match result {
+            Ok(()) => Ok(Acked { id, p, seq }),
+            Err(failure) => Err(failure.error(id, p, seq)),
+        };
+        AckAnswer { session: session.number, result }
+    }
 }
 
 impl AckFailure {

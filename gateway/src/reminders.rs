@@ -3,6 +3,7 @@
 //!
 //! * `reading` decides what is asked for and kept of the alerts of a user, and `in_session` what of that comes again to
 //!   a session (`shard/reminders.rs`);
+//! * `users` says whose alerts are read, and for which sessions;
 //! * this task reads: the last alert of the user, which for most users ends the reading; then the record of the
 //!   acknowledgements; then the alerts, which a router reads, since only routers apply rules.
 //!
@@ -11,9 +12,8 @@
 
 pub(crate) mod in_session;
 pub(crate) mod reading;
+pub(crate) mod users;
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -43,21 +43,19 @@ use crate::delivery::Delivery;
 use crate::messages::{SessionId, ToShard};
 use crate::metrics;
 use crate::reminders::reading::{NextPage, ReadPage, ReminderLimits, UserReading};
-
-/// How many users are read at the same time.
-const USERS: usize = 16;
+use crate::reminders::users::{EndedReading, ReadUsers};
 
 /// How long the reading of a user may take.
-const DEADLINE: Duration = Duration::from_secs(5);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
 
 /// How long a router may take for a page.
-const PAGE_DEADLINE: Duration = Duration::from_secs(2);
+pub(crate) const PAGE_DEADLINE: Duration = Duration::from_secs(2);
 
 /// How many pages are read of one user. A page has up to 200 alerts, acknowledged ones included.
-const PAGES: usize = 32;
+pub(crate) const PAGES: usize = 32;
 
 /// The pause before a server that lags is read again, or another router is asked.
-const PAUSE: Duration = Duration::from_millis(100);
+pub(crate) const PAUSE: Duration = Duration::from_millis(100);
 
 /// How many bytes of an answer may wait: no more than one answer has.
 const ANSWER_BYTES: usize = 8 * 1024 * 1024;
@@ -85,7 +83,7 @@ impl ReminderAnswer {
 }
 
 /// What was read for a user.
-type ReadResult = Result<Arc<UnackedAlerts>, ReadFailure>;
+pub(crate) type ReadResult = Result<Arc<UnackedAlerts>, ReadFailure>;
 
 /// The unacknowledged alerts of a user, of the window.
 #[derive(Debug, Default)]
@@ -140,15 +138,6 @@ pub(crate) struct ReminderReader {
     asks: AtomicU64,
 }
 
-/// The sessions of a user whose alerts are read.
-#[derive(Debug)]
-struct UserSessions {
-    /// Those that had asked when the reading began.
-    served: Vec<SessionId>,
-    /// Those that have asked since then. They get the next reading.
-    next: Vec<SessionId>,
-}
-
 /// Where the alerts of a user are.
 #[derive(Debug)]
 struct AlertPlace {
@@ -165,28 +154,23 @@ impl ReminderReader {
 
     /// Serves requests until the drain.
     pub(crate) async fn run(self, mut requests: mpsc::Receiver<ReminderRequest>, drain: CancellationToken) {
-        let mut users: HashMap<UserId, UserSessions> = HashMap::new();
+        let mut users = ReadUsers::default();
         let mut running = FuturesUnordered::new();
         loop {
             tokio::select! {
                 biased;
                 () = drain.cancelled() => return,
                 Some((user, result)) = running.next() => {
-                    let Some(UserSessions { served, next }) = users.remove(&user) else { continue };
+                    let EndedReading { served, is_next } = users.end(&user);
                     self.answer(&served, &result);
-                    if !next.is_empty() {
-                        running.push(self.read_for(user.clone()));
-                        users.insert(user, UserSessions { served: next, next: Vec::new() });
+                    if is_next {
+                        running.push(self.read_for(user));
                     }
                 }
-                request = requests.recv(), if running.len() < USERS => {
-                    let Some(ReminderRequest { session, user }) = request else { return };
-                    match users.entry(user) {
-                        Entry::Occupied(mut entry) => entry.get_mut().next.push(session),
-                        Entry::Vacant(entry) => {
-                            running.push(self.read_for(entry.key().clone()));
-                            entry.insert(UserSessions { served: vec![session], next: Vec::new() });
-                        }
+                request = requests.recv(), if users.have_room() => {
+                    let Some(request) = request else { return };
+                    if let Some(user) = users.ask(request) {
+                        running.push(self.read_for(user));
                     }
                 }
             }
@@ -295,7 +279,11 @@ impl ReminderReader {
 }
 
 /// Decodes the alerts of a page. The audience is checked here too, as the index does for other events.
-fn decode_page(page: AlertsPage<Bytes>, user: &UserId, partition: Partition) -> Result<ReadPage, ReadFailure> {
+pub(crate) fn decode_page(
+    page: AlertsPage<Bytes>,
+    user: &UserId,
+    partition: Partition,
+) -> Result<ReadPage, ReadFailure> {
     let AlertsPage { epoch_id, through, alerts } = page;
     let decode = |(seq, bytes): (Seq, Bytes)| {
         let event: Event = wire::decode_part(&bytes).map_err(|error| unavailable(&error))?;

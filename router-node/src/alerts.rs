@@ -15,7 +15,7 @@ use crate::metrics;
 use crate::reader::StreamMessage;
 use crate::reader::by_subject::{self, SubjectStart};
 use crate::reader::direct::DirectError;
-use crate::stream::{StreamError, StreamState};
+use crate::stream::{StreamError, StreamFacts, StreamState};
 use async_nats::Subject;
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 use tickwire_core::alerts::{AlertsAnswer, AlertsPage, AlertsRequest};
-use tickwire_core::event::{Audience, Kind, key};
+use tickwire_core::event::{Audience, Kind, Timestamp, key};
 use tickwire_core::ids::{NodeRef, Seq};
 use tickwire_core::wire;
 use tickwire_node::link::{LinkError, LinkSubscriber, NatsMessage};
@@ -176,12 +176,11 @@ impl AlertReader {
             if number % TURN == 0 {
                 tokio::task::yield_now().await;
             }
-            if !page.take(message, || self.alert(request, message)) {
+            if !page.take((message.seq, message.stored), || self.alert(request, message)) {
                 break;
             }
         }
-        let PageBuilder { through, alerts, .. } = page;
-        Ok(AlertsPage { epoch_id: facts.epoch_id, through: through.max(facts.removed()), alerts })
+        Ok(page.finish(&facts))
     }
 
     /// The alert in a message, as its user may see it; `None` if there is none, or a rule drops it.
@@ -195,7 +194,7 @@ impl AlertReader {
 
 /// What goes into one answer. Pure.
 #[derive(Debug)]
-struct PageBuilder<'r> {
+pub struct PageBuilder<'r> {
     request: &'r AlertsRequest,
     /// The most bytes of alerts. A larger one makes a page of its own.
     most: usize,
@@ -205,15 +204,16 @@ struct PageBuilder<'r> {
 }
 
 impl<'r> PageBuilder<'r> {
-    fn new(request: &'r AlertsRequest, most: usize) -> Self {
+    /// An empty page, for at most this many bytes of alerts.
+    #[must_use]
+    pub fn new(request: &'r AlertsRequest, most: usize) -> Self {
         Self { request, most, bytes: 0, through: request.after, alerts: Vec::new() }
     }
 
-    /// Takes the next message. `read` decodes it, and is called only if it is wanted. Returns whether the page may have
-    /// room for another one.
-    fn take(&mut self, message: &StreamMessage, read: impl FnOnce() -> Option<Bytes>) -> bool {
-        let StreamMessage { seq, stored, .. } = message;
-        if self.request.wants(*seq, *stored)
+    /// Takes the next message, with its sequence and the time when it was stored. `read` decodes it, and is called only
+    /// if it is wanted. Returns whether the page may have room for another one.
+    pub fn take(&mut self, (seq, stored): (Seq, Timestamp), read: impl FnOnce() -> Option<Bytes>) -> bool {
+        if self.request.wants(seq, stored)
             && let Some(wire) = read()
         {
             let grown = self.bytes + wire.len() + BESIDE;
@@ -221,18 +221,22 @@ impl<'r> PageBuilder<'r> {
                 return false;
             }
             self.bytes = grown;
-            self.alerts.push((*seq, wire));
+            self.alerts.push((seq, wire));
         }
-        self.through = self.through.max(*seq);
+        self.through = self.through.max(seq);
         true
+    }
+
+    /// The page. The stream had these facts after the messages were read.
+    #[must_use]
+    pub fn finish(self, facts: &StreamFacts) -> AlertsPage<Bytes> {
+        AlertsPage { epoch_id: facts.epoch_id, through: self.through.max(facts.removed()), alerts: self.alerts }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reader::MessageHeaders;
-    use tickwire_core::event::Timestamp;
     use tickwire_core::ids::{NodeId, Nonce, UserId};
 
     fn request(after: u64, acked: &[u64]) -> AlertsRequest {
@@ -245,21 +249,11 @@ mod tests {
         }
     }
 
-    fn message(seq: u64) -> StreamMessage {
-        StreamMessage {
-            seq: Seq(seq),
-            stored: Timestamp(seq as i64),
-            subject: Bytes::from_static(b"ev.20.alert.ann"),
-            headers: MessageHeaders::None,
-            payload: Bytes::from_static(b"{}"),
-        }
-    }
-
     /// The sequences of a page, and up to where it was read.
     fn paged(request: &AlertsRequest, most: usize, seqs: &[u64], size: usize) -> (Vec<u64>, u64) {
         let mut page = PageBuilder::new(request, most);
         for seq in seqs {
-            if !page.take(&message(*seq), || (*seq != 5).then(|| vec![7_u8; size].into())) {
+            if !page.take((Seq(*seq), Timestamp(*seq as i64)), || (*seq != 5).then(|| vec![7_u8; size].into())) {
                 break;
             }
         }

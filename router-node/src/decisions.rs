@@ -1,6 +1,7 @@
 //! The router without I/O: its inputs and its outputs. [`run`](crate::run) drives it over NATS, the simulator of the
 //! cluster in a simulated world, and the load generator without a stream.
 
+pub use crate::alerts::PageBuilder;
 pub use crate::checkpoint::{Checkpoint, Mark};
 pub use crate::dead_letters::DeadLetter;
 pub use crate::decode::{Content, Decoded, Readable};
