@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 use tickwire_core::event::decode::{MAX_PAYLOAD, RawMessage, decode};
-use tickwire_core::event::key;
+use tickwire_core::event::{Kind, key};
 use tickwire_core::ids::Seq;
 use tickwire_node::api::shared::TOO_LARGE;
 use tickwire_node::api::{
@@ -153,9 +153,18 @@ fn not_acknowledged(error: &PublishError, msg_id: &str) -> String {
 fn read_msg_id(headers: &HeaderMap) -> Result<String, ApiRefusal> {
     let Some(value) = headers.get(MSG_ID) else { return Ok(format!("http-{:016x}", rand::random::<u64>())) };
     let text = value.to_str().ok().map(str::trim).filter(|text| (1..=MAX_MSG_ID).contains(&text.len()));
-    text.map(str::to_owned).ok_or_else(|| {
-        ApiRefusal::bad_request("bad_msg_id", format!("{MSG_ID} must be 1 to {MAX_MSG_ID} bytes of visible ASCII"))
-    })
+    let Some(text) = text else {
+        let message = format!("{MSG_ID} must be 1 to {MAX_MSG_ID} bytes of visible ASCII");
+        return Err(ApiRefusal::bad_request("bad_msg_id", message));
+    };
+    // The stream would take the alert for a repetition of this event.
+    let of_alerts = names::source(Kind::Alert.as_str(), "");
+    if text.starts_with(&of_alerts) {
+        let message =
+            format!("{MSG_ID} must not begin with {of_alerts}, as those of POST /v1/alerts do: send another one");
+        return Err(ApiRefusal::bad_request("bad_msg_id", message));
+    }
+    Ok(text.to_owned())
 }
 
 #[cfg(test)]
@@ -172,7 +181,7 @@ mod tests {
     #[test]
     fn message_id_is_that_of_the_request_or_a_new_one() {
         assert_eq!(read("scanner-1:AAPL:7"), Ok("scanner-1:AAPL:7".to_owned()));
-        for wrong in ["", "ä", &"x".repeat(MAX_MSG_ID + 1)] {
+        for wrong in ["", "ä", "events.alert.ann:margin-2", &"x".repeat(MAX_MSG_ID + 1)] {
             assert_eq!(read(wrong), Err("bad_msg_id"), "{wrong:?}");
         }
         let drawn = [(); 2].map(|()| read_msg_id(&HeaderMap::new()).unwrap());

@@ -6,7 +6,8 @@ use tickwire_core::event::object::{self, Object};
 use tickwire_core::event::{Kind, Kinds, Priority, Timestamp, key};
 use tickwire_core::ids::{Seq, UserId};
 use tickwire_node::api::ApiRefusal;
-use tickwire_node::names;
+use tickwire_node::names::{self, StoredSubject};
+use tickwire_node::stored::StoredMessage;
 
 /// An alert to publish.
 #[derive(Debug, PartialEq)]
@@ -61,6 +62,27 @@ impl NewAlert {
         let event =
             decode(&message, kinds).map_err(|error| ApiRefusal::bad_request(error.reason.as_str(), error.detail))?;
         Ok(Self { user, id: event.id.to_string(), priority: event.priority, subject, msg_id, payload })
+    }
+
+    /// The id and the priority of the alert in a message that has its message id; `None` if the message is none of its
+    /// user, or one that routers cannot read.
+    pub(crate) fn seen_in(&self, message: &StoredMessage, kinds: &Kinds, stream: &str) -> Option<(String, Priority)> {
+        let StoredSubject::Event { kind, key, .. } = names::parse_stored(&message.subject) else { return None };
+        if names::source(kind, key) != self.subject {
+            return None;
+        }
+        let raw = RawMessage {
+            kind_token: kind,
+            key_token: key,
+            content_type: None,
+            msg_id: Some(&self.msg_id),
+            payload: &message.payload,
+            stream,
+            seq: message.seq,
+            stored: Timestamp(message.stored),
+        };
+        let event = decode(&raw, kinds).ok()?;
+        Some((event.id.to_string(), event.priority))
     }
 }
 
@@ -118,6 +140,24 @@ mod tests {
         assert_eq!(alert.msg_id, "events.alert.ann:drawn");
         let alert = read(&json!({ "user": "ann", "event_id": 7, "alert_id": null })).unwrap();
         assert_eq!((alert.id.as_str(), published(&alert)), ("7", json!({ "event_id": 7, "alert_id": "drawn" })));
+    }
+
+    #[test]
+    fn repetition_is_only_what_its_user_can_get() {
+        let alert = read(&json!({ "user": "ann", "alert_id": "margin-2", "priority": "critical" })).unwrap();
+        let seen = |subject: &str, payload: &[u8]| {
+            let subject = subject.to_owned();
+            let message = StoredMessage { seq: Seq(33), subject, stored: 1_000, payload: payload.to_vec() };
+            alert.seen_in(&message, &Kinds::default(), "EVENTS")
+        };
+        let own = Some(("margin-2".to_owned(), Priority::Critical));
+        assert_eq!(seen("ev.20.alert.ann", &alert.payload), own);
+        let other = Some(("margin-1".to_owned(), Priority::Low));
+        assert_eq!(seen("ev.20.alert.ann", br#"{"id":"margin-1"}"#), other, "what is stored, not what was sent");
+        for foreign in ["ev.20.pattern.ZZZ", "ev.20.pattern.ann", "ev.20.alert.bob", "dead.alert.ann", "x"] {
+            assert_eq!(seen(foreign, &alert.payload), None, "{foreign}");
+        }
+        assert_eq!(seen("ev.20.alert.ann", b"[]"), None, "a dead letter");
     }
 
     #[test]
