@@ -1,7 +1,8 @@
 //! The saved subscriptions of users: a bucket in NATS has them, and every gateway applies them to the sessions of their
 //! users.
 //!
-//! * `record` is what a key of the bucket holds, and how it is changed; `store` reads and writes it;
+//! * `record` is what a key of the bucket holds, and how it is changed; `store` reads and writes it, and `writers`
+//!   is the order of those who change one user;
 //! * `requests` serves those who read and change it over HTTP, on either server, and `bulk` those who change it for
 //!   many users at once;
 //! * `driver` follows the bucket, `book` is what it knows of it, `turns` says whom it writes next, and [`SavedTable`] is
@@ -16,6 +17,7 @@ pub(crate) mod record;
 pub(crate) mod requests;
 pub(crate) mod store;
 mod turns;
+mod writers;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};

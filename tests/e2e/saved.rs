@@ -1,6 +1,7 @@
 //! Saved subscriptions: written at one gateway, applied at another one, to new sessions and to those that are open.
 
 use async_nats::jetstream;
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use tickwire_client::{ClientError, Message};
@@ -109,6 +110,14 @@ async fn saved_subscription_is_applied_at_another_gateway_and_follows_changes() 
     assert_eq!(ask(serves, "DELETE", "portfolio", None, "").await.status, 204);
     assert!(list(&mut socket).await.subscriptions.is_empty());
     assert_eq!(ask(writes, "GET", "portfolio", None, "").await.status, 404);
+
+    // Changes without a condition wait for each other, at both gateways.
+    let changes = (0..40_usize).map(|number| {
+        let body = json!({ "filter": { "symbols": ["AAPL"] }, "window_ms": number }).to_string();
+        let address = addresses[number % 2];
+        async move { ask(address, "PUT", "portfolio", None, &body).await.status }
+    });
+    assert_eq!(join_all(changes).await, [200; 40]);
 }
 
 /// The names in a message about saved subscriptions.

@@ -12,18 +12,16 @@ use tickwire_node::config::GatewayConfig;
 use tickwire_node::names::SUBSCRIPTIONS_BUCKET;
 use tickwire_node::nats::Nats;
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::record::{SavedRecord, SavedValue};
-
-/// How often a change is tried whose key others change at the same time.
-const ATTEMPTS: u32 = 5;
+use super::writers::{Writers, pause};
 
 /// How many users are read or changed at the same time, so that no number of requests floods the bucket.
 const TURNS: usize = 8;
 
-/// How long a request may wait for its turn.
-const TURN_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a request may wait for its turn, and try a change whose key others change at the same time.
+const DEADLINE: Duration = Duration::from_secs(5);
 
 /// The bucket, and what a saved subscription is checked against.
 #[derive(Clone, Debug)]
@@ -32,6 +30,7 @@ pub(crate) struct SavedStore {
     pub(super) config: Arc<GatewayConfig>,
     pub(super) kinds: Arc<Kinds>,
     turns: Arc<Semaphore>,
+    writers: Arc<Writers>,
 }
 
 /// Why saved subscriptions were not read or changed.
@@ -60,7 +59,7 @@ pub(crate) enum SavedError {
          of that version"
     )]
     NewerVersion,
-    /// Too many others are being changed.
+    /// Too many others are being changed, or the same ones all the time.
     #[error("too many saved subscriptions are being read and changed; repeat the request")]
     Busy,
     /// The node stops before everything is saved.
@@ -75,7 +74,8 @@ impl SavedStore {
     /// Opens the bucket.
     pub(crate) async fn open(nats: &Nats, config: GatewayConfig, kinds: Arc<Kinds>) -> Result<Self, BucketError> {
         let bucket = Bucket::open(nats, SUBSCRIPTIONS_BUCKET).await?;
-        Ok(Self { bucket, config: Arc::new(config), kinds, turns: Arc::new(Semaphore::new(TURNS)) })
+        let (turns, writers) = (Arc::new(Semaphore::new(TURNS)), Arc::default());
+        Ok(Self { bucket, config: Arc::new(config), kinds, turns, writers })
     }
 
     /// The saved subscriptions of a user, and their revision: 0 if there are none. A value that tickwire has not written
@@ -95,33 +95,42 @@ impl SavedStore {
 
     /// The same, in its turn: for requests of users.
     pub(super) async fn read_in_turn(&self, user: &UserId) -> Result<(SavedRecord, u64), SavedError> {
-        let _turn = self.turn().await?;
+        let _turn = self.turn(Instant::now() + DEADLINE).await?;
         self.read(user).await
     }
 
     /// Changes the saved subscriptions of a user. Returns the result of the change, and the revision after it. `change`
-    /// gets the record with its revision, and is called again if somebody else has changed it meanwhile.
+    /// gets the record with its revision, and is called again if somebody else has changed it meanwhile: it decides
+    /// whether that matters.
     pub(super) async fn edit<T>(
         &self,
         user: &UserId,
         change: impl Fn(&mut SavedRecord, u64) -> Result<T, SavedError>,
     ) -> Result<(T, u64), SavedError> {
-        let _turn = self.turn().await?;
-        let mut left = ATTEMPTS;
-        loop {
+        let end = Instant::now() + DEADLINE;
+        // Those who wait for another change of their user take no turn from other users.
+        let order = timeout_at(end, self.writers.order_of(user).lock_owned()).await;
+        let _order = order.map_err(|_| SavedError::Busy)?;
+        let _turn = self.turn(end).await?;
+        for tries in 1.. {
             let (mut record, revision) = self.read(user).await?;
             let before = record.clone();
             let changed = change(&mut record, revision)?;
             if record == before {
                 return Ok((changed, revision));
             }
-            left -= 1;
             match self.replace(user, &record, revision).await {
                 Ok(revision) => return Ok((changed, revision)),
-                Err(SavedError::OtherRevision) if left > 0 => {}
+                Err(SavedError::OtherRevision) => {}
                 Err(error) => return Err(error),
             }
+            let next = Instant::now() + pause(tries, rand::random());
+            if next >= end {
+                break;
+            }
+            sleep_until(next).await;
         }
+        Err(SavedError::Busy)
     }
 
     /// Writes the saved subscriptions of a user if they have this revision. Returns the new one, 0 without any.
@@ -139,9 +148,9 @@ impl SavedStore {
         })
     }
 
-    /// Waits for the turn of a request.
-    async fn turn(&self) -> Result<SemaphorePermit<'_>, SavedError> {
-        match timeout(TURN_DEADLINE, self.turns.acquire()).await {
+    /// Waits for the turn of a request, until `end`.
+    async fn turn(&self, end: Instant) -> Result<SemaphorePermit<'_>, SavedError> {
+        match timeout_at(end, self.turns.acquire()).await {
             Ok(Ok(turn)) => Ok(turn),
             // The semaphore is never closed.
             Ok(Err(_)) | Err(_) => Err(SavedError::Busy),
