@@ -54,6 +54,9 @@ pub(crate) const PAGE_DEADLINE: Duration = Duration::from_secs(2);
 /// How many pages are read of one user. A page has up to 200 alerts, acknowledged ones included.
 pub(crate) const PAGES: usize = 32;
 
+/// How many more are read of a user who has more alerts than these pages have, to find the newest. Each halves the range.
+const SEARCH_PAGES: usize = 32;
+
 /// The pause before a server that lags is read again, or another router is asked.
 pub(crate) const PAUSE: Duration = Duration::from_millis(100);
 
@@ -92,7 +95,7 @@ pub(crate) struct UnackedAlerts {
     pub(crate) epoch_id: EpochId,
     /// The newest ones, in order.
     pub(crate) alerts: Vec<Arc<Delivery>>,
-    /// How many older ones there are.
+    /// At least how many older ones there are, or may be.
     pub(crate) cut: usize,
 }
 
@@ -101,8 +104,6 @@ pub(crate) struct UnackedAlerts {
 pub(crate) enum ReadFailure {
     /// NATS or the routers do not answer, or a new epoch has begun.
     Unavailable,
-    /// The user has more alerts than are read.
-    TooMany,
 }
 
 impl ReadFailure {
@@ -110,7 +111,6 @@ impl ReadFailure {
     pub(crate) fn text(self) -> &'static str {
         match self {
             Self::Unavailable => "the cluster did not give them in time",
-            Self::TooMany => "this user has too many alerts in the time of gateway.again_window",
         }
     }
 }
@@ -206,7 +206,11 @@ impl ReminderReader {
         let Some(last) = self.last(&place, since).await? else { return Ok(UnackedAlerts::default()) };
         let (of, record) = ((self.setup.me.clone(), user.clone()), self.record(&place).await?);
         let mut reading = UserReading::new(of, since, last, &record, self.setup.limits);
-        for _ in 0..PAGES {
+        for asked in 0..PAGES + SEARCH_PAGES {
+            if asked == PAGES {
+                debug!(%user, "too many alerts to read them all");
+                reading.search_newest();
+            }
             let page = self.page(reading.request(), place.partition).await?;
             match reading.take(page) {
                 NextPage::Ask => {}
@@ -221,8 +225,7 @@ impl ReminderReader {
                 NextPage::OtherEpoch => return Err(unavailable(&"a new epoch has begun")),
             }
         }
-        debug!(%user, "too many alerts to send them again");
-        Err(ReadFailure::TooMany)
+        Ok(reading.finish())
     }
 
     fn place(&self, user: &UserId) -> AlertPlace {

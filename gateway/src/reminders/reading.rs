@@ -53,14 +53,39 @@ pub(crate) struct UserReading {
     /// The newest ones so far.
     kept: VecDeque<Arc<Delivery>>,
     bytes: usize,
-    /// How many older ones have no room.
+    /// At least how many older ones do not come again.
     cut: usize,
+    /// If there are too many to read all of them.
+    search: Option<NewestSearch>,
+}
+
+/// The search for the newest alerts of a user by bisection. What is kept are those after `high`.
+#[derive(Debug)]
+struct NewestSearch {
+    /// More alerts follow this one than a page has.
+    low: Seq,
+    high: Seq,
+    /// Those right before `low` that were read.
+    before: Vec<Arc<Delivery>>,
+    /// Whether an alert after `low` has no room.
+    is_full: bool,
+}
+
+impl NewestSearch {
+    fn middle(&self) -> Seq {
+        Seq(self.low.0 + self.high.0.saturating_sub(self.low.0) / 2)
+    }
+
+    /// Whether nothing between those kept and those before is unread.
+    fn is_closed(&self) -> bool {
+        self.high <= self.low
+    }
 }
 
 impl UserReading {
     /// Reads the alerts of `user` for `gateway` that were stored at `since` or later, up to the `last` one, without those
     /// of which the record has an acknowledgement. Of those from before the oldest entry of a full record nobody knows
-    /// whether they were acknowledged, so they are left out too.
+    /// whether they were acknowledged, so they are left out too, and count as cut.
     pub(crate) fn new(
         (gateway, user): (NodeRef, UserId),
         since: Timestamp,
@@ -68,9 +93,10 @@ impl UserReading {
         record: &AckRecord,
         limits: ReminderLimits,
     ) -> Self {
-        let since = record.complete_since().map_or(since, |complete| since.max(complete));
+        let complete = record.complete_since().filter(|complete| *complete > since);
+        let (since, cut) = (complete.unwrap_or(since), usize::from(complete.is_some()));
         let request = AlertsRequest { gateway, user, since, after: Seq(0), acked: record.sequences() };
-        Self { request, last, limits, epoch_id: None, kept: VecDeque::new(), bytes: 0, cut: 0 }
+        Self { request, last, limits, epoch_id: None, kept: VecDeque::new(), bytes: 0, cut, search: None }
     }
 
     /// The request for the next page.
@@ -80,14 +106,16 @@ impl UserReading {
 
     /// Takes the page that was asked for.
     pub(crate) fn take(&mut self, page: ReadPage) -> NextPage {
-        let ReadPage { epoch_id, through, alerts } = page;
+        let ReadPage { epoch_id, through, mut alerts } = page;
         if *self.epoch_id.get_or_insert(epoch_id) != epoch_id {
             return NextPage::OtherEpoch;
         }
+        alerts.retain(|alert| self.request.wants(alert.seq, alert.event.stored));
+        if let Some(search) = self.search.take() {
+            return self.narrow(search, through, alerts);
+        }
         for alert in alerts {
-            if self.request.wants(alert.seq, alert.event.stored) {
-                self.keep(alert);
-            }
+            self.keep(alert);
         }
         let has_advanced = through > self.request.after;
         self.request.after = through.max(self.request.after);
@@ -98,13 +126,55 @@ impl UserReading {
         }
     }
 
+    /// Looks only for the newest alerts from now on: many pages have not reached the last one.
+    pub(crate) fn search_newest(&mut self) {
+        let before = Vec::from(std::mem::take(&mut self.kept));
+        self.bytes = 0;
+        let search = NewestSearch { low: self.request.after, high: self.last, before, is_full: false };
+        self.request.after = search.middle();
+        self.search = Some(search);
+    }
+
+    /// Takes a page from the middle of what is unread. Each one halves it.
+    fn narrow(&mut self, mut search: NewestSearch, through: Seq, mut alerts: Vec<Arc<Delivery>>) -> NextPage {
+        let from = self.request.after;
+        let mut next = NextPage::Ask;
+        if through >= search.high {
+            alerts.retain(|alert| alert.seq <= search.high);
+            search.is_full = !self.prepend(alerts);
+            search.high = search.high.min(from);
+        } else if through > from {
+            self.cut += search.before.len().max(1);
+            search.before = alerts;
+            search.low = through;
+        } else {
+            next = NextPage::AskLater;
+        }
+        if search.is_full || search.is_closed() {
+            next = NextPage::Nothing;
+        }
+        self.request.after = search.middle();
+        self.search = Some(search);
+        next
+    }
+
     /// The last alert of the user is this one now.
     pub(crate) fn set_last(&mut self, last: Seq) {
         self.last = last;
+        if let Some(search) = &mut self.search {
+            search.high = search.high.min(last);
+        }
     }
 
     /// What comes again.
-    pub(crate) fn finish(self) -> UnackedAlerts {
+    pub(crate) fn finish(mut self) -> UnackedAlerts {
+        if let Some(search) = self.search.take() {
+            self.cut += usize::from(!search.is_closed());
+            match search.is_full {
+                true => self.cut += search.before.len(),
+                false => _ = self.prepend(search.before),
+            }
+        }
         let Self { epoch_id, kept, cut, .. } = self;
         UnackedAlerts { epoch_id: epoch_id.unwrap_or_default(), alerts: kept.into(), cut }
     }
@@ -118,6 +188,21 @@ impl UserReading {
             self.bytes -= oldest.bytes();
             self.cut += 1;
         }
+    }
+
+    /// Keeps alerts that are older than those before, the newest of them, as far as the limits have room. Returns whether
+    /// they have room for all.
+    fn prepend(&mut self, mut alerts: Vec<Arc<Delivery>>) -> bool {
+        while let Some(newest) = alerts.pop() {
+            let bytes = self.bytes + newest.bytes();
+            if self.kept.len() >= self.limits.most || (bytes > self.limits.bytes && !self.kept.is_empty()) {
+                self.cut += alerts.len() + 1;
+                return false;
+            }
+            self.bytes = bytes;
+            self.kept.push_front(newest);
+        }
+        true
     }
 }
 
@@ -195,7 +280,66 @@ mod tests {
     fn alerts_that_a_full_record_may_have_forgotten_are_left_out() {
         let full = reading(0, 2_000, (500..1_500).chain([1_900]), 100);
         assert_eq!((full.request().since, full.request().acked.len()), (Timestamp(501), 1_000));
-        assert_eq!(reading(700, 2_000, (500..1_500).chain([1_900]), 100).request().since, Timestamp(700));
-        assert_eq!(reading(7, 2_000, [500], 100).request().since, Timestamp(7));
+        assert_eq!(finished(full), (vec![], 1), "the client learns that some may be missing");
+        for (since, acked) in [(700, (500..1_500).collect::<Vec<_>>()), (7, vec![500])] {
+            let complete = reading(since, 2_000, acked, 100);
+            assert_eq!(complete.request().since, Timestamp(since));
+            assert_eq!(finished(complete), (vec![], 0));
+        }
+    }
+
+    /// Reads the alerts of a user as the task does, in pages of this size. Returns the number of pages of the search.
+    fn read_all(reading: &mut UserReading, alerts: &[u64], size: usize, pages: usize) -> usize {
+        for asked in 0..pages + 64 {
+            if asked == pages {
+                reading.search_newest();
+            }
+            let begin = alerts.partition_point(|seq| *seq <= reading.request().after.0);
+            let next = &alerts[begin..alerts.len().min(begin + size)];
+            match reading.take(page(next.last().copied().unwrap_or(reading.request().after.0), next)) {
+                NextPage::Ask => {}
+                NextPage::Nothing => return (asked + 1).saturating_sub(pages),
+                other => panic!("{other:?}"),
+            }
+        }
+        panic!("the search does not end: {reading:?}");
+    }
+
+    #[test]
+    fn newest_alerts_come_again_however_many_there_are() {
+        let flood = 1..=10_000_u64;
+        let after: Vec<u64> = flood.clone().chain([2_000_000]).collect();
+        let within: Vec<u64> = (1..=5).map(|hour| hour * 100_000).chain(400_001..=410_000).chain([900_000]).collect();
+        let even: Vec<u64> = flood.clone().map(|number| number * 1_000).collect();
+        for alerts in [flood.collect(), after, within, even] {
+            let mut alerts: Vec<u64> = alerts;
+            alerts.sort_unstable();
+            let last = *alerts.last().unwrap();
+            let mut reading = reading(0, last, [], 4);
+            let searched = read_all(&mut reading, &alerts, 200, 4);
+            assert!((1..=25).contains(&searched), "{searched} pages");
+            let (seqs, cut) = finished(reading);
+            assert_eq!(seqs, alerts[alerts.len() - 4..]);
+            assert!((1..=alerts.len() - 4).contains(&cut), "{cut} of {}", alerts.len());
+        }
+    }
+
+    #[test]
+    fn search_that_finds_no_more_goes_back_to_what_was_read_before() {
+        let mut reading = reading(0, 1_000, [], 4);
+        assert_eq!(read_all(&mut reading, &[1, 2, 3, 4, 5, 6, 1_000], 2, 3), 10);
+        assert_eq!(finished(reading), (vec![4, 5, 6, 1_000], 3));
+    }
+
+    #[test]
+    fn search_waits_for_a_server_that_lags_and_ends_if_the_last_alert_is_deleted() {
+        let mut reading = reading(0, 100, [], 4);
+        reading.take(page(20, &[10, 20]));
+        reading.search_newest();
+        assert_eq!(reading.request().after, Seq(60));
+        assert_eq!(reading.take(page(60, &[])), NextPage::AskLater);
+        reading.set_last(Seq(20));
+        assert_eq!(reading.take(page(60, &[])), NextPage::Nothing);
+        assert_eq!(finished(reading), (vec![10, 20], 0));
     }
 }
