@@ -54,7 +54,7 @@ pub(crate) const PAGE_DEADLINE: Duration = Duration::from_secs(2);
 /// How many pages are read of one user. A page has up to 200 alerts, acknowledged ones included.
 pub(crate) const PAGES: usize = 32;
 
-/// How many more are read of a user who has more alerts than these pages have, to find the newest. Each halves the range.
+/// How many more are read of a user who has more alerts than that, to find the newest.
 const SEARCH_PAGES: usize = 32;
 
 /// The pause before a server that lags is read again, or another router is asked.

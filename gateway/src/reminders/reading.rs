@@ -190,8 +190,8 @@ impl UserReading {
         }
     }
 
-    /// Keeps alerts that are older than those before, the newest of them, as far as the limits have room. Returns whether
-    /// they have room for all.
+    /// Keeps alerts that are older than those before, the newest of them, as far as there is room. Returns whether there
+    /// is room for all.
     fn prepend(&mut self, mut alerts: Vec<Arc<Delivery>>) -> bool {
         while let Some(newest) = alerts.pop() {
             let bytes = self.bytes + newest.bytes();

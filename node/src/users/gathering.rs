@@ -1,11 +1,12 @@
 //! The answers of gateways to one question, and the gateways that have not answered. Pure.
 
 use super::messages::UserAnswer;
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use tickwire_core::ids::NodeRef;
 use tickwire_core::placement::{Role, View};
 
-/// How many bytes of answers one question may gather. The sessions of further answers are left out.
+/// How many bytes of answers one question may gather. The sessions and the rates of further answers are left out.
 const GATHERED_BYTES: usize = 4 * 1024 * 1024;
 
 /// What is known so far.
@@ -28,17 +29,21 @@ impl Gathering {
         self.silent.insert(gateway.clone());
     }
 
-    /// A gateway has answered with this many bytes. Only its first answer counts.
+    /// A gateway has answered with this many bytes. Only its first answer counts, and none of a gateway that was not
+    /// asked: a stranger may invent any number of them.
     pub(super) fn note(&mut self, gateway: NodeRef, mut answer: UserAnswer, bytes: usize) {
-        self.silent.remove(&gateway);
+        if !self.silent.remove(&gateway) {
+            return;
+        }
         if let UserAnswer::Sessions(list) = &mut answer
             && self.bytes.saturating_add(bytes) > GATHERED_BYTES
         {
             list.sessions.clear();
+            list.rate = Value::Null;
         } else {
             self.bytes += bytes;
         }
-        self.answers.entry(gateway).or_insert(answer);
+        self.answers.insert(gateway, answer);
     }
 
     /// Whether all gateways have answered, except perhaps `me`, which does not answer over NATS.
@@ -66,7 +71,7 @@ impl Gathering {
 mod tests {
     use super::*;
     use crate::users::messages::SessionList;
-    use serde_json::{Value, json};
+    use serde_json::json;
     use tickwire_core::ids::{NodeId, Nonce};
     use tickwire_core::placement::Member;
 
@@ -107,6 +112,7 @@ mod tests {
             gathering.note(node(name, nonce), UserAnswer::Closed(0), 10);
         }
         assert_eq!(silent(&gathering), ["gw-2"]);
+        assert_eq!(gathering.answers().count(), 2, "an answer of a gateway that was not asked does not count");
     }
 
     #[test]

@@ -104,10 +104,10 @@ fn read(user: UserOfPath) -> Result<UserId, ApiRefusal> {
 
 /// The sessions on each gateway.
 fn shown(user: &UserId, gathering: &Gathering) -> Value {
-    let (mut session_count, mut is_truncated, mut gateways) = (0, false, Vec::new());
+    let (mut session_count, mut is_truncated, mut gateways) = (0_u64, false, Vec::new());
     for (gateway, answer) in gathering.answers() {
         let UserAnswer::Sessions(list) = answer else { continue };
-        session_count += list.session_count;
+        session_count = session_count.saturating_add(list.session_count);
         is_truncated |= list.is_truncated();
         gateways.push(json!({
             "gateway": gateway.id.as_str(),
@@ -128,10 +128,10 @@ fn shown(user: &UserId, gathering: &Gathering) -> Value {
 
 /// How many sessions were closed, and the answer that says so. If it is not complete, it is a refusal as well.
 fn closed(user: &UserId, gathering: &Gathering) -> (u64, Value) {
-    let (mut closed, mut gateways) = (0, Vec::new());
+    let (mut closed, mut gateways) = (0_u64, Vec::new());
     for (gateway, answer) in gathering.answers() {
         let UserAnswer::Closed(count) = answer else { continue };
-        closed += count;
+        closed = closed.saturating_add(*count);
         gateways.push(json!({ "gateway": gateway.id.as_str(), "closed": count }));
     }
     let silent: Vec<&str> = gathering.silent().collect();
@@ -165,7 +165,9 @@ mod tests {
     /// What the first of two gateways has answered.
     fn half(answer: UserAnswer) -> Gathering {
         let mut gathering = Gathering::default();
-        gathering.expect(&node("gw-2"));
+        for gateway in ["gw-1", "gw-2"] {
+            gathering.expect(&node(gateway));
+        }
         gathering.note(node("gw-1"), answer, 10);
         gathering
     }
@@ -198,10 +200,27 @@ mod tests {
         let mut gathering = Gathering::default();
         assert_eq!(shown(&ann, &gathering)["complete"], true);
         let session = json!({ "session": "s" });
+        gathering.expect(&node("gw-1"));
         let cut = SessionList::new(Value::Null, std::iter::repeat_n(session, 1_000));
         gathering.note(node("gw-1"), UserAnswer::Sessions(cut), 10);
         let report = shown(&ann, &gathering);
         assert_eq!((&report["complete"], &report["session_count"]), (&json!(false), &json!(1_000)));
         assert_eq!(report["gateways"][0]["truncated"], true);
+    }
+
+    #[test]
+    fn forged_counts_beyond_all_numbers_are_the_largest_one() {
+        let ann = UserId::new("ann").unwrap();
+        let of_two = |answer: &UserAnswer| {
+            let mut gathering = Gathering::default();
+            for gateway in ["gw-1", "gw-2"] {
+                gathering.expect(&node(gateway));
+                gathering.note(node(gateway), answer.clone(), 10);
+            }
+            gathering
+        };
+        assert_eq!(closed(&ann, &of_two(&UserAnswer::Closed(u64::MAX))).0, u64::MAX);
+        let list = SessionList { session_count: u64::MAX, rate: Value::Null, sessions: Vec::new() };
+        assert_eq!(shown(&ann, &of_two(&UserAnswer::Sessions(list)))["session_count"], u64::MAX);
     }
 }

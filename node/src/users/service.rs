@@ -146,10 +146,13 @@ impl<L: UsersHere> UserService<L> {
                     return;
                 }
                 match wire::decode(message.payload()) {
-                    Ok(GatewayAnswer { gateway, answer }) if answer.is_of(action) => {
+                    // What this node answers does not come over NATS.
+                    Ok(GatewayAnswer { gateway, answer }) if answer.is_of(action) && gateway != self.me => {
                         gathering.note(gateway, answer, message.size());
                     }
-                    Ok(GatewayAnswer { gateway, .. }) => refused(&format!("{gateway} answers another question")),
+                    Ok(GatewayAnswer { gateway, .. }) => {
+                        refused(&format!("{gateway} answers another question, or for this node"));
+                    }
                     Err(error) => refused(&error.to_string()),
                 }
             }
