@@ -19,7 +19,7 @@ use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::routing::{delete, get, post, put};
 use serde_json::{Value, json};
-use tickwire_node::api::{ApiRefusal, ApiRoutes};
+use tickwire_node::api::{ApiRefusal, ApiRoutes, MAX_BODY};
 use tickwire_node::clock::timestamp_now;
 use tickwire_node::metrics::Metric;
 use tickwire_node::status::{NamedCount, NamedRatio, RoleLoad, RoleStatus};
@@ -153,6 +153,6 @@ async fn send_alert(
     State(alerts): State<Arc<AlertSender>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<SentAlert>, ApiRefusal> {
-    let body = body.map_err(|rejection| ApiRefusal::unreadable_body(&rejection))?;
+    let body = body.map_err(|rejection| ApiRefusal::unreadable_body(&rejection, MAX_BODY))?;
     Ok(Json(alerts.send(&body).await?))
 }

@@ -16,7 +16,7 @@ pub use caller::Caller;
 pub use gate::AdminGate;
 pub use openapi::document;
 pub use precondition::{BadPrecondition, Precondition, entity_tag};
-pub use refusal::ApiRefusal;
+pub use refusal::{ApiRefusal, MAX_BODY, unreadable_body};
 
 use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, get};

@@ -108,7 +108,7 @@ async fn publish(
         ApiRefusal::bad_request("bad_query", message)
     })?;
     let msg_id = read_msg_id(&headers)?;
-    let payload = body.map_err(|rejection| ApiRefusal::unreadable_body(&rejection))?;
+    let payload = body.map_err(|rejection| ApiRefusal::unreadable_body(&rejection, MAX_PAYLOAD))?;
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let key = key::encode(&key);
     let raw = RawMessage {

@@ -1,7 +1,8 @@
 //! The request to send an alert. What routers would not read is refused, with the reason that a dead letter would have.
 
+use axum::http::StatusCode;
 use serde_json::Value;
-use tickwire_core::event::decode::{MAX_ID, RawMessage, decode, own_id};
+use tickwire_core::event::decode::{MAX_ID, RawMessage, Reason, decode, own_id};
 use tickwire_core::event::object::{self, Object};
 use tickwire_core::event::{Kind, Kinds, Priority, Timestamp, key};
 use tickwire_core::ids::{Seq, UserId};
@@ -59,8 +60,13 @@ impl NewAlert {
             seq: Seq(0),
             stored: now,
         };
-        let event =
-            decode(&message, kinds).map_err(|error| ApiRefusal::bad_request(error.reason.as_str(), error.detail))?;
+        let event = decode(&message, kinds).map_err(|error| {
+            let status = match error.reason {
+                Reason::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+                _ => StatusCode::BAD_REQUEST,
+            };
+            ApiRefusal::new(status, error.reason.as_str(), error.detail)
+        })?;
         Ok(Self { user, id: event.id.to_string(), priority: event.priority, subject, msg_id, payload })
     }
 
@@ -109,6 +115,7 @@ fn alert_id(alert: &Object) -> Result<Option<&str>, ApiRefusal> {
 
 #[cfg(test)]
 mod tests {
+    use axum::response::IntoResponse;
     use serde_json::json;
 
     use super::*;
@@ -184,6 +191,10 @@ mod tests {
             (json!({ "user": "ann", "message": "x".repeat(300_000) }), "too_large"),
         ] {
             assert_eq!(read(&body), Err(code), "{body:.80}");
+            let refused =
+                NewAlert::read(body.to_string().as_bytes(), &Kinds::default(), "EVENTS", Timestamp(1_000), "d");
+            let status = if code == "too_large" { StatusCode::PAYLOAD_TOO_LARGE } else { StatusCode::BAD_REQUEST };
+            assert_eq!(refused.unwrap_err().into_response().status(), status, "{body:.80}");
         }
     }
 }

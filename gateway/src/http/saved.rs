@@ -9,6 +9,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use tickwire_core::ids::UserId;
+use tickwire_node::api::unreadable_body;
 
 use crate::http::user::{answer_user, user_of};
 use crate::http::{CredentialsQuery, HttpRefusal, HttpState};
@@ -61,7 +62,9 @@ pub(super) async fn put(
 ) -> Response {
     let answer = async {
         let (user, name) = owner(&state, path, query, &headers)?;
-        let body = body.map_err(|rejection| HttpRefusal::new(rejection.status(), rejection.body_text()))?;
+        let body = body.map_err(|rejection| {
+            HttpRefusal::new(rejection.status(), unreadable_body(&rejection, state.max_frame_bytes))
+        })?;
         requests::put(&state.saved, &user, &name, &headers, &body, SavedWriter::User).await.map_err(HttpRefusal::from)
     };
     answer_user(&state, &headers, answer.await)

@@ -11,7 +11,7 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use serde::Deserialize;
 use tickwire_core::ids::UserId;
-use tickwire_node::api::{ApiRefusal, Caller};
+use tickwire_node::api::{ApiRefusal, Caller, MAX_BODY};
 use tickwire_node::users::bad_user;
 
 use crate::saved::bulk::BulkWriter;
@@ -42,7 +42,7 @@ pub(super) async fn put(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiRefusal> {
     let (user, name) = read(path)?;
-    let body = body.map_err(|rejection| ApiRefusal::unreadable_body(&rejection))?;
+    let body = body.map_err(|rejection| ApiRefusal::unreadable_body(&rejection, MAX_BODY))?;
     let writer = SavedWriter::Operator(&caller);
     requests::put(&store, &user, &name, &headers, &body, writer).await.map_err(ApiRefusal::from)
 }
@@ -74,7 +74,7 @@ pub(super) async fn put_all(
 ) -> Result<Response, ApiRefusal> {
     let Query(BulkQuery { atomic }) =
         query.map_err(|rejection| ApiRefusal::bad_request("bad_request", rejection.body_text()))?;
-    let body = body.map_err(|rejection| ApiRefusal::unreadable_body(&rejection))?;
+    let body = body.map_err(|rejection| ApiRefusal::unreadable_body(&rejection, MAX_BODY))?;
     writer.put_all(atomic, &body, caller).await.map_err(ApiRefusal::from)
 }
 

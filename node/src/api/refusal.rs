@@ -10,6 +10,9 @@ use serde::Serialize;
 /// When to ask again after a refusal that passes, in seconds.
 const RETRY_SECONDS: u32 = 1;
 
+/// The most bytes of a body, unless its endpoint says otherwise: the default of axum.
+pub const MAX_BODY: usize = 2 * 1024 * 1024;
+
 /// A refused request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ApiRefusal {
@@ -46,10 +49,10 @@ impl ApiRefusal {
         Self::new(StatusCode::BAD_REQUEST, code, message)
     }
 
-    /// The body of the request cannot be read, or is too large.
-    pub fn unreadable_body(rejection: &BytesRejection) -> Self {
+    /// The body of the request cannot be read, or has more than `most` bytes.
+    pub fn unreadable_body(rejection: &BytesRejection, most: usize) -> Self {
         let code = if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE { "too_large" } else { "bad_body" };
-        Self::new(rejection.status(), code, rejection.body_text())
+        Self::new(rejection.status(), code, unreadable_body(rejection, most))
     }
 
     /// It is not possible at the moment.
@@ -79,6 +82,14 @@ impl ApiRefusal {
     }
 }
 
+/// Why a body of at most `most` bytes cannot be read, for people.
+pub fn unreadable_body(rejection: &BytesRejection, most: usize) -> String {
+    match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => format!("the body has more than {most} bytes: send a smaller one"),
+        _ => format!("the body cannot be read: {}; repeat the request", rejection.body_text()),
+    }
+}
+
 impl IntoResponse for ApiRefusal {
     fn into_response(self) -> Response {
         let (status, code) = (self.status, self.code);
@@ -97,5 +108,21 @@ impl IntoResponse for ApiRefusal {
             headers.insert(header::RETRY_AFTER, RETRY_SECONDS.into());
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::{Body, Bytes};
+    use axum::extract::{FromRequest, Request};
+
+    #[tokio::test]
+    async fn body_that_is_too_large_is_refused_with_the_limit() {
+        let request = Request::new(Body::from(vec![0_u8; MAX_BODY + 1]));
+        let rejection = Bytes::from_request(request, &()).await.unwrap_err();
+        let refusal = ApiRefusal::unreadable_body(&rejection, MAX_BODY);
+        assert_eq!((refusal.status, refusal.code), (StatusCode::PAYLOAD_TOO_LARGE, "too_large"));
+        assert_eq!(refusal.message, "the body has more than 2097152 bytes: send a smaller one");
     }
 }

@@ -66,7 +66,7 @@ async fn write(
 ) -> Result<Response, ApiRefusal> {
     let id = read_id(id)?;
     let precondition = Precondition::read(&headers)?;
-    let body = body.map_err(|rejection| ApiRefusal::unreadable_body(&rejection))?;
+    let body = body.map_err(|rejection| ApiRefusal::unreadable_body(&rejection, MAX_RULE_BODY))?;
     let rule = Rule::from_json(&body, &api.decoder.kinds).map_err(|fault| invalid(&fault))?;
     if rule.id.as_str() != id {
         let reason = format!("it is {}, and the path has {id}", rule.id);
