@@ -12,6 +12,9 @@
 //! Of the first [`AVERAGED`] volumes this is the arithmetic mean (the recurrence of B. P. Welford, Technometrics 4, 1962,
 //! p. 419). From then on it is the exponentially weighted moving average with the weight 1/20 (NIST/SEMATECH e-Handbook
 //! of Statistical Methods, 6.3.2.4). It needs no list of the last volumes.
+//!
+//! From then on a volume counts with at most [`MAX_STEP`] times the average before it: one odd volume may not decide the
+//! average of many events. A volume above [`MAX_VOLUME`] counts as absent.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -23,6 +26,14 @@ use crate::wire::{self, WireError};
 
 /// The number of volumes of which an average is the arithmetic mean, and the inverse of the weight of each later one.
 pub const AVERAGED: u8 = 20;
+
+/// The most that a volume counts, in averages before it, once there are [`AVERAGED`] volumes. So it raises the average
+/// to at most `1 + 99 / 20` times what it was, and half of that is gone after 14 usual volumes: `0.95^14 < 1/2`. Ten times
+/// the usual volume is a rare day, so true volumes are hardly ever cut.
+const MAX_STEP: f64 = 100.0;
+
+/// The largest volume. It is far above those of the most traded securities, which are below 10^12 a day.
+const MAX_VOLUME: f64 = 1e15;
 
 /// The most averages of one partition. The one that has waited longest for a volume is removed first.
 pub const MAX_AVERAGES: usize = 8_192;
@@ -52,7 +63,10 @@ impl Average {
 
     fn with(self, volume: f64, seq: Seq) -> Self {
         let count = (self.count + 1).min(AVERAGED);
-        Self { mean: self.mean + (volume - self.mean) / f64::from(count), count, last: seq }
+        // An average of 0 would stay 0.
+        let is_bounded = self.count >= AVERAGED && self.mean > 0.0;
+        let counted = if is_bounded { volume.min(self.mean * MAX_STEP) } else { volume };
+        Self { mean: self.mean + (counted - self.mean) / f64::from(count), count, last: seq }
     }
 
     /// A volume in relation to the average, rounded to two decimals, halves away from zero. `None` if the average is 0,
@@ -63,7 +77,7 @@ impl Average {
     }
 
     fn is_valid(self) -> bool {
-        self.mean.is_finite() && self.mean >= 0.0 && (1..=AVERAGED).contains(&self.count)
+        (0.0..=MAX_VOLUME).contains(&self.mean) && (1..=AVERAGED).contains(&self.count)
     }
 }
 
@@ -160,10 +174,10 @@ impl VolumeAverages {
     }
 }
 
-/// The average that an event belongs to, and its volume.
+/// The average that an event belongs to, and its volume; `None` if it has none that can be.
 fn measured(event: &Event) -> Option<(VolumeKey, f64)> {
     let symbol = event.symbol.as_ref().filter(|symbol| symbol.as_str() == event.key.as_str())?;
-    let volume = event.data.get("volume")?.as_f64().filter(|volume| *volume >= 0.0)?;
+    let volume = event.data.get("volume")?.as_f64().filter(|volume| (0.0..=MAX_VOLUME).contains(volume))?;
     Some((VolumeKey { kind: event.kind.clone(), symbol: symbol.clone(), tier: event.tier }, volume))
 }
 
@@ -223,6 +237,26 @@ mod tests {
     }
 
     #[test]
+    fn one_odd_volume_does_not_decide_the_average_of_many_events() {
+        let mut averages = VolumeAverages::new(EpochId(1));
+        observed(&mut averages, &vec![json!(100); usize::from(AVERAGED)]);
+        // Too large to be one.
+        assert_eq!(observed(&mut averages, &[json!(1e308), json!(2e15), json!(100)]), [None, None, Some(1.0)]);
+        // It is reported as it is, but counts as 10,000: 100 + (10,000 - 100) / 20 = 595.
+        assert_eq!(observed(&mut averages, &[json!(1e12), json!(595)]), [Some(1e10), Some(1.0)]);
+        let after = observed(&mut averages, &vec![json!(100); 60]);
+        assert!(after[59].is_some_and(|ratio| (0.8..=1.0).contains(&ratio)), "{after:?}");
+    }
+
+    #[test]
+    fn average_of_many_zeros_follows_the_volumes_after_them() {
+        let mut averages = VolumeAverages::new(EpochId(1));
+        observed(&mut averages, &vec![json!(0); 30]);
+        // 100 / 20.
+        assert_eq!(observed(&mut averages, &[json!(100), json!(5)]), [None, Some(1.0)]);
+    }
+
+    #[test]
     fn event_that_was_observed_already_changes_nothing() {
         let mut averages = VolumeAverages::new(EpochId(1));
         observed(&mut averages, &[json!(100), json!(200)]);
@@ -270,6 +304,7 @@ mod tests {
                 (key("NEGATIVE"), average(-1.0, 1, 2)),
                 (key("NONE"), average(1.0, 0, 3)),
                 (key("MANY"), average(1.0, AVERAGED + 1, 4)),
+                (key("HUGE"), average(1e16, 1, 4)),
                 (key("GOOD"), average(1.0, 1, 5)),
                 (key("GOOD"), average(2.0, 1, 6)),
                 (key("SAME"), average(1.0, 1, 5)),
@@ -285,7 +320,7 @@ mod tests {
     fn mean_of(volumes: &[f64]) -> f64 {
         let (first, later) = volumes.split_at(volumes.len().min(AVERAGED.into()));
         let mean = first.iter().sum::<f64>() / first.len() as f64;
-        later.iter().fold(mean, |mean, volume| mean * 0.95 + volume * 0.05)
+        later.iter().fold(mean, |mean, &volume| mean * 0.95 + volume.min(mean * MAX_STEP) * 0.05)
     }
 
     proptest! {
