@@ -4,8 +4,8 @@
 //!
 //! * `volumes`: running averages of volumes, one state for each partition. Its owner updates them with every event, in
 //!   the order of the sequences.
-//! * `markets`: what `market` events have stated. The owner of their partition records it, and all routers read the
-//!   records.
+//! * `markets`: what `market` events have stated. The owner of their partition records it (`record`), and all routers
+//!   read the records.
 //! * `reference`: the sectors of symbols, from the operator. All routers read them.
 //!
 //! A record of another router counts only as far as the stream goes (`claims`).
@@ -23,6 +23,7 @@
 
 mod claims;
 mod markets;
+mod record;
 mod reference;
 mod timeline;
 mod volumes;
@@ -31,7 +32,8 @@ use crate::event::{Event, EventContext, Kind, Timestamp};
 use crate::ids::Seq;
 
 pub use claims::{ClaimFault, StreamEnd};
-pub use markets::{MAX_MARKETS, MarketRecord, Markets};
+pub use markets::{MAX_MARKETS, Markets};
+pub use record::{MarketRank, MarketRecord};
 pub use reference::{MAX_REFERENCES, ReferenceEntry, ReferenceTable};
 pub use reference::{ReferenceError, ReferenceFile, ReferenceProblem, ReferenceRow, parse_reference};
 pub use volumes::{AVERAGED, MAX_AVERAGES, VolumeAverages};

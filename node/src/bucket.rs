@@ -25,7 +25,8 @@ use async_nats::jetstream::response::Response;
 use async_nats::jetstream::{Context, ErrorCode};
 use budget::{ReadBudget, most_bytes};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use tickwire_core::event::Timestamp;
 use tickwire_core::ids::Seq;
@@ -96,6 +97,12 @@ struct StreamAnswer {
     created: jiff::Timestamp,
     ts: jiff::Timestamp,
     state: StreamCounts,
+}
+
+/// Which messages of a stream are removed.
+#[derive(Debug, Serialize)]
+struct PurgeRequest {
+    filter: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -229,6 +236,20 @@ impl Bucket {
     /// As for [`update`](Self::update).
     pub async fn delete(&self, key: &str, expected: Option<u64>) -> Result<(), BucketError> {
         self.checked(key, timeout(DEADLINE, self.store.delete_expect_revision(key, expected)).await)
+    }
+
+    /// Removes a key, whatever it holds, without a mark: those that follow the bucket do not learn of it, and a bucket of
+    /// keys that come and go stays small.
+    ///
+    /// # Errors
+    /// When it cannot be reached. The removal may take effect nevertheless.
+    pub async fn remove(&self, key: &str) -> Result<(), BucketError> {
+        let filter = PurgeRequest { filter: format!("{}{key}", self.store.prefix) };
+        let request = self.context.request(format!("STREAM.PURGE.{}", self.store.stream_name), &filter);
+        match self.in_time(request).await? {
+            Response::Ok(IgnoredAny) => Ok(()),
+            Response::Err { error } => Err(self.unavailable(error)),
+        }
     }
 
     /// The revision of a key without a value: that of the mark of a deleted one, else 0.

@@ -50,6 +50,10 @@ fn known(context: EventContext) -> Option<Box<EventContext>> {
     (!context.is_empty()).then(|| Box::new(context))
 }
 
+/// The most markets of one partition that are recorded. A further one takes the place of the one with the lowest rank.
+/// They are more than routers use: a new market gets its second event here, and none of those that are used leaves.
+const MAX_RECORDS: usize = 2 * MAX_MARKETS;
+
 /// The records of the markets of one partition.
 type Records = BTreeMap<MarketKey, MarketRecord>;
 
@@ -67,7 +71,7 @@ pub(crate) struct PartitionContext {
     reported: Records,
     /// The last event or heartbeat that was read.
     last: Seq,
-    /// Whether the records differ from those of the last report.
+    /// Whether there is something to report: a change, or a heartbeat.
     is_changed: bool,
     /// The first event since the last report that has changed a record.
     unreported: Option<Seq>,
@@ -80,7 +84,10 @@ impl PartitionContext {
     }
 
     /// Continues with what the last owner has stored.
-    fn with(volumes: VolumeAverages, records: Records) -> Self {
+    fn with(volumes: VolumeAverages, mut records: Records) -> Self {
+        while records.len() > MAX_RECORDS {
+            evict(&mut records);
+        }
         let (epoch_id, reported) = (volumes.epoch_id(), records.clone());
         Self { epoch_id, volumes, records, reported, last: Seq(0), is_changed: false, unreported: None }
     }
@@ -98,8 +105,8 @@ impl PartitionContext {
 
     fn observe(&mut self, seq: Seq, event: &Event) {
         let Ok(market) = MarketKey::new(&event.key) else { return };
-        if self.records.len() >= MAX_MARKETS && !self.records.contains_key(&market) {
-            return;
+        if self.records.len() >= MAX_RECORDS && !self.records.contains_key(&market) {
+            evict(&mut self.records);
         }
         let epoch_id = self.epoch_id;
         let record = self.records.entry(market).or_insert_with(|| MarketRecord::new(epoch_id));
@@ -113,18 +120,38 @@ impl PartitionContext {
     pub(crate) fn read_heartbeat(&mut self, seq: Seq, stored: Timestamp) {
         self.last = self.last.max(seq);
         self.records.values_mut().for_each(|record| record.read_through(seq, stored));
-        self.is_changed |= !self.records.is_empty();
+        self.is_changed = true;
     }
 
-    /// Everything up to `through` was reported to the engine. Returns the records that other routers must get.
-    fn report(&mut self, through: Seq) -> Option<&Records> {
+    /// Whether there is something to [`report`](Self::report) when everything up to `through` was reported to the engine.
+    fn must_report(&self, through: Seq) -> bool {
         // If a part of what was read is reported, the rest follows.
-        if !self.is_changed || through < self.last {
-            return None;
+        self.is_changed && through >= self.last
+    }
+
+    /// Adopts the records that have new events, and those of the markets that routers use. Returns what other routers
+    /// must get: of these the records that differ from those of the last report. A record that no router uses is not
+    /// written, so what is written at each heartbeat is bounded for the whole cluster.
+    fn report(&mut self, surroundings: &mut Surroundings) -> Vec<(MarketKey, MarketRecord)> {
+        let mut changed = Vec::new();
+        for (market, record) in &self.records {
+            let reported = self.reported.get(market);
+            let has_event = reported.is_none_or(|reported| reported.rank() != record.rank());
+            let is_later = reported.is_none_or(|reported| reported.through() != record.through());
+            if has_event || (is_later && surroundings.markets.has(market)) {
+                surroundings.markets.adopt(market.clone(), record.clone());
+                changed.push((market.clone(), record.clone()));
+            }
         }
+        changed.retain(|(market, _)| surroundings.markets.has(market));
         (self.is_changed, self.unreported) = (false, None);
         self.reported.clone_from(&self.records);
-        Some(&self.reported)
+        changed
+    }
+
+    /// Whether other routers must have the record of a market.
+    fn keeps(&self, surroundings: &Surroundings, market: &MarketKey) -> bool {
+        self.reported.contains_key(market) && surroundings.markets.has(market)
     }
 
     /// What comes after `after` is read again. The averages stay: they take no event twice.
@@ -142,6 +169,14 @@ impl PartitionContext {
         self.records.clear();
         self.reported.clear();
         (self.is_changed, self.unreported) = (false, None);
+    }
+}
+
+/// Removes the record of the lowest rank.
+fn evict(records: &mut Records) {
+    let lowest = records.iter().min_by_key(|(_, record)| record.rank()).map(|(market, _)| market.clone());
+    if let Some(market) = lowest {
+        records.remove(&market);
     }
 }
 

@@ -88,6 +88,10 @@ tickwire_node::metrics! {
         "tickwire_router_reference_ignored_total",
         "Changes of reference data that were ignored because of too many symbols, at each reading of them";
 
+    counter CONTEXT_MARKETS_LEFT_OUT =
+        "tickwire_router_context_markets_left_out_total",
+        "Market records for which there was no room, or which made room for others";
+
     // enrich/tenure.rs
     counter CONTEXT_NOT_LOADED =
         "tickwire_router_context_not_loaded_total",

@@ -51,6 +51,11 @@ impl<T: Copy + PartialEq> Timeline<T> {
         }
     }
 
+    /// The event that made the last change.
+    pub(super) fn last_change(&self) -> Option<Seq> {
+        self.0.back().map(|change| change.seq)
+    }
+
     /// The value before the event at `point`; for a replay only if it was the same since [`Point::settled`].
     pub(super) fn value(&self, point: Point, reading: Reading) -> Option<T> {
         let last = self.0.iter().rfind(|change| change.seq < point.seq)?;

@@ -35,6 +35,24 @@ async fn keys_of_a_pattern_are_read_and_a_look_has_the_time_of_the_server() {
 }
 
 #[tokio::test]
+async fn removed_key_leaves_nothing_behind() {
+    let server = NatsServer::start();
+    let config = load(&[("nats.url", &server.url())]);
+    let nats = Nats::connect(&config.nats, "router", "r1").await.unwrap();
+    provision(&nats, &config.stream).await.unwrap();
+    let bucket = Bucket::open(&nats, names::CONTEXT_BUCKET).await.unwrap();
+    for market in ["US", "EU"] {
+        bucket.put(&names::market_key(1, market), vec![1]).await.unwrap();
+    }
+    for _ in 0..2 {
+        bucket.remove("market.1.US").await.unwrap();
+        assert_eq!(keys(&bucket.entries_after(ALL_KEYS, 0).await.unwrap()), ["market.1.EU"]);
+    }
+    bucket.put("market.1.US", vec![2]).await.unwrap();
+    assert_eq!(keys(&bucket.entries_after(ALL_KEYS, 0).await.unwrap()), ["market.1.EU", "market.1.US"]);
+}
+
+#[tokio::test]
 async fn many_entries_are_read_in_order_in_several_parts() {
     let server = NatsServer::start();
     let config = load(&[("nats.url", &server.url())]);

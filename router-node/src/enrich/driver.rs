@@ -6,9 +6,10 @@ use super::SharedSurroundings;
 use super::book::{self, ReferenceBook};
 use crate::metrics;
 use crate::stream::{StreamError, StreamExtent};
+use std::collections::HashSet;
 use std::time::Duration;
 use thiserror::Error;
-use tickwire_core::context::{ClaimFault, MAX_REFERENCES, MarketRecord, StreamEnd};
+use tickwire_core::context::{ClaimFault, MAX_MARKETS, MAX_REFERENCES, MarketRecord, SETTLE_MS, StreamEnd};
 use tickwire_core::event::Timestamp;
 use tickwire_core::ids::MarketKey;
 use tickwire_node::bucket::{ALL_KEYS, Bucket, BucketError, BucketNews, BucketReader, LookResult, UnreadableValues};
@@ -30,6 +31,9 @@ const REFERENCE_REVIEW: u32 = 3_600;
 /// How long an entry may be on its way into the bucket after it got its time, in milliseconds. It is a small part of
 /// the time for which records may lag.
 const ENTRY_DELAY: i64 = 5_000;
+
+/// The least time between two log lines about too many markets.
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How many changes are made at a time, while events wait.
 const TOGETHER: usize = 256;
@@ -58,6 +62,29 @@ pub(crate) struct ContextDriver {
     last: (Instant, f64),
     /// Whether the last look has failed.
     is_failing: bool,
+    left_out: LeftOut,
+}
+
+/// What was told of the markets for which there was no room.
+#[derive(Debug, Default)]
+struct LeftOut {
+    /// How many times one was left out, as far as it is counted.
+    counted: u64,
+    /// As far as it is logged, and when it was.
+    logged: (u64, Option<Instant>),
+}
+
+impl LeftOut {
+    /// Takes how many times a market was left out so far. Returns how many are new, and how many to log now.
+    fn take(&mut self, total: u64, now: Instant) -> (u64, Option<u64>) {
+        let new = total.saturating_sub(std::mem::replace(&mut self.counted, total));
+        let (logged, at) = self.logged;
+        let is_due = total > logged && at.is_none_or(|at| now.duration_since(at) >= WARNING_INTERVAL);
+        if is_due {
+            self.logged = (total, Some(now));
+        }
+        (new, is_due.then(|| total - logged))
+    }
 }
 
 impl ContextDriver {
@@ -78,6 +105,7 @@ impl ContextDriver {
             lacks_room: false,
             last: (Instant::now(), 0.0),
             is_failing: false,
+            left_out: LeftOut::default(),
         }
     }
 
@@ -100,10 +128,17 @@ impl ContextDriver {
 
     /// Looks at both buckets, and reads what is new.
     async fn turn(&mut self) -> Result<(), TurnError> {
-        let (looked_at, records) = self.read_markets().await?;
+        let (looked_at, is_all, records) = self.read_markets().await?;
+        let stored: Option<HashSet<MarketKey>> =
+            is_all.then(|| records.iter().map(|(market, _)| market.clone()).collect());
         // Afterwards: no record that was read can be later than this. If it fails, the next heartbeat has others written.
         let extent = StreamExtent::look(&self.nats, &self.stream).await?;
         self.adopt(records, extent.end);
+        if let Some(stored) = stored {
+            // A record of this router that is not written yet does not lag.
+            let before = Timestamp(looked_at.0.saturating_sub(SETTLE_MS));
+            self.surroundings.change(|surroundings| surroundings.markets.forget_left_out(&stored, before));
+        }
         self.forget_removed(extent.oldest);
         // Events get the context of a record only when the reference data is marked as current. So no event gets that
         // of the only known market before all are known.
@@ -114,14 +149,14 @@ impl ContextDriver {
         Ok(())
     }
 
-    /// The time of the look, and the records that are new since the last one.
-    async fn read_markets(&mut self) -> Result<(Timestamp, Vec<(MarketKey, MarketRecord)>), BucketError> {
+    /// The time of the look, and the records that are new since the last one, or all of them.
+    async fn read_markets(&mut self) -> Result<(Timestamp, bool, Vec<(MarketKey, MarketRecord)>), BucketError> {
         let LookResult { at, news } = self.markets.look().await?;
-        let Some(BucketNews { entries, .. }) = news else { return Ok((at, Vec::new())) };
+        let Some(BucketNews { is_all, entries, .. }) = news else { return Ok((at, false, Vec::new())) };
         let mut unreadable = UnreadableValues::default();
         let records = book::records(&entries, &mut unreadable);
         unreadable.report(names::CONTEXT_BUCKET);
-        Ok((at, records))
+        Ok((at, is_all, records))
     }
 
     /// Takes the records, as far as the stream goes.
@@ -136,8 +171,10 @@ impl ContextDriver {
         for (_, fault) in &refused {
             metrics::CONTEXT_REFUSED.with(fault.as_str()).increment(1);
         }
-        if let Some((market, fault)) = refused.first() {
-            warn!(records = refused.len(), %market, reason = fault.as_str(), "market records refused");
+        // What has no room is logged with all that is left out.
+        let forged: Vec<_> = refused.iter().filter(|(_, fault)| *fault != ClaimFault::NoRoom).collect();
+        if let Some((market, fault)) = forged.first() {
+            warn!(records = forged.len(), %market, reason = fault.as_str(), "market records refused");
         }
     }
 
@@ -187,10 +224,31 @@ impl ContextDriver {
         self.surroundings.read(|surroundings| surroundings.reference.ignored())
     }
 
-    fn measure(&self) {
+    fn measure(&mut self) {
+        let total = self.surroundings.read(|surroundings| surroundings.markets.left_out());
+        let (new, logged) = self.left_out.take(total, Instant::now());
+        metrics::CONTEXT_MARKETS_LEFT_OUT.increment(new);
+        if let Some(times) = logged {
+            warn!(times, most = MAX_MARKETS, "too many markets, some have no context");
+        }
         let (last, age) = self.last;
         let since = last.elapsed().as_secs_f64();
         metrics::CONTEXT_AGE.with("markets").set(age + since);
         metrics::CONTEXT_AGE.with("reference").set(since);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn markets_left_out_are_counted_at_once_and_logged_once_per_interval() {
+        let (mut left_out, start) = (LeftOut::default(), Instant::now());
+        assert_eq!(left_out.take(0, start), (0, None));
+        assert_eq!(left_out.take(5, start), (5, Some(5)));
+        assert_eq!(left_out.take(7, start + WARNING_INTERVAL / 2), (2, None));
+        assert_eq!(left_out.take(10, start + WARNING_INTERVAL), (3, Some(5)));
+        assert_eq!(left_out.take(10, start + WARNING_INTERVAL * 3), (0, None));
     }
 }

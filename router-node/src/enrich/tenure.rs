@@ -4,13 +4,14 @@
 //! a record that claims to be complete must not lack one. If that fails, the owner begins with nothing: an absent value
 //! is no contradiction.
 
-use super::writer::ContextWrites;
-use super::{PartitionContext, Records, SharedSurroundings};
+use super::writer::{self, ContextWrites};
+use super::{MAX_RECORDS, PartitionContext, Records, SharedSurroundings};
 use crate::decode::Decoder;
 use crate::metrics;
 use crate::reader::leader;
 use crate::source::Source;
 use crate::stream::StreamExtent;
+use std::collections::BTreeSet;
 use std::time::Duration;
 use tickwire_core::context::{ClaimFault, MarketRecord, VolumeAverages};
 use tickwire_core::event::{Kind, Timestamp, key};
@@ -45,6 +46,8 @@ pub(crate) struct TenureContext {
     pub(crate) context: PartitionContext,
     /// When the averages were last stored, and how far they were then.
     stored: (Instant, Seq),
+    /// The markets that may have a record in the bucket.
+    written: BTreeSet<MarketKey>,
 }
 
 impl TenureContext {
@@ -54,7 +57,8 @@ impl TenureContext {
             Source::Partition(partition) => Some(u32::from(partition.0)),
             Source::CatchAll => None,
         };
-        Self { partition, context: PartitionContext::new(epoch_id), stored: (Instant::now(), Seq(0)) }
+        let (context, stored) = (PartitionContext::new(epoch_id), (Instant::now(), Seq(0)));
+        Self { partition, context, stored, written: BTreeSet::new() }
     }
 }
 
@@ -68,10 +72,10 @@ impl ContextStore {
         let volumes = timeout_at(end, self.read_volumes(decoder, partition, epoch_id)).await;
         let volumes = loaded(partition, "averages", volumes).unwrap_or_else(|| VolumeAverages::new(epoch_id));
         let records = timeout_at(end, self.read_records(decoder, partition, epoch_id, checkpoint)).await;
-        let records = loaded(partition, "market records", records).unwrap_or_default();
-        self.adopt(&records);
-        tenure.stored.1 = volumes.through();
+        let (records, written) = loaded(partition, "market records", records).unwrap_or_default();
+        (tenure.stored.1, tenure.written) = (volumes.through(), written);
         tenure.context = PartitionContext::with(volumes, records);
+        self.adopt(&tenure.context.reported);
     }
 
     async fn read_volumes(
@@ -94,21 +98,23 @@ impl ContextStore {
         StreamExtent::look(&self.nats, &decoder.stream).await.map_err(|error| error.to_string())
     }
 
+    /// The records, and all markets that have one in the bucket, also one that does not count.
     async fn read_records(
         &self,
         decoder: &Decoder,
         partition: u32,
         epoch_id: EpochId,
         checkpoint: Seq,
-    ) -> Result<Records, String> {
-        let mut records = Records::new();
+    ) -> Result<(Records, BTreeSet<MarketKey>), String> {
+        let (mut records, mut written) = (Records::new(), BTreeSet::new());
         let keys = names::markets_of(partition);
         for entry in self.bucket.entries_after(&keys, 0).await.map_err(|error| error.to_string())? {
             let record = read_record(&entry.key, &entry.value).filter(|(_, record)| record.epoch_id() == epoch_id);
             records.extend(record);
+            written.extend(market_of(&entry.key));
         }
         self.complete(decoder, partition, &mut records, checkpoint).await?;
-        Ok(records)
+        Ok((records, written))
     }
 
     /// Adds the market events up to the checkpoint that the stored records lack.
@@ -145,17 +151,47 @@ impl ContextStore {
     /// Stores what has changed with a report to the engine.
     pub(crate) fn report(&self, tenure: &mut TenureContext, through: Seq) {
         let Some(partition) = tenure.partition else { return };
-        if let Some(records) = tenure.context.report(through) {
-            self.adopt(records);
-            for (market, record) in records {
-                match record.to_bytes() {
-                    Ok(bytes) => self.writes.put(names::market_key(partition, &key::encode(market.as_str())), bytes),
-                    Err(error) => debug!(%error, "market record not encoded"),
-                }
-            }
+        if tenure.context.must_report(through) {
+            let records = self.surroundings.change(|surroundings| tenure.context.report(surroundings));
+            self.remove_left_out(partition, tenure);
+            self.write(partition, tenure, records);
         }
         if tenure.stored.0.elapsed() >= VOLUMES_INTERVAL {
             self.store_volumes(tenure);
+        }
+    }
+
+    /// Removes the records that other routers need no more. What cannot be removed now is removed after the next report.
+    fn remove_left_out(&self, partition: u32, tenure: &mut TenureContext) {
+        let context = &tenure.context;
+        let left_out: Vec<MarketKey> = self.surroundings.read(|surroundings| {
+            tenure.written.iter().filter(|market| !context.keeps(surroundings, market)).cloned().collect()
+        });
+        for market in left_out {
+            if !self.writes.remove(key_of(partition, &market)) {
+                return;
+            }
+            tenure.written.remove(&market);
+        }
+    }
+
+    /// Writes records. The number of the keys that a partition has in the bucket is bounded.
+    fn write(&self, partition: u32, tenure: &mut TenureContext, records: Vec<(MarketKey, MarketRecord)>) {
+        for (market, record) in records {
+            let key = key_of(partition, &market);
+            let has_place = tenure.written.len() < MAX_RECORDS || tenure.written.contains(&market);
+            if !has_place {
+                writer::lost("full", &key, &"too many records wait for their removal");
+                continue;
+            }
+            match record.to_bytes() {
+                Ok(bytes) => {
+                    if self.writes.put(key, bytes) {
+                        tenure.written.insert(market);
+                    }
+                }
+                Err(error) => debug!(%error, "market record not encoded"),
+            }
         }
     }
 
@@ -167,7 +203,10 @@ impl ContextStore {
         }
         tenure.stored = (Instant::now(), through);
         match tenure.context.volumes.to_bytes() {
-            Ok(bytes) => self.writes.put(names::volumes_key(partition), bytes),
+            Ok(bytes) => {
+                // What is lost is followed by others.
+                self.writes.put(names::volumes_key(partition), bytes);
+            }
             Err(error) => debug!(%error, "averages not encoded"),
         }
     }
@@ -207,8 +246,18 @@ pub(crate) fn refusals() -> Vec<&'static str> {
     ClaimFault::ALL.into_iter().map(ClaimFault::as_str).collect()
 }
 
+/// The key of a market record in the bucket.
+fn key_of(partition: u32, market: &MarketKey) -> String {
+    names::market_key(partition, &key::encode(market.as_str()))
+}
+
+/// The market of such a key.
+fn market_of(key: &str) -> Option<MarketKey> {
+    let market = key::decode(names::parse_market_key(key)?).ok()?;
+    MarketKey::new(&market).ok()
+}
+
 /// A market record of the bucket; `None` if it cannot be read.
 pub(super) fn read_record(key: &str, value: &[u8]) -> Option<(MarketKey, MarketRecord)> {
-    let market = key::decode(names::parse_market_key(key)?).ok()?;
-    Some((MarketKey::new(&market).ok()?, MarketRecord::from_bytes(value).ok()?))
+    Some((market_of(key)?, MarketRecord::from_bytes(value).ok()?))
 }

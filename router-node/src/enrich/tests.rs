@@ -32,12 +32,10 @@ fn surroundings() -> Surroundings {
 
 /// Reports everything up to `through`, as the driver does, and returns how many records other routers get.
 fn report(partition: &mut PartitionContext, surroundings: &mut Surroundings, through: u64) -> usize {
-    let records = partition.report(Seq(through)).cloned().unwrap_or_default();
-    let count = records.len();
-    for (market, record) in records {
-        surroundings.markets.adopt(market, record);
+    if !partition.must_report(Seq(through)) {
+        return 0;
     }
-    count
+    partition.report(surroundings).len()
 }
 
 /// The partition as the next owner loads it.
@@ -109,6 +107,46 @@ fn records_are_forgotten_if_they_may_lack_an_event() {
     assert_eq!(report(&mut partition, &mut known, 10), 1);
     assert_eq!(regime(partition.enrich(&known, Seq(8), &pattern_event(2_002, 1))), None);
     assert_eq!(regime(partition.enrich(&known, Seq(11), &pattern_event(3_001, 1))), Some(Regime::Bear));
+}
+
+fn event_of(market: &str, stored: i64) -> Event {
+    Event { key: market.into(), ..market_event(stored, Regime::Bull) }
+}
+
+#[test]
+fn flood_of_markets_leaves_a_bounded_number_of_writes_and_no_market_with_traffic_out() {
+    let (mut partition, mut known) = (PartitionContext::new(EPOCH), surroundings());
+    partition.enrich(&known, Seq(1), &event_of("US", 1));
+    partition.enrich(&known, Seq(2), &event_of("US", 2));
+    report(&mut partition, &mut known, 2);
+    for number in 0..1_000_u64 {
+        let seq = 10 + number;
+        partition.enrich(&known, Seq(seq), &event_of(&format!("M{number}"), seq as i64));
+        report(&mut partition, &mut known, seq);
+    }
+    partition.enrich(&known, Seq(2_000), &event_of("JP", 2_000));
+    assert_eq!(report(&mut partition, &mut known, 2_000), 1, "only what has changed");
+    assert_eq!(partition.records.len(), MAX_RECORDS);
+    let market = |name: &str| MarketKey::new(name).unwrap();
+    for (name, is_kept) in [("US", true), ("JP", true), ("M0", false), ("M900", false), ("M999", true)] {
+        assert_eq!(partition.keeps(&known, &market(name)), is_kept, "{name}");
+    }
+    partition.read_heartbeat(Seq(2_001), Timestamp(2_001));
+    assert_eq!(report(&mut partition, &mut known, 2_001), MAX_MARKETS);
+    assert_eq!(report(&mut partition, &mut known, 2_001), 0);
+}
+
+#[test]
+fn more_stored_records_than_there_is_room_for_are_cut_to_those_of_the_highest_rank() {
+    let record = |seq: u64| {
+        let mut record = MarketRecord::new(EPOCH);
+        record.observe(Seq(seq), &event_of("US", 0));
+        record
+    };
+    let stored = (1..=3_000_u64).map(|seq| (MarketKey::new(&format!("M{seq}")).unwrap(), record(seq))).collect();
+    let partition = PartitionContext::with(VolumeAverages::new(EPOCH), stored);
+    assert_eq!((partition.records.len(), partition.reported.len()), (MAX_RECORDS, MAX_RECORDS));
+    assert!(partition.records.values().all(|record| record.through() > Seq(3_000 - MAX_RECORDS as u64)));
 }
 
 #[derive(Clone, Debug)]
