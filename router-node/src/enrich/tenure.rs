@@ -108,7 +108,10 @@ impl ContextStore {
     ) -> Result<(Records, BTreeSet<MarketKey>), String> {
         let (mut records, mut written) = (Records::new(), BTreeSet::new());
         let keys = names::markets_of(partition);
-        for entry in self.bucket.entries_after(&keys, 0).await.map_err(|error| error.to_string())? {
+        // In several parts at the same time: more than an owner writes may be there, and the first message waits.
+        let last = self.bucket.look().await.map_err(|error| error.to_string())?.state.last;
+        let entries = self.bucket.many_entries_after(&keys, 0, last).await.map_err(|error| error.to_string())?;
+        for entry in entries {
             let record = read_record(&entry.key, &entry.value).filter(|(_, record)| record.epoch_id() == epoch_id);
             records.extend(record);
             written.extend(market_of(&entry.key));
