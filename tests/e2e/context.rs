@@ -2,12 +2,13 @@
 //! recorded it, and a replay never contradicts it.
 
 use async_nats::jetstream;
+use futures_util::TryStreamExt;
 use serde::de::IgnoredAny;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fs;
 use std::time::{Duration, Instant};
-use tickwire_core::context::MarketRecord;
+use tickwire_core::context::{MAX_MARKETS, MarketRecord};
 use tickwire_core::event::{EventContext, Kind, Regime, Timestamp, Volatility};
 use tickwire_core::ids::{EpochId, Partition, Seq};
 use tickwire_core::protocol::{Encoding, ReceivedEvent};
@@ -140,6 +141,32 @@ async fn context_survives_its_router_and_is_never_contradicted_by_a_replay() {
             || differ(context.sector_strength, first.sector_strength);
         assert!(!is_contradicted, "{again:?}, and first {:?}", live[&again.seq]);
     }
+}
+
+#[tokio::test]
+async fn flood_of_markets_shuts_out_no_later_market_and_leaves_a_small_bucket() {
+    let mut cluster = Cluster::start(1, 1).await;
+    let gateway = cluster.gateway_addresses().await[0];
+    assert_eq!(load(&cluster, "symbol,sector,market\nAAPL,Technology,US\n", &[]).0, Some(0));
+    let producer = cluster.producer().await;
+    let stated = json!({ "regime": "bear" });
+    let flood: Vec<_> =
+        (0..200).map(|number| ProducerMessage::json("market", &format!("M{number}"), &stated)).collect();
+    producer.publish_all(&flood).await;
+    producer.publish(&market("bull")).await;
+    let mut socket = Socket::connect(gateway, "ann", Encoding::Json).await;
+    socket.subscribe("patterns", &json!({ "kinds": ["pattern"] })).await;
+    enriched(&mut socket, &producer, |context| context.regime == Some(Regime::Bull)).await;
+
+    let bucket = jetstream::new(cluster.client.clone()).get_key_value(names::CONTEXT_BUCKET).await.unwrap();
+    eventually("only records that are used are in the bucket", DEADLINE, async || {
+        let keys: Vec<String> = bucket.keys().await.unwrap().try_collect().await.unwrap();
+        let count = keys.iter().filter(|key| key.starts_with("market.")).count();
+        (count == MAX_MARKETS && keys.iter().any(|key| key.ends_with(".US"))).then_some(())
+    })
+    .await;
+    let left_out = cluster.routers[0].metrics().await.get("tickwire_router_context_markets_left_out_total");
+    assert!(left_out >= 137.0, "{left_out}");
 }
 
 #[tokio::test]
