@@ -56,13 +56,15 @@ pub(crate) struct SeenLease {
     /// For how long it was not written, in milliseconds: the time between answered reads. While KV does not answer, the
     /// owner cannot write either, and this time does not count.
     pub(crate) quiet: u64,
+    /// Whether it was overwritten by a foreign writer since it was read as free. An owner would renew it soon.
+    pub(crate) is_in_doubt: bool,
     last: Millis,
 }
 
 impl SeenLease {
     /// The first read.
     pub(crate) fn new(now: Millis, read: LeaseRead<Checkpoint>) -> Self {
-        Self { read: checked(read), quiet: 0, last: now }
+        Self { read: checked(read), quiet: 0, is_in_doubt: false, last: now }
     }
 
     /// Takes another read. Between two reads, at most `longest` milliseconds count. Any other revision means that the
@@ -74,10 +76,11 @@ impl SeenLease {
             // A router may have taken a free lease before it was overwritten. Otherwise the owner is known from an
             // earlier read, and has not written.
             let was_free = !self.read.is_unreadable && self.read.record.as_ref().is_none_or(|it| it.owner.is_none());
-            self.read.is_unreadable |= was_free;
-            (self.read.revision, self.quiet, self.last) = (read.revision, if was_free { 0 } else { quiet }, now);
+            let is_new_doubt = was_free && !std::mem::replace(&mut self.is_in_doubt, true);
+            (self.read.revision, self.quiet, self.last) = (read.revision, if is_new_doubt { 0 } else { quiet }, now);
             return;
         }
+        self.is_in_doubt = false;
         let is_given_back = read.record.as_ref().is_some_and(|record| record.owner.is_none());
         self.quiet = match read.revision == self.read.revision {
             true => quiet,
@@ -173,12 +176,11 @@ mod tests {
         for (free, known) in [(read(5, checkpoint(1)), Some(checkpoint(1))), (never, None)] {
             let mut seen = SeenLease::new(Millis(0), free);
             seen.take_read(Millis(400), foreign(6), 500, 2_000);
-            assert!(!seen.read.is_free_for(&me()));
-            assert_eq!((seen.quiet, seen.written()), (0, known), "its time begins anew, once");
+            assert_eq!((seen.is_in_doubt, seen.quiet, seen.written()), (true, 0, known), "its time begins anew, once");
             seen.take_read(Millis(800), foreign(7), 500, 2_000);
-            assert_eq!(seen.quiet, 400);
+            assert_eq!((seen.is_in_doubt, seen.quiet), (true, 400));
             seen.take_read(Millis(900), read(8, checkpoint(1)), 500, 2_000);
-            assert!(seen.read.is_free_for(&me()), "it was given back");
+            assert!(!seen.is_in_doubt, "a router has written it");
         }
     }
 

@@ -177,11 +177,13 @@ impl LeaseState {
         let owner = seen.read.record.as_ref().and_then(|record| record.owner.as_ref());
         let is_free = seen.read.is_free_for(me);
         let uninformed = if is_informed { 0 } else { INTEREST_PATIENCE };
+        // Another router may own it. That one renews it within this time.
+        let doubt = if seen.is_in_doubt { pace.renew } else { 0 };
         let quiet = match (is_free, is_wanted) {
-            (true, true) => uninformed,
+            (true, true) => uninformed.max(doubt),
             (false, true) => pace.ttl + uninformed,
             // The router of the ring, in our view, does not take it.
-            (true, false) => ORPHANED + if is_heir(None) { 0 } else { ANYONE },
+            (true, false) => doubt + ORPHANED + if is_heir(None) { 0 } else { ANYONE },
             (false, false) => pace.ttl + uninformed.max(if is_heir(owner) { 0 } else { ANYONE }),
         };
         (seen.quiet >= quiet).then_some(seen)
