@@ -18,6 +18,7 @@
 //! * routers and gateways without NATS
 //! * rules that change, and reach routers one by one: `rules` keeps the forms that they give events
 //! * saved subscriptions that change, and that gateways read one by one: clients follow them, and move between gateways
+//! * alerts that clients acknowledge at several gateways at once, and that come again: `alerts` has their records
 //! * clocks of gateways' hosts that are set, and tokens that expire
 //! * the order in which a node serves its inputs: the production code decides which one is next
 //! * sockets that are not writable at first, take only a part of a frame, or nothing
@@ -35,6 +36,7 @@
 //! A run that fails prints its seed and its shortest plan, and stores the plan in `target/simulator`. `make sim-trace`
 //! shows what happens in it. `make sim` sets the number of runs and the seed.
 
+mod alerts;
 mod client;
 mod clocks;
 mod cluster;

@@ -105,6 +105,12 @@ impl SessionReminders {
         chosen
     }
 
+    /// How many alerts are remembered that the session was given, and how many at most.
+    #[cfg(test)]
+    pub(crate) fn remembered(&self) -> (usize, usize) {
+        (self.given.len(), GIVEN)
+    }
+
     /// Adds an alert to those that wait to be sent.
     pub(crate) fn enqueue(&mut self, alert: QueuedEvent) {
         self.waiting.push_back(alert);

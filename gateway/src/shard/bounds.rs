@@ -16,7 +16,9 @@ impl<S: Socket> Shard<S> {
         let config = &self.settings.config;
         for number in self.sessions.numbers(|session| session.stage != SessionStage::Closing) {
             let Some(session) = self.sessions.get(number) else { continue };
+            let (given, most_given) = session.reminders.as_ref().map_or((0, 0), |reminders| reminders.remembered());
             let held = [
+                ("given alerts", given, most_given),
                 ("events", session.outbox.bytes(), config.outbox_bytes),
                 ("unsent", session.socket.unsent(), config.outbox_bytes + NOTICE_BYTES),
                 ("requests", session.requests.len(), config.max_subscriptions),

@@ -1,6 +1,7 @@
 //! Clients that follow docs/protocol.md. They record what they were promised, which events they got, and of which
 //! gaps they were notified. `saved` is what is different for those with the saved subscriptions of their users.
 
+mod alerts;
 mod check;
 mod connect;
 mod facts;
@@ -27,6 +28,7 @@ use super::gateway::identity;
 use super::plan::REPLAY_RANGE;
 use super::socket::{ClientMessage, ClientSocket};
 use super::trace;
+use alerts::{ConnectionAlerts, ReceivedAlert};
 use promise::{Lane, PastRequest, Promise};
 use saved::ClientSaved;
 
@@ -87,6 +89,7 @@ struct ClientConnection {
     resets: BTreeSet<Partition>,
     /// The time since which new events arrive without a backfill before them.
     served_since: Millis,
+    alerts: ConnectionAlerts,
 }
 
 impl ClientConnection {
@@ -163,6 +166,8 @@ pub(super) struct SimClient {
     /// All filters that it has ever had.
     filters: BTreeSet<u32>,
     notices: Vec<Notice>,
+    /// The alerts that it received in a run in which they come again.
+    alerts: Vec<ReceivedAlert>,
     /// What it knows of the saved subscriptions of its user; `None` if it does not want them.
     saved: Option<Box<ClientSaved>>,
     /// Whether its sockets have ever taken only a part of what was sent.
@@ -192,6 +197,7 @@ impl SimClient {
             order: BTreeMap::new(),
             filters: BTreeSet::new(),
             notices: Vec::new(),
+            alerts: Vec::new(),
             saved: None,
             was_slow: false,
             log: Vec::new(),
@@ -376,6 +382,9 @@ impl SimClient {
     /// Whether it got all events, or notices of them, up to these sequences.
     pub(super) fn has_reached(&self, epoch_id: EpochId, ends: &[Seq]) -> bool {
         let Some(connection) = &self.connection else { return !self.is_wanted };
+        if connection.alerts.has_unanswered() {
+            return false;
+        }
         if self.wanted.is_none() && (self.saved.is_none() || self.in_force.is_empty()) {
             return connection.requests.is_empty() && self.past.is_none() && !self.is_catching_up;
         }

@@ -1,5 +1,6 @@
 //! The simulated cluster: the stream, the nodes, the network and the clients, and the order of their turns.
 
+mod again;
 mod clients;
 mod end;
 mod publish;
@@ -19,6 +20,7 @@ use tickwire_node::clock::millis;
 use tickwire_node::config::Config;
 use tickwire_router_node::decisions::Source;
 
+use super::alerts::{AGAIN_MAX, SimAlerts};
 use super::client::SimClient;
 use super::clocks;
 use super::fixtures::{SAVED_NAMES, user};
@@ -114,12 +116,14 @@ pub(super) struct SimCluster {
     pub(super) kv: Kv,
     pub(super) rules: SimRules,
     pub(super) saved: SimSaved,
+    /// `None` if nobody acknowledges alerts. Then none come again.
+    pub(super) alerts: Option<SimAlerts>,
     pub(super) routers: Vec<SimRouter>,
     pub(super) gateways: Vec<SimGateway>,
     pub(super) clients: Vec<SimClient>,
     pub(super) strangers: Vec<Stranger>,
     /// Whether the plan has no faults.
-    is_quiet: bool,
+    pub(super) is_quiet: bool,
     /// Whether more events were stored at once than the rate limit of a user lets through.
     pub(super) has_burst: bool,
 }
@@ -135,6 +139,7 @@ impl SimCluster {
                 config.gateway.outbox_bytes = plan.outbox_bytes;
                 config.gateway.give_up_after = Duration::from_millis(plan.give_up_after);
                 config.gateway.replay_range = plan.replay_range;
+                config.gateway.again_max = AGAIN_MAX;
             }),
             interest_limits: plan.interest_limits(),
             failing: false,
@@ -157,6 +162,7 @@ impl SimCluster {
             kv: Kv::default(),
             rules: SimRules::new(plan.has_rules()),
             saved: SimSaved::default(),
+            alerts: plan.has_acks().then(SimAlerts::default),
             routers: Vec::new(),
             gateways: Vec::new(),
             clients: Vec::new(),
@@ -236,6 +242,10 @@ impl SimCluster {
             Action::EndSaved { session, name } => {
                 self.with_client(session, |client| client.end_one(SAVED_NAMES[usize::from(name)]));
             }
+            Action::Acknowledge { session, back } => {
+                self.with_client(session, |client| client.acknowledge(back));
+            }
+            Action::LoseAckAnswer { gateway } => self.lose_ack_answer(usize::from(gateway)),
             Action::Replace { session, filter } => self.with_client(session, |client| client.subscribe(filter.into())),
             Action::LookBack { session, filter, ago, in_seconds } => {
                 self.look_back((session, filter), ago, in_seconds);

@@ -16,13 +16,15 @@ use tickwire_node::clock::Turns;
 use tickwire_node::config::{Config, LoadOptions, Secret};
 use tickwire_node::names;
 use tickwire_node::storage::Stopped;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+use super::alerts::AlertTasks;
 use super::clocks;
 use super::cluster::{AT_ONCE, FLOOD, NODES, PARTITIONS, SimCluster};
 use super::network::{MAX_PAYLOAD, SimMessage};
 use super::saved::SavedReader;
 use super::socket::{ClientSocket, GatewaySocket};
+use crate::acks;
 use crate::auth::USUAL_WEIGHT;
 use crate::auth::{Authenticator, Identity};
 use crate::backfill::cohorts::{ASK_BITS, Cohorts};
@@ -74,6 +76,8 @@ pub(super) struct SimGateway {
     bounds: MemoryBounds,
     /// What it knows of saved subscriptions.
     pub(super) saved: SavedReader,
+    /// Its tasks that record acknowledgements, and read alerts that come again.
+    pub(super) alerts: Option<Box<AlertTasks>>,
     /// The requests for replays that its cohorts have sent, each with the number of its cohort.
     pub(super) cohort_asks: Vec<(u64, ReplayRequest)>,
 }
@@ -110,6 +114,8 @@ struct SimShard {
 impl SimGateway {
     pub(super) fn new(node: NodeRef, number: usize, config: &Config, cluster: &SimCluster) -> Self {
         let (to_edge, requests) = byte_queue::channel();
+        let (acks, ack_requests) = mpsc::channel(acks::QUEUE);
+        let (reminders, reminder_requests) = mpsc::channel(config.gateway.max_sessions);
         let settings = ShardConfig {
             gateway: node.id.clone(),
             config: config.gateway.clone(),
@@ -118,8 +124,8 @@ impl SimGateway {
             authenticator: Arc::new(Authenticator::new(&config.auth)),
             registry: Arc::new(SessionRegistry::new(SHARDS)),
             saved: Arc::default(),
-            acks: tokio::sync::mpsc::channel(1).0,
-            reminders: tokio::sync::mpsc::channel(1).0,
+            acks,
+            reminders,
             clocks: Clocks { wall: clocks::wall, monotonic: clocks::work },
             seed: number as u64,
         };
@@ -131,6 +137,9 @@ impl SimGateway {
             let (turns, watched, new_sockets, arriving) = (Turns::default(), Vec::new(), Vec::new(), Vec::new());
             shards.push(SimShard { shard, arrives_first: false, inbox, turns, watched, new_sockets, arriving });
         }
+        // In other runs nobody takes requests, as in a gateway that stops.
+        let alerts = cluster.alerts.as_ref();
+        let alerts = alerts.map(|_| AlertTasks::new(ack_requests, reminder_requests, senders.clone()));
         let saved = SavedReader::new(&settings, senders.clone(), &cluster.saved);
         let readiness = Readiness::default();
         let ready: Check = readiness.register("coverage");
@@ -144,6 +153,7 @@ impl SimGateway {
         Self {
             bounds,
             saved,
+            alerts,
             node,
             is_down,
             due: AT_ONCE,
@@ -251,8 +261,9 @@ impl SimCluster {
         for time in searches {
             self.network.send_once(self.now, SimMessage::Find(node.clone(), time));
         }
+        let alerts_due = self.turn_alerts(number);
         let gateway = &mut self.gateways[number];
-        gateway.due = gateway.next_turn();
+        gateway.due = gateway.next_turn().min(alerts_due);
     }
 
     /// Sends a message of a gateway's edge.

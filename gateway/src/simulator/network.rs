@@ -99,15 +99,25 @@ impl Network {
 
     /// Sends a message that NATS never duplicates: a request over a connection, or its answer.
     pub(super) fn send_once(&mut self, now: Millis, message: SimMessage) {
-        if self.random(100) as u32 >= self.loss {
+        if !self.loses() {
             self.dispatch(now, message);
         }
     }
 
-    fn dispatch(&mut self, now: Millis, message: SimMessage) {
+    /// Whether a request or an answer is lost.
+    pub(super) fn loses(&mut self) -> bool {
+        (self.random(100) as u32) < self.loss
+    }
+
+    /// How long a message takes, in milliseconds.
+    pub(super) fn delay(&mut self) -> u64 {
         // Without loss and delays, messages arrive in the order in which they were sent, as over a single server.
         let is_ordered = self.loss == 0 && !self.delays;
-        let delay = if is_ordered { 1 } else { 1 + self.random(MAX_DELAY) };
+        if is_ordered { 1 } else { 1 + self.random(MAX_DELAY) }
+    }
+
+    fn dispatch(&mut self, now: Millis, message: SimMessage) {
+        let delay = self.delay();
         self.counter += 1;
         self.in_flight.insert((now.plus(delay), self.counter), message);
     }

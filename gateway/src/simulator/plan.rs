@@ -91,6 +91,11 @@ impl Plan {
         self.actions.iter().any(|action| matches!(action, Action::WriteRules { .. }))
     }
 
+    /// Whether clients acknowledge alerts. Then the others come again.
+    pub(super) fn has_acks(&self) -> bool {
+        self.actions.iter().any(|action| matches!(action, Action::Acknowledge { .. }))
+    }
+
     /// How much interest routers keep. With a small limit, they measure the interest whenever it has changed.
     pub(super) fn interest_limits(&self) -> TableLimits {
         let shipped = TableLimits::default();
@@ -161,6 +166,16 @@ pub(super) enum Action {
     EndSaved {
         session: u8,
         name: u8,
+    },
+    /// A client acknowledges the alert that is this far before the last one that it received. If it has not received as
+    /// many, it names a place where its user may have no alert.
+    Acknowledge {
+        session: u8,
+        back: u8,
+    },
+    /// The next record of acknowledgements that a gateway writes is stored, and the answer is lost.
+    LoseAckAnswer {
+        gateway: u8,
     },
     Replace {
         session: u8,

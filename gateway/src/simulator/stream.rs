@@ -124,6 +124,11 @@ impl SimCluster {
         self.stream.of_copy(server, after)
     }
 
+    /// Whether no server has removed a message.
+    pub(super) fn is_everywhere(&self, seq: Seq) -> bool {
+        self.stream.copies.iter().all(|first| seq >= *first)
+    }
+
     /// A router walks `(after, through]` and returns its missing ranges.
     pub(super) fn walk(&mut self, number: usize, after: Seq, through: Seq) -> Walked {
         // A look at the stream shows its epoch before the router has begun that epoch itself.

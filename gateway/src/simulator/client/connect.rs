@@ -30,6 +30,7 @@ impl SimCluster {
             is_position_last: false,
             resets: BTreeSet::new(),
             served_since: now,
+            alerts: ConnectionAlerts::default(),
         });
     }
 
@@ -41,6 +42,8 @@ impl SimCluster {
             history: &self.history,
             lost: &self.lost,
             saved: &self.saved,
+            alerts: self.alerts.as_ref(),
+            is_quiet: self.is_quiet,
             is_tight,
             has_burst: self.has_burst,
             are_clocks_true: self.gateways.iter().all(|gateway| !gateway.was_ahead),

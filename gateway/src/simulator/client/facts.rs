@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use tickwire_core::ids::{Epoch, EpochId, Millis, Seq};
+use tickwire_core::ids::{Epoch, EpochId, Millis, Partition, Seq, UserId};
 
+use super::super::alerts::{SimAlerts, is_alert_to};
 use super::super::clocks;
 use super::super::cluster::{PARTITIONS, StoredEvent};
 use super::super::saved::SimSaved;
@@ -19,6 +20,10 @@ pub(super) struct ClusterFacts<'a> {
     pub(super) lost: &'a Lost,
     /// What users have saved.
     pub(super) saved: &'a SimSaved,
+    /// What users have acknowledged; `None` if no alerts come again.
+    pub(super) alerts: Option<&'a SimAlerts>,
+    /// Whether the plan has no faults.
+    pub(super) is_quiet: bool,
     /// Whether `gateway.replay_range` is so small that a gateway that lags refuses valid positions as beyond the end.
     pub(super) is_tight: bool,
     /// Whether more events were stored at once than the rate limit of a user lets through, so that some wait.
@@ -38,6 +43,16 @@ impl ClusterFacts<'_> {
         let log = self.history.get(&epoch_id)?;
         let at = log.binary_search_by_key(&seq, |stored| stored.seq).ok()?;
         Some(clocks::moment(log[at].event.stored))
+    }
+
+    /// The alerts to a user that were ever stored at a place. The stream uses some sequences several times.
+    pub(super) fn alerts_at(
+        &self,
+        user: &UserId,
+        (partition, seq): (Partition, Seq),
+    ) -> impl Iterator<Item = &StoredEvent> {
+        let all = self.history.values().chain(self.lost.values()).flatten();
+        all.filter(move |stored| (stored.partition, stored.seq) == (partition, seq) && is_alert_to(stored, user))
     }
 
     /// For each partition, the last message that was stored, even if the stream has lost it: it may wait for a client.

@@ -155,6 +155,7 @@ impl SimClient {
     fn begin_epoch(&mut self, epoch_id: EpochId) {
         self.seen.clear();
         self.early.clear();
+        self.connection.iter_mut().for_each(|connection| connection.alerts.begin_epoch());
         // A session may get an epoch again from its beginning, at a gateway that did not know the epoch yet.
         self.may_come_again = self.received.get(&epoch_id).map(|received| received.events.clone()).unwrap_or_default();
         self.order.clear();

@@ -8,6 +8,7 @@ use tickwire_core::protocol::codes::ErrorCode;
 use tickwire_core::protocol::{Encoding, Heartbeat, ReceivedEvent, ServerError, ServerMessage};
 
 use super::super::trace;
+use super::alerts::is_of_ack;
 use super::facts::ClusterFacts;
 use super::promise::{PastRequest, PromiseStart};
 use super::{ClientConnection, ClientRequest, LogEntry, MAY_CLOSE, NAME, ReceivedForm, SimClient, TOKEN_EXPIRED};
@@ -90,7 +91,9 @@ impl SimClient {
                 let is_placed = self.connection.as_ref().is_some_and(ClientConnection::is_placed);
                 assert!(!is_placed, "a heartbeat without a position: {self:#?}");
             }
+            ServerMessage::Event(event) if event.again => self.receive_again(&event, facts),
             ServerMessage::Event(event) => {
+                self.note_alert(&event, is_early, facts);
                 self.check_delay(&event, facts);
                 self.receive_event(&event, is_early);
             }
@@ -102,16 +105,22 @@ impl SimClient {
                 }
                 if let Some(connection) = self.connection.as_mut().filter(|_| gap.reason == "reset") {
                     connection.resets.insert(gap.p);
+                    connection.alerts.begin_epoch();
                 }
                 self.received.entry(epoch_id).or_default().gaps.push(gap);
             }
             ServerMessage::Notice(notice) => {
                 self.check_upstream_notice(&notice);
+                self.check_again_notice(&notice, facts);
                 self.check_expired(&notice, facts);
                 if let Some(position) = &self.position {
                     self.received.entry(position.epoch_id).or_default().dropped.extend(&notice.ranges);
                 }
                 self.notices.push(notice);
+            }
+            ServerMessage::Acked(acked) => self.receive_acked(&acked, facts),
+            ServerMessage::Error(error) if error.id.as_ref().is_some_and(is_of_ack) => {
+                self.receive_not_acked(&error, facts);
             }
             // The client connects again later, to some gateway.
             ServerMessage::Error(error) if self.may_refuse(&error, facts) => self.disconnect(),

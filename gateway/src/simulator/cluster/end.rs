@@ -92,12 +92,7 @@ impl SimCluster {
         }
         let begun = self.now;
         while self.now.since(begun) < RECOVERY_LIMIT {
-            for at in 0..self.clients.len() {
-                if self.clients[at].is_wanted && !self.clients[at].is_connected() {
-                    let gateway = self.network.random(NODES as u64) as usize;
-                    self.connect(at, gateway);
-                }
-            }
+            self.reconnect_clients();
             for gateway in 0..NODES {
                 self.connect(witnesses + gateway, gateway);
             }
@@ -110,13 +105,29 @@ impl SimCluster {
             if self.is_all_served() && self.are_gateways_ready() && self.are_routers_settled() {
                 break;
             }
-            for at in 0..self.clients.len() {
-                if !self.is_served(at) {
-                    self.clients[at].list();
-                }
-            }
-            self.wake_all();
+            self.ask_unserved();
         }
+        self.read_alerts_again();
+    }
+
+    /// Connects all clients that want to be connected, and are not.
+    pub(super) fn reconnect_clients(&mut self) {
+        for at in 0..self.clients.len() {
+            if self.clients[at].is_wanted && !self.clients[at].is_connected() {
+                let gateway = self.network.random(NODES as u64) as usize;
+                self.connect(at, gateway);
+            }
+        }
+    }
+
+    /// Has all clients ask for their positions that lack something.
+    pub(super) fn ask_unserved(&mut self) {
+        for at in 0..self.clients.len() {
+            if !self.is_served(at) {
+                self.clients[at].list();
+            }
+        }
+        self.wake_all();
     }
 
     /// Whether all gateways are ready for new clients, and lack nothing.
@@ -246,5 +257,6 @@ impl SimCluster {
         }
         let owners = self.owners();
         assert!(owners.iter().all(|owners| owners.len() == 1), "not every source has one owner: {owners:?}");
+        self.check_alerts();
     }
 }

@@ -4,6 +4,7 @@ use tickwire_core::event::{Audience, Event, Kind, Priority, Strategy, Tier};
 use tickwire_core::ids::{Confidence, Partition};
 use tickwire_router_node::decisions::Source;
 
+use super::super::alerts::partition_of_alerts;
 use super::super::fixtures::{HANDLED, blank, handling, symbol, user};
 use super::{PARTITIONS, SimCluster};
 
@@ -40,7 +41,9 @@ impl SimCluster {
 
     /// Stores an event for one user.
     pub(super) fn address(&mut self, number: u8) {
-        self.store_event(u16::from(number) % PARTITIONS, blank(Kind::Alert, Audience::User(user(number.into()))));
+        let user = user(number.into());
+        let (partition, key) = (partition_of_alerts(&user), user.as_str().into());
+        self.store_event(partition.0, Event { key, ..blank(Kind::Alert, Audience::User(user)) });
     }
 
     /// Stores a message that cannot be read as an event.

@@ -263,8 +263,8 @@ impl SimShard {
                 ToShard::Arrive(_) => panic!("clients do not arrive through the inbox in the simulator"),
                 ToShard::Question(_) => panic!("nobody asks about users in the simulator"),
                 ToShard::Saved(user) => self.shard.saved_changed(now, &user),
-                ToShard::Acked(_) => panic!("nobody acknowledges alerts in the simulator"),
-                ToShard::Reminders(_) => panic!("nobody reads alerts again in the simulator"),
+                ToShard::Acked(answer) => self.shard.answer_ack(now, answer),
+                ToShard::Reminders(answer) => self.shard.take_reminders(now, answer),
             }
         }
         self.take_new_clients(now);

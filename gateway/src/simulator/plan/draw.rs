@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::random::{action, connect, connect_or_save};
+use super::random::{Topic, action, connect, connect_for_alerts, connect_or_save};
 use super::scenes::scene;
 use super::{Action, Chaos, GIVE_UP_AFTER, HOLD_BYTES, INTEREST_BYTES, OUTBOX_BYTES, Plan, REPLAY_RANGE};
 
@@ -63,6 +63,9 @@ pub(in super::super) fn plan(chaos: Chaos) -> impl Strategy<Value = Plan> {
             // Saved subscriptions add to the interest, which must not exceed a small limit.
             let has_saved = actions.iter().any(|action| matches!(action, Action::Save { .. }));
             let interest_bytes = if has_saved { INTEREST_BYTES } else { interest_bytes };
+            // Alerts that come again are sent in frames of their own, which must not exceed a small limit.
+            let has_acks = actions.iter().any(|action| matches!(action, Action::Acknowledge { .. }));
+            let outbox_bytes = if has_acks { OUTBOX_BYTES } else { outbox_bytes };
             Plan {
                 quiet: chaos == Chaos::None,
                 failing,
@@ -88,14 +91,19 @@ pub(in super::super) fn plan(chaos: Chaos) -> impl Strategy<Value = Plan> {
     )
 }
 
-/// The actions of a run. Few runs have saved subscriptions, and these change them often.
+/// The actions of a run. Few runs have saved subscriptions, and these change them often. In as many others, clients get
+/// and acknowledge alerts.
 fn actions(chaos: Chaos) -> impl Strategy<Value = Vec<Action>> {
-    prop_oneof![4 => begin_and_go_on(chaos, false), 1 => begin_and_go_on(chaos, true)]
+    prop_oneof![
+        3 => begin_and_go_on(chaos, Topic::Any),
+        1 => begin_and_go_on(chaos, Topic::Saved),
+        1 => begin_and_go_on(chaos, Topic::Alerts),
+    ]
 }
 
 /// Some clients connect first, and any actions follow.
-fn begin_and_go_on(chaos: Chaos, has_saved: bool) -> impl Strategy<Value = Vec<Action>> {
-    let one = || action(chaos, has_saved).prop_map(|action| vec![action]);
+fn begin_and_go_on(chaos: Chaos, topic: Topic) -> impl Strategy<Value = Vec<Action>> {
+    let one = || action(chaos, topic).prop_map(|action| vec![action]);
     let place = || match chaos.fails_nodes() {
         true => prop_oneof![SCENE_EVERY - 1 => one(), 1 => scene()].boxed(),
         false => one().boxed(),
@@ -105,6 +113,10 @@ fn begin_and_go_on(chaos: Chaos, has_saved: bool) -> impl Strategy<Value = Vec<A
     let list = |most: usize| prop::collection::vec(place(), 1..most).prop_map(|places| places.concat());
     // Most faults show in a few actions, if a client is connected. Some need many actions.
     let lists = prop_oneof![8 => list(few), 3 => list(more), 1 => list(many)];
-    let (first, most) = if has_saved { (connect_or_save().boxed(), 8usize) } else { (connect().boxed(), 4) };
+    let (first, most) = match topic {
+        Topic::Any => (connect().boxed(), 4usize),
+        Topic::Saved => (connect_or_save().boxed(), 8),
+        Topic::Alerts => (connect_for_alerts().boxed(), 6),
+    };
     (prop::collection::vec(first, 0..most), lists).prop_map(|(begin, rest)| [begin, rest].concat())
 }

@@ -9,6 +9,16 @@ use super::super::intake::Fault;
 use super::super::stranger::KINDS;
 use super::{Action, Chaos};
 
+/// What the actions of a run are about, beside all else.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Topic {
+    Any,
+    /// Saved subscriptions.
+    Saved,
+    /// Alerts that are acknowledged, or come again.
+    Alerts,
+}
+
 /// A filter, seldom one that names many symbols.
 fn filter() -> impl Strategy<Value = u8> {
     prop_oneof![15 => 0..FILTERS, 1 => FILTERS..ALL_FILTERS]
@@ -50,6 +60,28 @@ fn saved_action(chaos: Chaos) -> impl Strategy<Value = Action> {
     if chaos.fails_nodes() { prop_oneof![30 => usual, 1 => Just(Action::LoseSaved)].boxed() } else { usual.boxed() }
 }
 
+/// A client that gets alerts. Several of one user are at different gateways.
+pub(super) fn connect_for_alerts() -> impl Strategy<Value = Action> {
+    (0..3u8, 0..2u8, prop_oneof![4 => Just(6u8), 1 => filter()]).prop_map(|(gateway, user, filter)| Action::Connect {
+        gateway,
+        user,
+        filter,
+    })
+}
+
+/// What concerns alerts that are acknowledged, or come again.
+fn alert_action(chaos: Chaos) -> impl Strategy<Value = Action> {
+    let usual = prop_oneof![
+        2 => connect_for_alerts(),
+        6 => (0..2u8).prop_map(|user| Action::Address { user }),
+        8 => (any::<u8>(), 0..4u8).prop_map(|(session, back)| Action::Acknowledge { session, back }),
+        2 => any::<u8>().prop_map(|session| Action::Replace { session, filter: 6 }),
+        2 => (any::<u8>(), 0..3u8).prop_map(|(session, gateway)| Action::Resume { session, gateway }),
+    ];
+    let loses = (0..3u8).prop_map(|gateway| Action::LoseAckAnswer { gateway });
+    if chaos == Chaos::None { usual.boxed() } else { prop_oneof![16 => usual, 1 => loses].boxed() }
+}
+
 /// One event, or seldom more of them than the rate limit of a user lets through.
 fn publish() -> impl Strategy<Value = Action> {
     prop_oneof![
@@ -70,7 +102,7 @@ fn stranger() -> impl Strategy<Value = Action> {
     })
 }
 
-pub(super) fn action(chaos: Chaos, has_saved: bool) -> impl Strategy<Value = Action> {
+pub(super) fn action(chaos: Chaos, topic: Topic) -> impl Strategy<Value = Action> {
     let ordinary = prop_oneof![
         4 => (1..80u64).prop_map(Action::Pass),
         6 => publish(),
@@ -92,8 +124,11 @@ pub(super) fn action(chaos: Chaos, has_saved: bool) -> impl Strategy<Value = Act
         1 => (0..RULE_SETS).prop_map(|number| Action::WriteRules { number }),
         2 => (0..3u8).prop_map(|router| Action::TakeRules { router }),
     ];
-    let ordinary =
-        if has_saved { prop_oneof![2 => ordinary, 1 => saved_action(chaos)].boxed() } else { ordinary.boxed() };
+    let ordinary = match topic {
+        Topic::Any => ordinary.boxed(),
+        Topic::Saved => prop_oneof![2 => ordinary, 1 => saved_action(chaos)].boxed(),
+        Topic::Alerts => prop_oneof![2 => ordinary, 1 => alert_action(chaos)].boxed(),
+    };
     if !chaos.fails_nodes() {
         return ordinary;
     }
