@@ -55,7 +55,7 @@ pub(crate) const PAGE_DEADLINE: Duration = Duration::from_secs(2);
 pub(crate) const PAGES: usize = 32;
 
 /// How many more are read of a user who has more alerts than that, to find the newest.
-const SEARCH_PAGES: usize = 32;
+pub(crate) const SEARCH_PAGES: usize = 32;
 
 /// The pause before a server that lags is read again, or another router is asked.
 pub(crate) const PAUSE: Duration = Duration::from_millis(100);

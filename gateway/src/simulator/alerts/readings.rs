@@ -21,7 +21,8 @@ use crate::messages::ToShard;
 use crate::reminders::reading::{NextPage, ReminderLimits, UserReading};
 use crate::reminders::users::{EndedReading, USERS};
 use crate::reminders::{
-    DEADLINE, PAGE_DEADLINE, PAGES, PAUSE, ReadFailure, ReadResult, ReminderAnswer, UnackedAlerts, decode_page,
+    DEADLINE, PAGE_DEADLINE, PAGES, PAUSE, ReadFailure, ReadResult, ReminderAnswer, SEARCH_PAGES, UnackedAlerts,
+    decode_page,
 };
 
 /// The most bytes of a page: so few that some users need several pages.
@@ -156,6 +157,9 @@ impl SimCluster {
         mut pages: UserReading,
         is_lost: bool,
     ) -> Option<Result<UnackedAlerts, ReadFailure>> {
+        if reading.pages == PAGES && !reading.is_repeated {
+            pages.search_newest();
+        }
         let page = match self.ask_for_page(pages.request(), is_lost) {
             Ok(page) => page,
             Err(noticed_after) => {
@@ -175,7 +179,7 @@ impl SimCluster {
         let (next, pause) = match pages.take(page) {
             NextPage::Nothing => return Some(Ok(pages.finish())),
             NextPage::OtherEpoch => return Some(Err(ReadFailure::Unavailable)),
-            _ if reading.pages == PAGES => return Some(Err(ReadFailure::TooMany)),
+            _ if reading.pages == PAGES + SEARCH_PAGES => return Some(Ok(pages.finish())),
             NextPage::Ask => (ReadStep::Page(pages), 0),
             NextPage::AskLater => (ReadStep::LastAgain(pages), millis(PAUSE)),
         };

@@ -20,6 +20,9 @@ use super::SimClient;
 use super::facts::ClusterFacts;
 use crate::handling::admits;
 
+/// A sequence that no run comes to.
+const NEVER_STORED: Seq = Seq(1 << 40);
+
 /// The id of the first acknowledgement of a connection. Other requests have smaller ones.
 const FIRST_ACK: u64 = 1_000_000;
 
@@ -71,7 +74,7 @@ impl SimClient {
             return;
         }
         let at = self.alerts.len().checked_sub(1 + usize::from(back));
-        let other = (Partition(u16::from(back) % PARTITIONS), Seq(1 + u64::from(back)));
+        let other = (Partition(u16::from(back) % PARTITIONS), NEVER_STORED);
         self.send_ack(at.map_or(other, |at| self.alerts[at].place));
     }
 

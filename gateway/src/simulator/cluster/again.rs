@@ -45,7 +45,8 @@ impl SimCluster {
         let begun = self.now;
         while self.now.since(begun) < READ_LIMIT {
             self.run_for(PAUSE);
-            if self.is_all_served() && readers.iter().all(|at| self.missing_alerts(*at).is_empty()) {
+            let is_settled = self.is_all_served() && self.are_gateways_ready() && self.are_routers_settled();
+            if is_settled && readers.iter().all(|at| self.missing_alerts(*at).is_empty()) {
                 return;
             }
             self.reconnect_clients();

@@ -199,7 +199,7 @@ impl SimCluster {
     }
 
     /// Whether every router has the announced revision of every gateway's interest, and every source has one owner.
-    fn are_routers_settled(&self) -> bool {
+    pub(super) fn are_routers_settled(&self) -> bool {
         let lacks =
             |router: &SimRouter| router.gateways_without_interest().iter().any(|node| self.is_current_gateway(node));
         self.running_routers().all(|router| !lacks(router) && router.reads_what_it_holds())
