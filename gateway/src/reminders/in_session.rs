@@ -42,8 +42,9 @@ struct DueReminders {
 }
 
 impl SessionReminders {
-    /// The session was given this alert.
+    /// The session was given this alert. If it waits to come again, it does not any more.
     pub(crate) fn note_given(&mut self, seq: Seq) {
+        self.waiting.retain(|waiting| waiting.delivery.seq != seq);
         if seq <= self.floor {
             return;
         }

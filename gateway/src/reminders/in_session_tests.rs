@@ -100,13 +100,25 @@ fn memory_is_bounded_and_nothing_comes_twice_beyond_it() {
     assert_eq!(chosen(&mut reminders, &[3, 4, 9, 11, 12, 13]), [11, 13]);
 }
 
+fn enqueue(reminders: &mut SessionReminders, seq: u64) {
+    let (delivery, since) = (alert(seq, 0), Millis(0));
+    reminders.enqueue(QueuedEvent { delivery, since, subscription: 1, conflated: 0, alert: false, exempt: false });
+}
+
+#[test]
+fn alert_that_a_backfill_delivers_while_it_waits_does_not_come_again() {
+    let (mut reminders, mut frame) = (SessionReminders::default(), Frame::default());
+    (1..=3).for_each(|seq| enqueue(&mut reminders, seq));
+    reminders.note_given(Seq(2));
+    assert!(reminders.fill(&mut frame, Encoding::Json));
+    let sent: Vec<u64> = frame.events.iter().map(|waiting| waiting.delivery.seq.0).collect();
+    assert_eq!(sent, [1, 3]);
+}
+
 #[test]
 fn waiting_alerts_leave_in_frames_of_bounded_size() {
     let (mut reminders, mut frame, mut sent) = (SessionReminders::default(), Frame::default(), Vec::new());
-    for seq in 1..=FRAME_EVENTS as u64 + 2 {
-        let (delivery, since) = (alert(seq, 0), Millis(0));
-        reminders.enqueue(QueuedEvent { delivery, since, subscription: 1, conflated: 0, alert: false, exempt: false });
-    }
+    (1..=FRAME_EVENTS as u64 + 2).for_each(|seq| enqueue(&mut reminders, seq));
     while reminders.fill(&mut frame, Encoding::Json) {
         assert!(frame.again && !frame.early && frame.notices.is_empty());
         sent.push(frame.events.len());

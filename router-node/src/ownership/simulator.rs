@@ -193,6 +193,8 @@ impl PlacementWorld {
             }
             7 => {
                 self.kv.overwrite();
+                // Until a lease is written again, a router that takes it may have overlooked another owner.
+                self.unowned_since.values_mut().for_each(|since| *since = self.now);
                 self.note("a foreign writer overwrites every lease");
             }
             _ if living.len() < MAX_ROUTERS => self.boot(),

@@ -131,7 +131,7 @@ impl SimClient {
                 assert!(is_gap_allowed(*epoch_id, gap), "a router could have replayed {gap:?}: {self:#?}");
             }
         }
-        self.check_losses(history, (may_get, must_get), may_lose, may_lack);
+        self.check_losses((history, lost), (may_get, must_get), may_lose, may_lack);
     }
 
     /// The events up to a position that match a filter of the client, and that it has neither received nor a notice
@@ -152,7 +152,7 @@ impl SimClient {
     /// each notice has a reason.
     fn check_losses(
         &self,
-        history: &BTreeMap<EpochId, Vec<StoredEvent>>,
+        (history, lost): (&BTreeMap<EpochId, Vec<StoredEvent>>, &Lost),
         (may_get, must_get): (impl Fn(u32, &StoredEvent) -> bool, impl Fn(u32, &StoredEvent) -> bool),
         may_lose: impl Fn(&SimClient, NoticeCode) -> bool,
         may_lack: impl Fn(EpochId, Seq) -> bool,
@@ -179,15 +179,16 @@ impl SimClient {
         let open: Vec<&StoredEvent> = history[&promise.epoch_id].iter().filter(is_open).collect();
         // An event that waited when its subscription ended is not promised, but a notice counts it if it is dropped.
         let most = open.iter().filter(|stored| may_get(promise.filter, stored)).count() as u64;
-        // One that was damaged later may have been dropped before.
-        let damaged = history[&promise.epoch_id].iter().filter(|stored| stored.is_unreadable).count() as u64;
+        // One that was damaged or lost later may have been dropped before.
+        let damaged = history[&promise.epoch_id].iter().filter(|stored| stored.is_unreadable).count();
+        let gone = (damaged + lost.get(&promise.epoch_id).map_or(0, Vec::len)) as u64;
         let is_promised = |stored: &StoredEvent| {
             stored.seq <= promise.end[usize::from(stored.partition.0)] && must_get(promise.filter, stored)
         };
         let lacking: Vec<Seq> = open.iter().filter(|stored| is_promised(stored)).map(|stored| stored.seq).collect();
         let excused = lacking.iter().filter(|seq| may_lack(promise.epoch_id, **seq)).count() as u64;
         let least = lacking.len() as u64;
-        let adds_up = losses <= most + damaged && least <= losses + excused;
+        let adds_up = losses <= most + gone && least <= losses + excused;
         assert!(adds_up, "{least} to {most} events are lacking, and notices count {losses}: {self:#?}");
     }
 
