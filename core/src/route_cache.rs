@@ -103,7 +103,7 @@ pub struct RouteCache<R> {
     decisions: LruCache<Box<[u8]>, Remembered<R>, RandomState>,
     /// The key of the present event. Its memory is used again.
     key: ClassKey,
-    /// Those of all decisions.
+    /// About how many bytes all decisions take, with their keys.
     bytes: usize,
     most_bytes: usize,
     counts: CacheCounts,

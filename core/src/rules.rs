@@ -139,6 +139,8 @@ impl RuleSet {
 #[cfg(test)]
 mod cost_tests;
 #[cfg(test)]
+mod explain_tests;
+#[cfg(test)]
 mod oracle_tests;
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! What the handling of an event means at the edge: which subscriptions it is for, when it leaves, and until when it is
+//! What the handling of an event means in a gateway: which subscriptions it is for, when it leaves, and until when it is
 //! of use. `load_balanced` and `round_robin` need nothing here: the router has put the chosen room into the event, and
 //! filters find it there.
 

@@ -51,7 +51,8 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
 /// How long a router may take for a page.
 pub(crate) const PAGE_DEADLINE: Duration = Duration::from_secs(2);
 
-/// How many pages are read of one user. A page has up to 200 alerts, acknowledged ones included.
+/// How many pages are asked for of one user, those of a server that lags included, before only the newest alerts are
+/// looked for. A page has up to 200 alerts, acknowledged ones included.
 pub(crate) const PAGES: usize = 32;
 
 /// How many more are read of a user who has more alerts than that, to find the newest.

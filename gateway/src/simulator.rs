@@ -28,6 +28,7 @@
 //! * the I/O of the drivers
 //! * the search for the sequence of a time by bisection: the simulated NATS knows the answer
 //! * how saved subscriptions are written over HTTP, and removed if nobody uses them
+//! * the task that reads alerts, and the router's service for it: `alerts/readings` repeats their steps
 //! * the production readers for replays and for walks of the stream: the simulator has readers of its own
 //! * a stream on several servers that loses its end and fills it up again
 //! * membership, which has a simulator of its own in `node/src/membership/simulator.rs`: here the plan changes the

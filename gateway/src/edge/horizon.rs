@@ -36,7 +36,7 @@ pub struct StreamSight {
 /// What was seen, and when to look next. Pure.
 #[derive(Debug, Default)]
 pub(super) struct Horizon {
-    /// Before the first look everything is believed.
+    /// `None` until a look was answered: everything is believed until then.
     seen: Option<StreamSight>,
     /// The highest sequence of any epoch.
     highest: Seq,

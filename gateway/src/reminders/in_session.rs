@@ -14,8 +14,8 @@ use tickwire_core::protocol::Encoding;
 use crate::delivery::Delivery;
 use crate::outbox::{Frame, QueuedEvent};
 
-/// How many alerts that a session was given are remembered. Beyond that nothing comes again to it that is not newer than
-/// the oldest ones.
+/// How many of the alerts that a session was given are remembered. Alerts up to the newest forgotten one do not come
+/// again.
 const GIVEN: usize = 512;
 
 /// The reminders of one session.
@@ -25,7 +25,7 @@ pub(crate) struct SessionReminders {
     given: VecDeque<Seq>,
     /// Nothing up to here comes again.
     floor: Seq,
-    /// The subscriptions for which alerts are due that were not asked for.
+    /// The subscriptions whose alerts are due and were not yet asked for.
     due: Vec<DueReminders>,
     /// Those for which a reading is under way.
     reading: Option<Vec<DueReminders>>,

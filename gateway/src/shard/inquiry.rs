@@ -1,8 +1,8 @@
 //! Answers questions about a user: what was sent to the sessions of the user, and what they miss. It also closes them
 //! for an operator.
 //!
-//! A question is a message like those of the edge, so it has its turn, and it costs the user's sessions, not all. Nobody
-//! asks more often than `status/user.rs` allows.
+//! A question is a message like those of the edge, so it has its turn, and it costs the user's sessions, not all.
+//! `status/users.rs` bounds how many questions wait at the same time.
 
 use std::collections::BTreeMap;
 

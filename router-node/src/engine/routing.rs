@@ -1,5 +1,5 @@
-//! The engine's state and every decision on it: sections, interest, and when batches are sent. Pure: reports of
-//! intakes, interest messages and the time are passed in.
+//! Routing within the engine: which gateways get an event, and when their sections are sent. `Engine` adds tenures,
+//! checkpoints and outputs. Pure: reports of intakes, interest messages and the time are passed in.
 //!
 //! `events ──▶ match ──▶ batch`: rules have changed the events before, where they were decoded. The route cache knows who
 //! wants the events of a class.
