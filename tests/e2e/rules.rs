@@ -135,7 +135,7 @@ async fn bad_rule_in_the_bucket_is_skipped_and_listed() {
     let stored = json!([{ "id": "bad", "ttl_ms": 0 }, good]);
     assert_eq!((code, serde_json::from_str::<Value>(&copy).unwrap()), (Some(0), stored), "{errors}");
     let (code, _, errors) = put(&cluster, &good, &["--if-match", "7"]);
-    assert_eq!((code, errors.contains("changed by somebody else")), (Some(1), true), "{errors}");
+    assert_eq!((code, errors.contains("somebody else has changed it")), (Some(1), true), "{errors}");
     let (code, _, errors) = put(&cluster, &json!({ "id": "worse" }), &[]);
     assert_eq!((code, errors.contains("worse: rule: it does nothing")), (Some(2), true), "{errors}");
     let (code, rule, errors) = run(&["rules", "get", "good", "--nats", &url]);
