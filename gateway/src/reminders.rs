@@ -230,10 +230,9 @@ impl ReminderReader {
     }
 
     fn place(&self, user: &UserId) -> AlertPlace {
-        let (kind, key) = (Kind::Alert, key::encode(user.as_str()));
-        let number = names::partition_of_event(self.setup.partitions.into(), kind.as_str(), &key);
-        let partition = Partition(u16::try_from(number).unwrap_or(u16::MAX));
-        AlertPlace { partition, subject: names::stored_event(number, kind.as_str(), &key), key }
+        let key = key::encode(user.as_str());
+        let (number, subject) = names::alerts_of(self.setup.partitions.into(), &key);
+        AlertPlace { partition: Partition(u16::try_from(number).unwrap_or(u16::MAX)), subject, key }
     }
 
     /// The last alert of a user, if it was stored at `since` or later. The leader of the stream is asked, so none is

@@ -22,6 +22,8 @@
 //! | `tw.alerts` | requests for the alerts of a user, gateways to one of the routers |
 //! | `tw.alerts.<gateway>.<nonce>.<ask>` | the answer to one of them |
 
+use tickwire_core::event::Kind;
+
 /// Every subject.
 pub const ALL: &str = ">";
 
@@ -240,6 +242,13 @@ pub fn stored_kind_anywhere(kind: &str) -> String {
 /// already.
 pub fn stored_event(partition: u32, kind: &str, key: &str) -> String {
     format!("ev.{partition}.{kind}.{key}")
+}
+
+/// The alerts of a user, whose key is encoded as one token already: their partition, and the subject under which the
+/// stream stores them.
+pub fn alerts_of(partitions: u32, key: &str) -> (u32, String) {
+    let partition = partition_of_event(partitions, Kind::Alert.as_str(), key);
+    (partition, stored_event(partition, Kind::Alert.as_str(), key))
 }
 
 /// The beats of a role's nodes.

@@ -158,9 +158,7 @@ impl AlertReader {
 
     /// Reads a page. Both requests to NATS have deadlines.
     async fn read(&self, request: &AlertsRequest) -> Result<AlertsPage<Bytes>, PageError> {
-        let (kind, key) = (Kind::Alert, key::encode(request.user.as_str()));
-        let partition = names::partition_of_event(self.partitions, kind.as_str(), &key);
-        let subject = names::stored_event(partition, kind.as_str(), &key);
+        let (_, subject) = names::alerts_of(self.partitions, &key::encode(request.user.as_str()));
         let start = match request.after {
             Seq(0) => SubjectStart::Since(request.since),
             after => SubjectStart::After(after),

@@ -143,8 +143,7 @@ pub(super) fn is_alert_to(stored: &StoredEvent, user: &UserId) -> bool {
 
 /// The partition that has the alerts of a user.
 pub(super) fn partition_of_alerts(user: &UserId) -> Partition {
-    let key = key::encode(user.as_str());
-    Partition(names::partition_of_event(PARTITIONS.into(), Kind::Alert.as_str(), &key) as u16)
+    Partition(names::alerts_of(PARTITIONS.into(), &key::encode(user.as_str())).0 as u16)
 }
 
 /// Two clients of a user acknowledge alerts at two gateways at once. One gateway gets no answer, so its client sends the
