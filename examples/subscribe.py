@@ -93,15 +93,15 @@ class Session:
                     self.acks.pop(message["id"], None)
                 case "error" if message["code"] in CLOSING:
                     print(message["msg"], file=sys.stderr, flush=True)
-                case "error" if message.get("id") in self.acks:
+                case "error" if message["code"] != TRY_AGAIN and message.get("id") in self.acks:
                     print(message["msg"], file=sys.stderr, flush=True)
-                    if message["code"] != TRY_AGAIN:
-                        del self.acks[message["id"]]
+                    del self.acks[message["id"]]
                 case "error" if "id" not in message and message["code"] != TOO_LARGE:
                     # A saved subscription of the user is not applied. The program itself has asked for nothing.
                     print(message["msg"], file=sys.stderr, flush=True)
                 case "error":
-                    # If the gateway cannot resume from this position, the next connection starts without it.
+                    # If the gateway cannot resume from this position, the next connection starts without it. What could
+                    # not be done for the moment is asked for again by the next connection.
                     if message["code"] != TRY_AGAIN:
                         self.position = None
                     raise ValueError(message["msg"])

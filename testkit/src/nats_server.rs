@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 use tempfile::TempDir;
 
+use crate::process::wait_until_stopped;
+
 /// The longest time to start before the test fails.
 const START_DEADLINE: Duration = Duration::from_secs(15);
 
@@ -97,9 +99,10 @@ impl NatsServer {
         self.child.wait().expect("nats-server can be waited for");
     }
 
-    /// Suspends the server (SIGSTOP).
+    /// Suspends the server (SIGSTOP). Returns when none of its threads runs.
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
+        wait_until_stopped(self.pid());
     }
 
     /// Resumes a suspended server (SIGCONT).

@@ -7,10 +7,13 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How many last lines of each output a failing test shows.
 const SHOWN_LINES: usize = 40;
+
+/// How long a process may take to stop.
+const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A running process, owned by the test that started it.
 #[derive(Debug)]
@@ -64,9 +67,10 @@ impl Process {
         self.signal(Signal::INT);
     }
 
-    /// Suspends the process (SIGSTOP), like a long pause of its machine.
+    /// Suspends the process (SIGSTOP), like a long pause of its machine. Returns when none of its threads runs.
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
+        wait_until_stopped(self.pid());
     }
 
     /// Resumes a suspended process (SIGCONT).
@@ -135,9 +139,30 @@ pub fn is_running(pid: u32) -> bool {
     status(pid).is_some_and(|(state, _)| state != 'Z')
 }
 
-/// The state of a process and the id of its parent: the fields after the name in `/proc/<pid>/stat`.
+/// Waits until every thread of a process that was sent SIGSTOP has stopped. On a busy machine threads run on for some
+/// milliseconds.
+pub(crate) fn wait_until_stopped(pid: u32) {
+    let end = Instant::now() + STOP_DEADLINE;
+    while threads(pid).iter().any(|state| !matches!(state, 'T' | 't' | 'Z' | 'X')) {
+        assert!(Instant::now() < end, "process {pid} does not stop within {STOP_DEADLINE:?}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// The state of each thread of a process. Without /proc the list is empty.
+fn threads(pid: u32) -> Vec<char> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    tasks.filter_map(|task| state_and_parent(&task.path().join("stat"))).map(|(state, _)| state).collect()
+}
+
+/// The state of a process and the id of its parent.
 fn status(pid: u32) -> Option<(char, u32)> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    state_and_parent(&Path::new("/proc").join(pid.to_string()).join("stat"))
+}
+
+/// The state of a process or thread and the id of its parent: the fields after the name in its file `stat`.
+fn state_and_parent(stat: &Path) -> Option<(char, u32)> {
+    let stat = fs::read_to_string(stat).ok()?;
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
 }

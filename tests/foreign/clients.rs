@@ -361,6 +361,7 @@ async fn third_party_clients_get_all_events_and_resume() {
         eventually(&what, DEADLINE, async || client.pings_are_answered().then_some(())).await;
     }
     let mut alerts = SentAlerts::to(&clients).await;
+    alerts::delete_bucket(&cluster).await;
     alerts.publish(&producer, &clients).await;
     alerts.are_acknowledged(&clients).await;
     // Connections end abruptly while events arrive.

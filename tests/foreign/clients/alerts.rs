@@ -1,12 +1,15 @@
 //! The program of the document that acknowledges the alerts to its user: it gets them before a break, and in the resume
-//! after it.
+//! after it. The first acknowledgement is refused for the moment, and sent again.
 
+use async_nats::jetstream;
 use std::collections::BTreeSet;
 use tickwire_core::protocol::{Encoding, ServerMessage};
+use tickwire_node::names::ACKS_BUCKET;
 use tickwire_testkit::eventually;
 
 use super::tap::TEXT;
 use super::{DEADLINE, ForeignClient, contains};
+use crate::cluster::Cluster;
 use crate::feed;
 use crate::producer::Producer;
 
@@ -46,6 +49,11 @@ impl SentAlerts {
         .await;
         assert_eq!(printed(client), self.0);
     }
+}
+
+/// Deletes the bucket of acknowledgements. None can be recorded until a router has created it again, after two seconds.
+pub(super) async fn delete_bucket(cluster: &Cluster) {
+    jetstream::new(cluster.client.clone()).delete_stream(format!("KV_{ACKS_BUCKET}")).await.unwrap();
 }
 
 fn program(clients: &[ForeignClient]) -> &ForeignClient {
