@@ -72,7 +72,10 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
 /// Whether the cause is a wrong command line or configuration.
 fn is_usage(error: &anyhow::Error) -> bool {
     let no_pattern = matches!(error.downcast_ref(), Some(publish::PublishCommandError::NoPattern));
-    let wrong_watch = matches!(error.downcast_ref(), Some(watch::WatchError::Preset(_) | watch::WatchError::Url(_)));
+    let wrong_watch = matches!(
+        error.downcast_ref(),
+        Some(watch::WatchError::Preset(_) | watch::WatchError::Url(_) | watch::WatchError::Authorities(_))
+    );
     let wrong_rules = error.downcast_ref::<rules::RulesError>().is_some_and(rules::RulesError::is_usage);
     let wrong_reference = error
         .downcast_ref::<reference::ReferenceCommandError>()

@@ -30,9 +30,8 @@ pub(crate) fn since(text: &str) -> Result<Since, String> {
 /// The address of a gateway. The client checks the rest of it.
 pub(crate) fn gateway_url(text: &str) -> Result<String, String> {
     match text.split_once("://") {
-        Some(("ws", _)) => Ok(text.to_owned()),
-        Some(("wss", _)) => Err("TLS is not supported: connect to a gateway's own port, with ws://".to_owned()),
-        _ => Err("must begin with ws://, such as ws://127.0.0.1:8080/v1/stream".to_owned()),
+        Some(("ws" | "wss", _)) => Ok(text.to_owned()),
+        _ => Err("must begin with ws:// or wss://, such as ws://127.0.0.1:8080/v1/stream".to_owned()),
     }
 }
 

@@ -7,8 +7,8 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tickwire_client::{
-    Client, ClientConfig, ClientError, Credentials, FilterRequest, Message, Preset, PresetError, PresetRequest, Since,
-    SubscribeOptions, TokenProvider,
+    CertificateProblem, Client, ClientConfig, ClientError, Credentials, FilterRequest, Message, Preset, PresetError,
+    PresetRequest, Since, SubscribeOptions, TokenProvider,
 };
 use tickwire_core::event::{Priority, Tier};
 use tickwire_core::ids::{Confidence, UserId};
@@ -34,11 +34,15 @@ Examples:
   tickwire watch --user ann --symbols AAPL --since 5m
   tickwire watch --user ann --preset swing_trading --symbols AAPL,NVDA --alert
   tickwire watch --user ann --saved
+  tickwire watch --url wss://gw.example.com --ca ca.pem --token-file token
   tickwire watch --token \"$(tickwire token --user ann)\" --filter '{\"tags\":[\"high_confidence\"]}'")]
 pub(crate) struct WatchArgs {
     /// The gateway
     #[arg(long, default_value = "ws://127.0.0.1:8080/v1/stream", value_parser = values::gateway_url)]
     url: String,
+    /// A PEM file with the authorities that may sign the gateway's certificate, for wss:// [default: the system's]
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// The user name, for a gateway with auth.mode = "dev"
     #[arg(long, value_name = "NAME", value_parser = values::user, group = "identity")]
     user: Option<UserId>,
@@ -94,6 +98,10 @@ pub(crate) enum WatchError {
     Client(ClientError),
     #[error("--url: {0}")]
     Url(String),
+    #[error("--ca: {0}")]
+    Authorities(String),
+    #[error("{0}; `--ca FILE` names it")]
+    Untrusted(ClientError),
     #[error("{0}; is a gateway running there? `tickwire dev` starts a cluster")]
     Unreachable(ClientError),
     #[error("--{0}")]
@@ -110,6 +118,8 @@ impl From<ClientError> for WatchError {
     fn from(error: ClientError) -> Self {
         match error {
             ClientError::BadConfig { field: "urls", problem } => Self::Url(problem),
+            ClientError::BadConfig { field: "tls_ca", problem } => Self::Authorities(problem),
+            ClientError::Certificate { problem: CertificateProblem::Untrusted, .. } => Self::Untrusted(error),
             ClientError::Unreachable { .. } => Self::Unreachable(error),
             _ => Self::Client(error),
         }
@@ -121,7 +131,7 @@ impl WatchArgs {
     pub(crate) async fn run(self) -> Result<(), WatchError> {
         let filter = self.wanted()?;
         let stop = stop::on_signal().map_err(WatchError::Signals)?;
-        let mut config = ClientConfig { saved: self.saved, ..ClientConfig::new(self.url) };
+        let mut config = ClientConfig { saved: self.saved, tls_ca: self.ca, ..ClientConfig::new(self.url) };
         config.credentials = match (self.token, self.token_file, self.user) {
             (Some(token), ..) => Credentials::Token(token),
             (None, Some(file), _) => Credentials::Provider(token_of(file)),
@@ -267,7 +277,7 @@ mod tests {
 
     #[test]
     fn refused_url_names_the_flag_and_what_to_do() {
-        for (url, advice) in [("http://h:80", "ws://127.0.0.1:8080/v1/stream"), ("wss://h", "a gateway's own port")] {
+        for (url, advice) in [("http://h:80", "ws://127.0.0.1:8080/v1/stream"), ("https://h", "wss://")] {
             let refused = parse(&["--user", "u", "--url", url]).unwrap_err();
             assert_eq!(refused.exit_code(), 2);
             let refused = refused.to_string();
@@ -275,6 +285,18 @@ mod tests {
         }
         let bad = ClientError::BadConfig { field: "urls", problem: "\"ws://\" has no host".to_owned() };
         assert_eq!(WatchError::from(bad).to_string(), "--url: \"ws://\" has no host");
+    }
+
+    #[test]
+    fn certificate_error_names_the_flag_for_the_authority() {
+        let (url, problem) = ("wss://h".to_owned(), CertificateProblem::Untrusted);
+        let text = WatchError::from(ClientError::Certificate { url, problem }).to_string();
+        assert!(text.starts_with("cannot trust wss://h: ") && text.contains("--ca FILE"), "{text}");
+        let problem = "ca.pem: no such file".to_owned();
+        let text = WatchError::from(ClientError::BadConfig { field: "tls_ca", problem }).to_string();
+        assert_eq!(text, "--ca: ca.pem: no such file");
+        let secure = parse(&["--user", "u", "--url", "wss://h", "--ca", "ca.pem"]).unwrap();
+        assert_eq!((secure.url.as_str(), secure.ca), ("wss://h", Some(PathBuf::from("ca.pem"))));
     }
 
     #[test]
@@ -304,7 +326,6 @@ mod tests {
             &["--user", "u", "--since", "5min"],
             &["--user", "u", "--since", "1e999"],
             &["--user", "u", "--url", "http://127.0.0.1:8080"],
-            &["--user", "u", "--url", "wss://127.0.0.1:8080"],
             &["--user", "u", "--url", "127.0.0.1:8080"],
             &["--user", "u", "--preset", "weekly"],
             &["--user", "u", "--preset", "daily", "--tiers", "daily"],

@@ -15,12 +15,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::ClientConfig;
 use crate::connect::connect;
-use crate::dial::{Dial, Tcp};
+use crate::dial::{Dial, Network};
 use crate::error::ClientError;
 use crate::message::Message;
 use crate::owner::ClientOwner;
-use crate::requests::{Command, GrantedAnswer};
+use crate::requests::{Command, GrantedAnswer, Requests};
 use crate::target::Target;
+use crate::user_side::Channels;
 
 /// How many requests may wait for the owner task, besides those that the server has not answered yet.
 const COMMANDS: usize = 16;
@@ -61,7 +62,7 @@ impl Client {
     /// # Errors
     /// [`ClientError::BadConfig`], the error of the first gateway that refused for good, or that of the last gateway.
     pub async fn connect(config: ClientConfig) -> Result<(Self, Messages), ClientError> {
-        Self::connect_through(Tcp, config).await
+        Self::connect_through(Network::new(config.tls_ca.clone()), config).await
     }
 
     pub(crate) async fn connect_through<D: Dial>(
@@ -80,8 +81,11 @@ impl Client {
                     let (messages, receiver) = mpsc::channel(config.buffer);
                     let stop = CancellationToken::new();
                     let client = Self { commands, stop: stop.clone(), request_timeout: config.request_timeout };
-                    let owner = ClientOwner::new(dialler, config, (targets, index), command_receiver, messages);
-                    tokio::spawn(owner.run(link, stop));
+                    let user_messages = messages.clone();
+                    let gone = async move { user_messages.closed().await };
+                    let user = Channels { commands: command_receiver, messages };
+                    let owner = ClientOwner::new(dialler, config, (targets, index), Requests::default(), user);
+                    tokio::spawn(owner.run(link, stop, gone));
                     return Ok((client, Messages { receiver }));
                 }
                 Err(error) if matches!(error.reconnect(), Reconnect::No | Reconnect::NewToken) => return Err(error),

@@ -1,5 +1,6 @@
 //! The configuration of a client. Every wait of a client has its limit here.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tickwire_core::protocol::Encoding;
@@ -10,12 +11,16 @@ use crate::credentials::Credentials;
 /// Addresses, credentials and limits of a client.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
-    /// Gateways, as `ws://host:port/v1/stream`; `ws://host:port` means the same. They are tried in turn, starting with
-    /// the first; after a session ends, the next one is tried.
+    /// Gateways, as `ws://host:port/v1/stream`; `ws://host:port` means the same. `wss://` is the same with TLS. They are
+    /// tried in turn, starting with the first; after a session ends, the next one is tried.
     pub urls: Vec<String>,
+    /// A PEM file with the certificates of the authorities that may sign a gateway's certificate, for `wss://`; `None`:
+    /// those of the system. It is read at the first connection, and again after a certificate was refused.
+    pub tls_ca: Option<PathBuf>,
     /// Whether to ask the gateway for the user's home gateway before each connection, and connect there: for clusters
     /// with `gateway.connect_url`. Without an answer within two seconds, or if the home gateway does not accept the
-    /// client, the client connects to the gateway that it asked.
+    /// client, the client connects to the gateway that it asked. A gateway that was asked with TLS must name an address
+    /// with TLS.
     pub ask_home: bool,
     /// The credentials.
     pub credentials: Credentials,
@@ -26,7 +31,7 @@ pub struct ClientConfig {
     pub saved: bool,
     /// How to reconnect after the connection is lost; `None` ends the client instead.
     pub reconnect: Option<ReconnectDelays>,
-    /// The longest time of one attempt to connect, from dialling to the server's `welcome`. A home gateway that is
+    /// The longest time of one attempt to connect, from dialling to the server's `welcome`, with TLS. A home gateway that is
     /// tried first has its own time of this length.
     pub connect_timeout: Duration,
     /// The longest time of a request from the call to the server's answer, including a reconnect. After a reconnect,
@@ -51,6 +56,7 @@ impl Default for ClientConfig {
     fn default() -> Self {
         Self {
             urls: vec!["ws://127.0.0.1:8080/v1/stream".to_owned()],
+            tls_ca: None,
             ask_home: false,
             credentials: Credentials::None,
             encoding: Encoding::Json,

@@ -1,4 +1,4 @@
-//! One attempt to connect: dial, upgrade, and wait for the server's `welcome`, within one deadline.
+//! One attempt to connect: dial (with TLS), upgrade, and wait for the server's `welcome`, within one deadline.
 
 use std::time::Duration;
 
@@ -80,7 +80,7 @@ async fn attempt<D: Dial>(
     let mut last_notice = None;
     let attempt = async {
         let unreachable = |problem: String| ClientError::Unreachable { url: target.url.clone(), problem };
-        let io = dialler.dial(&target.authority).await.map_err(|e| unreachable(e.to_string()))?;
+        let io = dialler.dial(&target.endpoint).await.map_err(|error| error.at(&target.url))?;
         let request = target.request(authorization).map_err(|e| unreachable(e.to_string()))?;
         let upgraded = client_async_with_config(request, io, Some(websocket_limits())).await;
         let (socket, _) = upgraded.map_err(|error| match error {

@@ -5,6 +5,11 @@ use std::time::Duration;
 use tickwire_core::protocol::BadSubscriptionName;
 use tickwire_core::protocol::codes::{CloseCode, ErrorCode, Reconnect};
 
+use crate::certificate::CertificateProblem;
+
+/// The field of the configuration with the trusted authorities.
+pub(crate) const TLS_CA: &str = "tls_ca";
+
 /// Why a connection or a request failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -27,6 +32,15 @@ pub enum ClientError {
         url: String,
         /// The cause.
         problem: String,
+    },
+    /// The server's certificate was refused, so that the connection is not safe. The first connection of a client ends
+    /// with this error. A client that was connected before retries, because a certificate may be renewed.
+    #[error("cannot trust {url}: {problem}")]
+    Certificate {
+        /// The gateway's address.
+        url: String,
+        /// What is wrong with the certificate.
+        problem: CertificateProblem,
     },
     /// The server answered, but not with a WebSocket.
     #[error("{url} refused the connection with HTTP status {status}: {text}")]
@@ -98,7 +112,11 @@ impl ClientError {
     #[must_use]
     pub fn reconnect(&self) -> Reconnect {
         match self {
-            Self::BadConfig { .. } | Self::BadName(_) | Self::BadAnswer { .. } | Self::Ended => Reconnect::No,
+            Self::BadConfig { .. }
+            | Self::BadName(_)
+            | Self::BadAnswer { .. }
+            | Self::Certificate { .. }
+            | Self::Ended => Reconnect::No,
             Self::Unreachable { .. } | Self::TimedOut { .. } | Self::NotWelcomed { .. } | Self::NoToken { .. } => {
                 Reconnect::Yes
             }
@@ -110,6 +128,15 @@ impl ClientError {
                 Some(ErrorCode::Unavailable) => Reconnect::After,
                 _ => Reconnect::No,
             },
+        }
+    }
+
+    /// The same for a client that was connected before: certificates, and the file with the authorities, may be in the
+    /// middle of a renewal.
+    pub(crate) fn reconnect_again(&self) -> Reconnect {
+        match self {
+            Self::Certificate { .. } | Self::BadConfig { field: TLS_CA, .. } => Reconnect::Yes,
+            other => other.reconnect(),
         }
     }
 

@@ -49,7 +49,7 @@ async fn ask<D: Dial>(
     authorization: Option<&HeaderValue>,
     config: &ClientConfig,
 ) -> Result<Target, Box<dyn Error + Send + Sync>> {
-    let io = dialler.dial(&target.authority).await?;
+    let io = dialler.dial(&target.endpoint).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(io)).await?;
     let exchange = async {
         let response = sender.send_request(target.home_request(authorization)?).await?;
@@ -59,7 +59,7 @@ async fn ask<D: Dial>(
         let text = Limited::new(response.into_body(), MAX_ANSWER).collect().await?.to_bytes();
         let answer: Value = serde_json::from_slice(&text)?;
         let url = answer["url"].as_str().ok_or("the answer has no url")?;
-        Ok(Target::from_gateway(url, config)?)
+        Ok(target.other(url, config)?)
     };
     // The exchange gets the connection's error too, so this future never ends.
     let served = async {

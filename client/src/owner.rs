@@ -8,7 +8,6 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use tickwire_core::protocol::codes::{CloseCode, Reconnect};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -21,11 +20,13 @@ use crate::config::ClientConfig;
 use crate::connect::{WelcomedConnection, connect};
 use crate::credentials::Credentials;
 use crate::dial::Dial;
+use crate::error::ClientError;
 use crate::message::Message;
 use crate::progress::Progress;
-use crate::requests::{Command, Requests};
+use crate::requests::Requests;
 use crate::session::ClientSession;
 use crate::target::Target;
+use crate::user_side::UserSide;
 
 /// A session that lasted this long since its welcome resets the backoff.
 const HEALTHY: Duration = Duration::from_secs(10);
@@ -33,41 +34,60 @@ const HEALTHY: Duration = Duration::from_secs(10);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The state of one client.
-pub(crate) struct ClientOwner<D: Dial> {
+pub(crate) struct ClientOwner<D: Dial, U> {
     dialler: D,
     config: ClientConfig,
     targets: Vec<Target>,
     /// The target of the current or last attempt.
     at: usize,
-    commands: mpsc::Receiver<Command>,
-    messages: mpsc::Sender<Message>,
+    user: U,
     requests: Requests,
     progress: Progress,
     retries: Retries,
     socket: Option<WebSocketStream<D::Io>>,
 }
 
-impl<D: Dial> ClientOwner<D> {
+impl<D: Dial, U: UserSide> ClientOwner<D, U> {
     pub(crate) fn new(
         dialler: D,
         config: ClientConfig,
         (targets, at): (Vec<Target>, usize),
-        commands: mpsc::Receiver<Command>,
-        messages: mpsc::Sender<Message>,
+        requests: Requests,
+        user: U,
     ) -> Self {
         let retries = Retries::new(config.reconnect);
-        let requests = Requests::default();
         let progress = Progress::default();
-        Self { dialler, config, targets, at, commands, messages, requests, progress, retries, socket: None }
+        Self { dialler, config, targets, at, user, requests, progress, retries, socket: None }
     }
 
-    /// Runs until `stop`, until [`Messages`](crate::Messages) is dropped, or until no further attempt is allowed.
-    pub(crate) async fn run(mut self, first: WelcomedConnection<D::Io>, stop: CancellationToken) {
-        let messages = self.messages.clone();
+    /// The first connection of a client that waits for it as it waits after a loss, unless a gateway refuses for good.
+    pub(crate) async fn first_connection(&mut self) -> Result<WelcomedConnection<D::Io>, ClientError> {
+        loop {
+            // In a box, so that a client that is connected does not carry the memory of connecting.
+            match Box::pin(connect(&self.dialler, &self.targets[self.at], &self.config)).await {
+                Ok(link) => return Ok(link),
+                Err(error) => {
+                    let (code, requested) = (error.close_code(), error.retry_after());
+                    let pause = self.lost(code, error.to_string(), error.reconnect(), requested).await;
+                    let Some(pause) = pause else { return Err(error) };
+                    sleep(pause).await;
+                    self.at = (self.at + 1) % self.targets.len();
+                }
+            }
+        }
+    }
+
+    /// Runs until `stop`, until the user is `gone`, or until no further attempt is allowed.
+    pub(crate) async fn run(
+        mut self,
+        first: WelcomedConnection<D::Io>,
+        stop: CancellationToken,
+        gone: impl Future<Output = ()>,
+    ) {
         tokio::select! {
             biased;
             () = stop.cancelled() => {}
-            () = messages.closed() => {}
+            () = gone => {}
             () = self.run_sessions(first) => {}
         }
         if let Some(socket) = &mut self.socket {
@@ -83,8 +103,7 @@ impl<D: Dial> ClientOwner<D> {
             let session = ClientSession::new(
                 socket,
                 (&mut self.requests, &mut self.progress),
-                &mut self.commands,
-                &self.messages,
+                &mut self.user,
                 (&self.config, &link.welcome),
             );
             let end = session.run(opening, link.rest).await;
@@ -99,7 +118,7 @@ impl<D: Dial> ClientOwner<D> {
                 self.progress.forget();
             }
             for lost in self.requests.end_session() {
-                self.messages.send(lost).await.ok();
+                self.user.deliver(lost).await;
             }
             let requested = end.reconnect_at.map(|moment| moment.saturating_duration_since(Instant::now()));
             let pause = self.lost(end.code, end.reason, end.verdict, requested).await;
@@ -117,11 +136,11 @@ impl<D: Dial> ClientOwner<D> {
         loop {
             sleep(pause?).await;
             self.at = (self.at + 1) % self.targets.len();
-            match connect(&self.dialler, &self.targets[self.at], &self.config).await {
+            match Box::pin(connect(&self.dialler, &self.targets[self.at], &self.config)).await {
                 Ok(link) => return Some(link),
                 Err(error) => {
                     let (code, requested) = (error.close_code(), error.retry_after());
-                    pause = self.lost(code, error.to_string(), error.reconnect(), requested).await;
+                    pause = self.lost(code, error.to_string(), error.reconnect_again(), requested).await;
                 }
             }
         }
@@ -142,8 +161,7 @@ impl<D: Dial> ClientOwner<D> {
         };
         let retry_in = self.retries.next(verdict, requested, &mut rand::rng());
         debug!(code, reason, ?retry_in, "disconnected");
-        // Without a reader the task is about to be stopped.
-        self.messages.send(Message::Disconnected { code, reason, retry_in }).await.ok();
+        self.user.deliver(Message::Disconnected { code, reason, retry_in }).await;
         retry_in
     }
 }

@@ -103,6 +103,11 @@ pub(crate) struct Requests {
 }
 
 impl Requests {
+    /// Those of a client that subscribes when it has connected.
+    pub(crate) fn holding(name: SubscriptionName, wanted: SubscriptionRequest) -> Self {
+        Self { held: BTreeMap::from([(name, wanted)]), ..Self::default() }
+    }
+
     /// Whether another request may be sent. None may before a resume is answered: if it is refused, the held
     /// subscriptions must be sent first.
     pub(crate) fn has_room(&self) -> bool {

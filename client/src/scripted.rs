@@ -22,7 +22,7 @@ use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, 
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async};
 
-use crate::dial::Dial;
+use crate::dial::{Dial, DialError, Endpoint};
 
 /// Small, so that a slow reader causes backpressure soon.
 const PIPE: usize = 8 * 1024;
@@ -57,11 +57,11 @@ pub(crate) fn stage() -> (MemoryDial, ScriptedServer) {
 impl Dial for MemoryDial {
     type Io = DuplexStream;
 
-    async fn dial(&self, authority: &str) -> io::Result<DuplexStream> {
+    async fn dial(&self, endpoint: &Endpoint) -> Result<DuplexStream, DialError> {
         let refused = self.refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok();
         let (ours, theirs) = tokio::io::duplex(PIPE);
-        if refused || self.arrivals.send((authority.to_owned(), theirs)).is_err() {
-            return Err(io::ErrorKind::ConnectionRefused.into());
+        if refused || self.arrivals.send((endpoint.authority.clone(), theirs)).is_err() {
+            return Err(io::Error::from(io::ErrorKind::ConnectionRefused).into());
         }
         Ok(ours)
     }

@@ -12,7 +12,6 @@ use futures_util::{SinkExt, StreamExt};
 use tickwire_core::protocol::codes::{NoticeCode, Reconnect};
 use tickwire_core::protocol::{Encoding, ServerMessage, Welcome};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message as WsMessage};
@@ -23,6 +22,7 @@ use crate::error;
 use crate::message::Message;
 use crate::progress::Progress;
 use crate::requests::{Answered, Command, FrameWriter, Requests, Resubscription, SessionStart};
+use crate::user_side::UserSide;
 
 type Renewal = Pin<Box<dyn Future<Output = String> + Send>>;
 
@@ -46,12 +46,11 @@ pub(crate) struct SessionEnd {
 }
 
 /// One connection, with borrowed parts of its owner.
-pub(crate) struct ClientSession<'a, Io> {
+pub(crate) struct ClientSession<'a, Io, U> {
     socket: &'a mut WebSocketStream<Io>,
     requests: &'a mut Requests,
     progress: &'a mut Progress,
-    commands: &'a mut mpsc::Receiver<Command>,
-    messages: &'a mpsc::Sender<Message>,
+    user: &'a mut U,
     wire: FrameWriter,
     credentials: &'a Credentials,
     /// The pending request for a new token, after the notice that the session's token expires.
@@ -66,12 +65,11 @@ pub(crate) struct ClientSession<'a, Io> {
     leave: Option<Instant>,
 }
 
-impl<'a, Io: AsyncRead + AsyncWrite + Unpin> ClientSession<'a, Io> {
+impl<'a, Io: AsyncRead + AsyncWrite + Unpin, U: UserSide> ClientSession<'a, Io, U> {
     pub(crate) fn new(
         socket: &'a mut WebSocketStream<Io>,
         (requests, progress): (&'a mut Requests, &'a mut Progress),
-        commands: &'a mut mpsc::Receiver<Command>,
-        messages: &'a mpsc::Sender<Message>,
+        user: &'a mut U,
         (config, welcome): (&'a ClientConfig, &Welcome),
     ) -> Self {
         let heartbeat = Duration::from_millis(welcome.heartbeat_ms.into());
@@ -81,8 +79,7 @@ impl<'a, Io: AsyncRead + AsyncWrite + Unpin> ClientSession<'a, Io> {
             socket,
             requests,
             progress,
-            commands,
-            messages,
+            user,
             wire: (config.encoding, most),
             credentials: &config.credentials,
             renewal: None,
@@ -123,7 +120,7 @@ impl<'a, Io: AsyncRead + AsyncWrite + Unpin> ClientSession<'a, Io> {
                 () = sleep_until(leave.unwrap_or(self.received)), if leave.is_some() => {
                     return Err(lost("the server asked the client to connect again"));
                 }
-                Some(Command { frame, reply }) = self.commands.recv(), if self.requests.has_room() => {
+                Some(Command { frame, reply }) = self.user.command(), if self.requests.has_room() => {
                     let frame = self.requests.ask(frame, reply, self.wire);
                     self.write(frame).await?;
                 }
@@ -140,7 +137,7 @@ impl<'a, Io: AsyncRead + AsyncWrite + Unpin> ClientSession<'a, Io> {
 
     /// Waits until the server has been silent for too long. It is last in the loop, so that messages that have arrived
     /// are read first.
-    fn silence(&self) -> impl Future<Output = SessionEnd> + use<Io> {
+    fn silence(&self) -> impl Future<Output = SessionEnd> + use<Io, U> {
         let silent = self.received + self.idle;
         let (until, reason) = match self.requests.restoring() {
             true if self.restored_by < silent => (self.restored_by, "the subscriptions were not confirmed in time"),
@@ -280,11 +277,10 @@ impl<'a, Io: AsyncRead + AsyncWrite + Unpin> ClientSession<'a, Io> {
     /// Delivers a message to the user, and waits for room. If the user has dropped [`Messages`](crate::Messages), the
     /// owner ends this session.
     async fn deliver(&mut self, message: Message) {
-        if let Err(mpsc::error::TrySendError::Full(message)) = self.messages.try_send(message) {
-            let blocked = Instant::now();
-            self.messages.send(message).await.ok();
-            self.received += blocked.elapsed();
-            self.restored_by += blocked.elapsed();
+        let blocked = self.user.deliver(message).await;
+        if !blocked.is_zero() {
+            self.received += blocked;
+            self.restored_by += blocked;
         }
     }
 }

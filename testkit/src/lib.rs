@@ -1,6 +1,6 @@
 //! Helpers for the tests of every tickwire crate: a real nats-server ([`NatsServer`]), other processes ([`Process`]),
-//! waits with a deadline ([`eventually`]), an HTTP client ([`http`]), a minimal event ([`blank_event`]), and a flood of
-//! messages ([`Flood`]).
+//! waits with a deadline ([`eventually`]), an HTTP client ([`http`]), a minimal event ([`blank_event`]), a flood of
+//! messages ([`Flood`]), and TLS in front of a server ([`TlsTerminator`]).
 //!
 //! Never part of a released binary. Every helper panics with the reason on an error, because a test that cannot run has
 //! failed.
@@ -11,10 +11,12 @@ pub mod http;
 mod nats_server;
 mod process;
 pub mod simulation;
+mod tls;
 mod wait;
 
 pub use event::blank_event;
 pub use flood::Flood;
 pub use nats_server::NatsServer;
 pub use process::{Process, is_running};
+pub use tls::{Authority, ServerCertificate, TlsTerminator};
 pub use wait::eventually;

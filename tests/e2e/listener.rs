@@ -3,6 +3,7 @@
 use futures_util::FutureExt;
 use serde_json::Value;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 use tickwire_client::{
     Client, ClientConfig, Credentials, Encoding, Gap, Message, Messages, ReceivedEvent, ReconnectDelays,
@@ -45,6 +46,13 @@ impl Listener {
     /// Connects as `user` to its home gateway, which this address names.
     pub(crate) async fn connect_home(front: SocketAddr, user: &str, encoding: Encoding) -> Self {
         Self::connect_by(ClientConfig { ask_home: true, ..Self::config(&[front], user, encoding) }).await
+    }
+
+    /// Connects as `user` with TLS to an endpoint whose certificate this authority has signed.
+    pub(crate) async fn connect_secure(address: SocketAddr, authority: PathBuf, user: &str) -> Self {
+        let urls = vec![format!("wss://{address}/v1/stream")];
+        let config = Self::config(&[], user, Encoding::Json);
+        Self::connect_by(ClientConfig { urls, tls_ca: Some(authority), ..config }).await
     }
 
     fn config(gateways: &[SocketAddr], user: &str, encoding: Encoding) -> ClientConfig {

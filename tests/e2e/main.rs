@@ -63,6 +63,7 @@ mod slow_links;
 mod starting;
 mod status;
 mod strange_messages;
+mod tls;
 mod tokens;
 mod turns;
 

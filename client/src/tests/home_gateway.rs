@@ -75,7 +75,7 @@ async fn client_stays_at_the_asked_gateway_without_a_valid_answer() {
         http("200 OK", "no JSON"),
         http("200 OK", "[1]"),
         http("200 OK", &long),
-        home("wss://home:9"),
+        home("https://home:9"),
         // The gateway itself is the home gateway.
         home("ws://one:1/v1/stream"),
         "no HTTP\r\n\r\n".to_owned(),
