@@ -2,8 +2,6 @@
 
 use clap::Args;
 use jiff::fmt::friendly::SpanParser;
-use jsonwebtoken::{EncodingKey, Header};
-use serde::Serialize;
 use std::time::Duration;
 use tickwire_core::ids::UserId;
 use tickwire_node::clock::wall_clock;
@@ -11,6 +9,7 @@ use tickwire_node::config::{AuthMode, ConfigError, Secret};
 
 use crate::values;
 use tickwire_command::args::ConfigArgs;
+use tickwire_command::signing::{TokenClaims, sign};
 
 /// The longest time for which a token is valid: ten years. A longer time is a mistyped unit.
 const LONGEST: Duration = Duration::from_secs(3650 * 24 * 3600);
@@ -45,26 +44,6 @@ pub(crate) struct TokenArgs {
     config: ConfigArgs,
 }
 
-/// The claims of a token.
-#[derive(Serialize)]
-struct TokenClaims<'a> {
-    sub: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    plan: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    weight: Option<u8>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    role: Option<&'a str>,
-    /// One of the audiences that the gateways require.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    aud: Option<&'a str>,
-    /// One of the issuers that the gateways accept.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    iss: Option<&'a str>,
-    iat: u64,
-    exp: u64,
-}
-
 /// Why no token was created.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TokenError {
@@ -95,8 +74,7 @@ impl TokenArgs {
             iat,
             exp: iat + self.ttl.as_secs(),
         };
-        let key = EncodingKey::from_secret(secret.expose().as_bytes());
-        Ok(jsonwebtoken::encode(&Header::default(), &claims, &key)?)
+        Ok(sign(&secret, &claims)?)
     }
 }
 

@@ -6,8 +6,9 @@
 //! `reader`), `injector` sends the events, `oracle` computes which events are expected, `measure` and `figures` compute
 //! the figures, `report` prints them.
 //! `run` calls them. `failover` and `scaling` are separate benches: `failover` kills nodes, and `scaling` counts
-//! messages.
+//! messages. `attach` is a load for a cluster that runs already.
 
+mod attach;
 mod bare;
 mod client;
 mod cores;
@@ -30,12 +31,13 @@ mod sockets;
 mod through;
 
 use clap::builder::PossibleValue;
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use attach::{AttachArgs, AttachError};
 use cores::Cores;
 use draw::SymbolsBy;
 use failover::{Failover, FailoverError};
@@ -58,7 +60,10 @@ const SCALED_GATEWAYS: u32 = 4;
 
 /// The flags of `tickwire bench`.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "\
 Examples:
   tickwire bench selective                           5,000 sockets, 100,000 deliveries a second
   tickwire bench selective --window 0 --against bare
@@ -67,12 +72,14 @@ Examples:
   tickwire bench selective --through cluster --sockets 1000 --gateways 4 --symbols-by uniform --enrich false
   tickwire bench failover                            2,000 clients, 200 events a second
   tickwire bench scaling --gateways 4 --routers 4    messages over NATS, measured and counted
+  tickwire bench attach --url ws://gw-1:8080 --nats nats://nats-1:4222    a cluster that runs already
 
-Exit codes: 0 done, 1 failed or something was lost or dropped, so that the figures do not count.")]
+Exit codes: 0 done, 1 failed or something was lost or dropped, so that the figures do not count."
+)]
 pub struct BenchArgs {
     /// The load, or what else is measured
-    #[arg(value_enum)]
-    scenario: Subject,
+    #[arg(value_enum, required = true)]
+    scenario: Option<Subject>,
     /// What is measured
     #[arg(long, value_enum, default_value = "gateway")]
     through: Through,
@@ -122,6 +129,15 @@ pub struct BenchArgs {
     /// Print every figure of every run as JSON
     #[arg(long)]
     json: bool,
+    #[command(subcommand)]
+    other: Option<OtherBench>,
+}
+
+/// What is no load of a process that the bench starts.
+#[derive(Debug, Subcommand)]
+enum OtherBench {
+    /// Load a cluster that runs already, and check that every socket gets exactly its events
+    Attach(Box<AttachArgs>),
 }
 
 /// Why there is no report.
@@ -157,6 +173,10 @@ enum BenchFailure {
     Failover(#[from] FailoverError),
     #[error("scaling: {0}")]
     Scaling(#[from] ScalingError),
+    #[error("attach: {0}")]
+    Attach(#[from] AttachError),
+    #[error("name a load, such as `selective`, or `attach`")]
+    NoScenario,
     #[error("stopped by a signal")]
     Stopped,
     #[error("the report cannot be written: {0}")]
@@ -174,9 +194,15 @@ impl BenchArgs {
 
     async fn measure(&self) -> Result<ExitCode, BenchFailure> {
         let stop = stop::on_signal().map_err(BenchFailure::Signals)?;
+        if let Some(OtherBench::Attach(attach)) = &self.other {
+            return tokio::select! {
+                done = attach.run() => Ok(done?),
+                () = stop.cancelled() => Err(BenchFailure::Stopped),
+            };
+        }
         let cores = Cores::split().map_err(BenchFailure::Cores)?;
         cores.settle().map_err(BenchFailure::Cores)?;
-        let scenario = match self.scenario {
+        let scenario = match self.scenario.ok_or(BenchFailure::NoScenario)? {
             Subject::Load(scenario) => scenario,
             other => {
                 return tokio::select! {

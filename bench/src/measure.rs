@@ -5,11 +5,17 @@ use hdrhistogram::Histogram;
 use std::fs;
 use std::io;
 use std::time::Duration;
+use tickwire_node::clock::wall_clock;
 
 use super::scenario::Plan;
 
 /// The longest latency that is recorded. A longer one counts as this.
-const LONGEST: Duration = Duration::from_secs(120);
+pub(crate) const LONGEST: Duration = Duration::from_secs(120);
+
+/// The time in microseconds since 1970.
+pub(crate) fn now_us() -> u64 {
+    u64::try_from(wall_clock().as_micros()).unwrap_or(u64::MAX)
+}
 
 /// Latencies in nanoseconds, to three digits.
 #[derive(Debug, Clone)]

@@ -1,8 +1,14 @@
 //! Small runs of the benchmark: its counts are exact.
 
 use serde_json::Value;
+use std::time::Duration;
+use tickwire_testkit::{Authority, Process, TlsTerminator, eventually};
 
-use crate::node::tickwire;
+use crate::cluster::Cluster;
+use crate::node::{DEADLINE, tickwire};
+
+/// How long an attached run may take.
+const RUN: Duration = Duration::from_secs(90);
 
 #[test]
 fn small_bench_delivers_exactly_the_expected_events() {
@@ -42,4 +48,84 @@ fn idle_session_uses_little_memory() {
     let bytes = report["runs"][0]["rss_per_socket"].as_f64().unwrap();
     // 4 KB each with 19,000 sockets (docs/benchmarks.md). Few sockets show 6.5 KB, since they share the fixed memory.
     assert!(bytes < 8_000.0, "{bytes} bytes");
+}
+
+/// Starts `tickwire bench attach` with these arguments.
+fn attach(cluster: &Cluster, name: &str, args: &[&str]) -> Process {
+    let nats = cluster.nats_url();
+    let args = [&["bench", "attach", "--json", "--nats", &nats][..], args].concat();
+    Process::start(name, cluster.home(), tickwire().args(args))
+}
+
+/// The result of an attached run, which must be exact.
+async fn exact(mut run: Process) -> Value {
+    let status = run.wait(RUN).await;
+    let (result, errors) = (run.stdout(), run.stderr());
+    assert_eq!(status.code(), Some(0), "{result}{errors}");
+    assert_eq!(result.lines().count(), 1, "{result}");
+    let result: Value = serde_json::from_str(&result).unwrap();
+    for nothing in ["missing", "doubled", "out_of_order", "unexpected", "unfinished", "gaps", "dropped"] {
+        assert_eq!(result[nothing], 0, "{nothing}: {result}");
+    }
+    assert_eq!((&result["exact"], &result["deliveries"]), (&true.into(), &result["expected"]), "{result}");
+    result
+}
+
+#[tokio::test]
+async fn attached_run_counts_exactly_what_it_published_over_plain_and_tls_connections() {
+    let mut cluster = Cluster::start(1, 2).await;
+    let gateways = cluster.gateway_addresses().await;
+    let authority = Authority::new();
+    let secure = TlsTerminator::start(authority.certificate(&["127.0.0.1"]), gateways[1]).await;
+    let (plain, secure_url) = (format!("ws://{}", gateways[0]), format!("wss://{}", secure.address));
+    let ca = authority.file();
+    let urls = ["--url", &plain, "--url", &secure_url, "--ca", ca.to_str().unwrap()];
+    let load = ["--sockets", "40", "--rate", "200", "--seconds", "2", "--symbols", "10", "--symbols-each", "2"];
+    let result = exact(attach(&cluster, "attach", &[&urls[..], &load].concat())).await;
+    // 40 events of each symbol, and the last one.
+    assert_eq!((&result["published"], &result["connected"]), (&410.into(), &40.into()), "{result}");
+    assert_eq!(result["deliveries"], 40 * 2 * 41, "{result}");
+    assert!(result["latency_ms"]["max"].as_f64().unwrap() > 0.0, "{result}");
+}
+
+#[tokio::test]
+async fn attached_processes_share_one_feed() {
+    let mut cluster = Cluster::start(1, 1).await;
+    let url = format!("ws://{}", cluster.gateway_addresses().await[0]);
+    let shared = ["--run", "SHARED", "--symbols", "10", "--seconds", "2"];
+    let listen = ["--no-publish", "--url", &url, "--sockets", "20"];
+    let listening: Vec<Process> =
+        ["one", "two"].map(|name| attach(&cluster, name, &[&shared[..], &listen].concat())).into();
+    for process in &listening {
+        eventually("its sockets are ready", DEADLINE, async || {
+            process.stderr().contains("20 sockets are ready").then_some(())
+        })
+        .await;
+    }
+    let publish = ["--publish-only", "--rate", "100"];
+    let published = exact(attach(&cluster, "publish", &[&shared[..], &publish].concat())).await;
+    assert_eq!((&published["published"], &published["sockets"]), (&210.into(), &0.into()), "{published}");
+    for process in listening {
+        let result = exact(process).await;
+        assert_eq!((&result["deliveries"], &result["published"]), (&(20 * 21).into(), &0.into()), "{result}");
+    }
+}
+
+#[tokio::test]
+async fn attached_ledger_stays_exact_when_a_gateway_is_killed() {
+    let mut cluster = Cluster::start(2, 2).await;
+    let gateways = cluster.gateway_addresses().await;
+    let [first, second] = [gateways[0], gateways[1]].map(|gateway| format!("ws://{gateway}"));
+    let load = ["--sockets", "40", "--rate", "100", "--seconds", "8", "--symbols", "10"];
+    let run = attach(&cluster, "attach", &[&["--url", &first, "--url", &second][..], &load].concat());
+    eventually("events are published", DEADLINE, async || {
+        assert!(!run.stderr().contains("error"), "{}", run.stderr());
+        (cluster.log().await.entries.len() > 100).then_some(())
+    })
+    .await;
+    cluster.gateways[0].process.kill();
+    let result = exact(run).await;
+    assert_eq!((&result["published"], &result["deliveries"]), (&810.into(), &(40 * 81).into()), "{result}");
+    let [reconnects, most] = ["reconnects", "most_reconnects_in_a_second"].map(|count| result[count].as_u64().unwrap());
+    assert!(reconnects >= 20 && (1..=reconnects).contains(&most), "{result}");
 }

@@ -11,7 +11,8 @@ use tickwire_client::{Client, ClientConfig, ClientError, Credentials, Message, M
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::producer::{SYMBOLS, now_us, symbol};
+use super::producer::{SYMBOLS, symbol};
+use crate::measure::now_us;
 
 /// How many connect at the same time.
 const AT_ONCE: usize = 100;

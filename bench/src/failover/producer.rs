@@ -5,13 +5,13 @@ use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tickwire_node::clock::wall_clock;
 use tickwire_node::nats::Nats;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::{DEADLINE, FailoverError};
+use crate::measure::now_us;
 use tickwire_command::publisher::{NewEvent, PublishError, Publisher};
 
 /// How many symbols the events are about, in turn.
@@ -87,9 +87,4 @@ pub(super) async fn publish_past(nats: &Nats) -> Result<(), PublishError> {
 /// What the event of this number is about.
 pub(super) fn symbol(number: u64) -> String {
     format!("S{}", number % SYMBOLS)
-}
-
-/// The time in microseconds since 1970.
-pub(super) fn now_us() -> u64 {
-    u64::try_from(wall_clock().as_micros()).unwrap_or(u64::MAX)
 }
