@@ -54,7 +54,8 @@ pub enum CertificateProblem {
 impl CertificateProblem {
     pub(crate) fn of(error: &CertificateError) -> Self {
         match error {
-            CertificateError::UnknownIssuer => Self::Untrusted,
+            // An authority that was made anew has the old name and another key.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => Self::Untrusted,
             CertificateError::NotValidForNameContext { expected, presented } => {
                 Self::WrongName { host: expected.to_str().into_owned(), names: names(presented) }
             }
@@ -95,6 +96,13 @@ fn moment(word: &str, at: Option<Timestamp>) -> String {
 mod tests {
     use super::*;
     use tokio_rustls::rustls::pki_types::ServerName;
+
+    #[test]
+    fn unknown_authority_and_one_with_another_key_are_untrusted() {
+        for error in [CertificateError::UnknownIssuer, CertificateError::BadSignature] {
+            assert_eq!(CertificateProblem::of(&error), CertificateProblem::Untrusted);
+        }
+    }
 
     #[test]
     fn wrong_name_shows_both_sides() {
