@@ -124,7 +124,7 @@ pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, StartE
     // The recorder must be installed first: descriptions made before that are lost.
     tickwire_node::metrics::describe(metrics::ALL);
 
-    let authenticator = Arc::new(Authenticator::new(&config.auth));
+    let authenticator = Arc::clone(&node.authenticator);
     let registry = Arc::new(SessionRegistry::new(shard_count(config)));
     let table = Arc::new(SavedTable::default());
     let (acks, ack_requests) = mpsc::channel(acks::QUEUE);

@@ -12,6 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey, crypto};
 use serde_json::{Map, Value};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tickwire_core::ids::{NameError, UserId};
 use tickwire_core::protocol::codes::CloseCode;
@@ -106,9 +107,11 @@ pub enum AdminRole {
 }
 
 /// Checks credentials by the configuration.
+///
+/// Its keys can be replaced while it is used. The lock is held to copy a pointer.
 pub struct Authenticator {
     config: AuthConfig,
-    key: Option<DecodingKey>,
+    keys: RwLock<Arc<[DecodingKey]>>,
 }
 
 impl std::fmt::Debug for Authenticator {
@@ -120,14 +123,21 @@ impl std::fmt::Debug for Authenticator {
 impl Authenticator {
     /// Checks with the secret and the rules of this configuration.
     pub fn new(config: &AuthConfig) -> Self {
-        let secret = config.jwt_secret.expose();
-        let key = (!secret.is_empty()).then(|| DecodingKey::from_secret(secret.as_bytes()));
-        Self { config: config.clone(), key }
+        Self { config: config.clone(), keys: RwLock::new(keys(config)) }
+    }
+
+    /// Accepts tokens of the secrets in this configuration from now on, and no others. All else stays as it was.
+    pub(crate) fn replace_keys(&self, config: &AuthConfig) {
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys(config);
+    }
+
+    fn keys(&self) -> Arc<[DecodingKey]> {
+        Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Whether there is a secret, without which no token can be checked.
     pub(crate) fn has_secret(&self) -> bool {
-        self.key.is_some()
+        !self.keys().is_empty()
     }
 
     /// For how long after its expiry a token is still accepted.
@@ -169,7 +179,10 @@ impl Authenticator {
 
     /// The claims of a token whose signature is right.
     fn verified(&self, token: &str) -> Result<Map<String, Value>, AuthError> {
-        let key = self.key.as_ref().ok_or(AuthError::NoSecret)?;
+        let keys = self.keys();
+        if keys.is_empty() {
+            return Err(AuthError::NoSecret);
+        }
         let (signed, signature) = token.rsplit_once('.').unwrap_or_default();
         let Some((header, claims)) = signed.split_once('.').filter(|(_, claims)| !claims.contains('.')) else {
             let problem =
@@ -179,11 +192,18 @@ impl Authenticator {
         check_header(header)?;
         // `verify` returns an error for a signature that is not base64. Such a token is refused like any other with a
         // wrong signature.
-        if !crypto::verify(signature, signed.as_bytes(), key, Algorithm::HS256).unwrap_or_default() {
+        let signs = |key| crypto::verify(signature, signed.as_bytes(), key, Algorithm::HS256).unwrap_or_default();
+        if !keys.iter().any(signs) {
             return Err(AuthError::Signature);
         }
         object(claims).ok_or(AuthError::Malformed("its second part is not a JSON object in base64"))
     }
+}
+
+/// The keys of the secrets that there are: that which signs first.
+fn keys(config: &AuthConfig) -> Arc<[DecodingKey]> {
+    let secrets = [&config.jwt_secret, &config.jwt_former_secret].into_iter().filter(|secret| !secret.is_empty());
+    secrets.map(|secret| DecodingKey::from_secret(secret.expose().as_bytes())).collect()
 }
 
 /// The token of `Bearer <token>`. The scheme may have any case, and spaces follow it (RFC 9110, 11.1 and 11.4).

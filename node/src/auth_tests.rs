@@ -177,3 +177,26 @@ fn role_is_read_and_an_unknown_role_is_none() {
     }
     assert!(role(json!({ "role": "operator", "exp": NOW - 60 })).is_err());
 }
+
+#[test]
+fn tokens_of_the_former_secret_are_accepted_as_long_as_it_is_there() {
+    let new = SECRET.replace('0', "1");
+    let mut config = Config::load(&LoadOptions::default()).unwrap().auth;
+    config.jwt_secret = Secret::new(SECRET);
+    let authenticator = Authenticator::new(&config);
+    let accepted = |secret: &str| {
+        let token = Credentials::Token(signed(&json!({ "sub": "ann", "exp": NOW + 60 }), secret));
+        match authenticator.check(Duration::from_secs(NOW), &token) {
+            Ok(_) => true,
+            Err(AuthError::Signature) => false,
+            Err(other) => panic!("{other:?}"),
+        }
+    };
+    assert_eq!([accepted(SECRET), accepted(&new)], [true, false]);
+    (config.jwt_secret, config.jwt_former_secret) = (Secret::new(new.as_str()), Secret::new(SECRET));
+    authenticator.replace_keys(&config);
+    assert_eq!([accepted(SECRET), accepted(&new)], [true, true]);
+    config.jwt_former_secret = Secret::default();
+    authenticator.replace_keys(&config);
+    assert_eq!([accepted(SECRET), accepted(&new)], [false, true]);
+}

@@ -2,13 +2,15 @@
 //!
 //! Four layers, later ones win: the embedded reference (which *is* the defaults), a file, the environment, flags. Each
 //! layer is checked against the reference before the merge, so that an error can name the place of the mistake. Ranges
-//! are checked when the merged table becomes a [`Config`]; rules between keys are checked last. A new key is one
-//! commented line in `config/reference.toml` and one field in `sections.rs`.
+//! are checked when the merged table becomes a [`Config`], and then the rules between keys. At last the files are read
+//! that hold secrets; `secrets` reads them again while the node runs. A new key is one commented line in
+//! `config/reference.toml` and one field in `sections.rs`.
 
 mod error;
 mod layer;
 mod origins;
 mod rules;
+mod secret_files;
 mod sections;
 mod values;
 
@@ -19,6 +21,8 @@ pub use sections::{
     MembershipConfig, NatsConfig, NodeConfig, RouterConfig, SilenceHours, Storage, StreamConfig, TokenRequirement,
 };
 pub use values::Secret;
+
+pub(crate) use rules::LEAST_SECRET_BYTES;
 
 use layer::{Layer, LayerEntry, REFERENCE, Schema};
 use std::path::PathBuf;
@@ -65,7 +69,7 @@ impl Config {
         }
         let merged: toml::Table =
             builder.build().and_then(::config::Config::try_deserialize).map_err(ConfigError::Merge)?;
-        let config: Self = serde_path_to_error::deserialize(merged.clone()).map_err(|error| {
+        let mut config: Self = serde_path_to_error::deserialize(merged.clone()).map_err(|error| {
             let path = error.path().to_string();
             let key = path.split('[').next().unwrap_or(&path);
             let entry = layers.iter().rev().find_map(|layer| layer.find(key)).cloned();
@@ -73,6 +77,7 @@ impl Config {
             entry.invalid(error.inner().message().to_owned())
         })?;
         config.check()?;
+        config.read_secret_files()?;
         Ok(config)
     }
 

@@ -28,7 +28,7 @@ use crate::connection_health::ConnectionHealth;
 use crate::names;
 use crate::nats_error::NatsError;
 use crate::shutdown::panic_text;
-use dial::Dialer;
+use dial::{Dialer, LinkConnection};
 use futures_util::FutureExt;
 use owner::{LinkOwner, note};
 use rand::Rng;
@@ -37,6 +37,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
+use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{Instrument, error, info_span};
@@ -72,6 +73,10 @@ pub enum LinkError {
 pub struct Link {
     shared: Arc<LinkShared>,
     inboxes: Arc<str>,
+    /// What a new connection needs, and the way to the owner for it.
+    config: Arc<NatsConfig>,
+    name: Arc<str>,
+    replacements: mpsc::Sender<LinkConnection>,
     stop: CancellationToken,
     ended: CancellationToken,
     /// Ends the owner with the last handle.
@@ -90,28 +95,31 @@ impl Link {
         health: ConnectionHealth,
     ) -> Result<Self, NatsError> {
         let name = format!("{role}/{node}");
-        let url = || config.url.clone();
-        let dialer = Dialer::new(config, name.clone())
-            .map_err(|error| NatsError::Address { url: url(), reason: error.to_string() })?;
+        let config = Arc::new(config.clone());
+        let dialer = Dialer::new(Arc::clone(&config), name.clone())
+            .map_err(|error| NatsError::Address { url: config.url.clone(), reason: error.to_string() })?;
         let (shared, stop, ended) =
             (Arc::new(LinkShared::default()), CancellationToken::new(), CancellationToken::new());
         let mut up = health.link();
-        let owner = LinkOwner { dialer, shared: Arc::clone(&shared), health, stop: stop.clone(), name };
+        let (replacements, inbox) = mpsc::channel(1);
+        let shown_name = name.as_str().into();
+        let owner =
+            LinkOwner { dialer, shared: Arc::clone(&shared), health, replacements: inbox, stop: stop.clone(), name };
         tokio::spawn(watch(owner, ended.clone()).instrument(info_span!("task", task = "nats link")));
         let link = Self {
             shared,
             inboxes: names::inbox(role).into(),
+            config,
+            name: shown_name,
+            replacements,
             ended,
             _guard: Arc::new(stop.clone().drop_guard()),
             stop,
         };
-        match timeout(config.connect_timeout, up.wait_for(|up| *up)).await {
+        let waited = link.config.connect_timeout;
+        match timeout(waited, up.wait_for(|up| *up)).await {
             Ok(Ok(_)) => Ok(link),
-            _ => Err(NatsError::Unreachable {
-                url: url(),
-                waited: config.connect_timeout,
-                reason: link.shared.failure(),
-            }),
+            _ => Err(NatsError::Unreachable { url: link.config.url.clone(), waited, reason: link.shared.failure() }),
         }
     }
 
@@ -172,6 +180,19 @@ impl Link {
     /// The largest payload that the server accepts.
     pub fn max_payload(&self) -> usize {
         self.shared.max_payload()
+    }
+
+    /// Opens another connection with the login and the certificates that are in the files now, and lets it take the place
+    /// of the present one. Nothing changes if that fails. What is on its way to us on the old connection may be lost.
+    ///
+    /// # Errors
+    /// When no server accepts it: the reason.
+    pub(crate) async fn renew(&self) -> Result<(), String> {
+        let dialer = Dialer::new(Arc::clone(&self.config), self.name.to_string());
+        let mut dialer = dialer.map_err(|error| error.to_string())?;
+        let connection = dialer.dial_any().await.map_err(|error| error.reason)?;
+        // If another one waits already, it has what the files held a moment ago.
+        self.replacements.try_send(connection).map_err(|_| "the connection is being replaced already".to_owned())
     }
 
     /// Sends everything that was published, and closes the connection, for all handles.

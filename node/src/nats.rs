@@ -2,8 +2,9 @@
 //! up from then on. There are two: that of the client library, for JetStream, KV and publishing; and our own [`Link`],
 //! for messages that other programs can shape.
 //!
-//! A login error and an old server are fatal at once; an unreachable server is tried until the deadline. Afterwards the
-//! client reconnects by itself, forever, with jittered backoff. A denied publish or subscribe shows only as an event of
+//! A login error, certificates that do not fit and an old server are fatal at once; an unreachable server is tried until
+//! the deadline. Afterwards the client reconnects by itself, forever, with jittered backoff, and with the login and the
+//! certificates that are in the files then. A denied publish or subscribe shows only as an event of
 //! the connection. [`Nats::check`], called when a node has made its subscriptions, turns it into an error.
 
 use crate::connection_health::{ConnectionHealth, backoff};
@@ -13,11 +14,14 @@ use crate::config::NatsConfig;
 use crate::link::{Link, LinkError};
 use crate::metrics;
 use crate::names;
+use crate::nats_login::{LoginFileError, LoginSource, NatsLogin, authenticate, is_login_refusal};
+use crate::tls;
 use crate::writes::Writes;
 use async_nats::connection::State;
 use async_nats::jetstream::{self, ContextBuilder};
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
 use futures_util::StreamExt;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
@@ -69,8 +73,10 @@ impl Nats {
         let of_client = health.clone();
         let (refusals_sender, refusals) = watch::channel(Vec::new());
         let name = format!("{role}/{node}");
+        let unusable = |error: LoginFileError| NatsError::Credentials { reason: error.to_string() };
+        // A file that cannot be used is named before anything is tried.
+        NatsLogin::read_now(Arc::new(config.clone())).await.map_err(unusable)?;
         let options = log_in(config)
-            .await?
             .name(&name)
             .custom_inbox_prefix(names::inbox(role))
             .connection_timeout(ATTEMPT_TIMEOUT.min(config.connect_timeout))
@@ -136,6 +142,22 @@ impl Nats {
         if refused.is_empty() { answered } else { Err(NatsError::Refused { refused }) }
     }
 
+    /// Replaces both connections by others with the login and the certificates that are in the files now. If no server
+    /// accepts these, the present connections stay. Subscriptions go on. What is on its way on an old connection may be
+    /// lost, as at any loss of a connection.
+    ///
+    /// # Errors
+    /// Why no server accepts the login.
+    pub async fn renew(&self) -> Result<(), String> {
+        self.link.renew().await?;
+        // What was published before is sent first, as far as the server takes it in time.
+        if let Ok(Err(error)) = timeout(self.request_timeout, self.client.flush()).await {
+            debug!(%error, "not flushed before the new connection");
+        }
+        let asked = timeout(self.request_timeout, self.client.force_reconnect()).await;
+        asked.map_err(|_| "too much waits to be sent to NATS".to_owned())?.map_err(|error| error.to_string())
+    }
+
     /// Sends everything that was published, and closes the connection. Data that is still buffered at exit is lost.
     ///
     /// # Errors
@@ -157,24 +179,17 @@ impl Nats {
     }
 }
 
-/// The options for the login and for TLS.
-async fn log_in(config: &NatsConfig) -> Result<ConnectOptions, NatsError> {
-    let mut options = ConnectOptions::new();
-    if let Some(path) = &config.credentials {
-        let failed = |source| NatsError::Credentials { path: path.clone(), source };
-        options = options.credentials_file(path).await.map_err(failed)?;
-    } else if !config.token.is_empty() {
-        options = options.token(config.token.expose().to_owned());
-    } else if !config.user.is_empty() {
-        options = options.user_and_password(config.user.clone(), config.password.expose().to_owned());
-    }
+/// The options for the login and for TLS. Both are read from their files at each connect.
+fn log_in(config: &NatsConfig) -> ConnectOptions {
+    let shared = Arc::new(config.clone());
+    let mut options = ConnectOptions::with_auth_callback(move |nonce| authenticate(Arc::clone(&shared), nonce));
     if let Some(authorities) = &config.tls_ca {
         options = options.add_root_certificates(authorities.clone()).require_tls(true);
     }
     if let (Some(certificate), Some(key)) = (&config.tls_cert, &config.tls_key) {
         options = options.add_client_certificate(certificate.clone(), key.clone());
     }
-    Ok(options)
+    options
 }
 
 /// Tries until it works, cannot work, or the deadline has passed.
@@ -195,9 +210,13 @@ async fn reach(config: &NatsConfig, options: ConnectOptions) -> Result<Client, N
             Err(_) => "no answer".to_owned(),
             Ok(Err(error)) => match error.kind() {
                 ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
-                    return Err(NatsError::Login { url: url(), reason: error.to_string() });
+                    let login = LoginSource(config).to_string();
+                    return Err(NatsError::Login { url: url(), login, reason: error.to_string() });
                 }
                 ConnectErrorKind::Tls => {
+                    return Err(NatsError::Tls { url: url(), reason: error.to_string() });
+                }
+                _ if tls::is_final(&error) => {
                     return Err(NatsError::Tls { url: url(), reason: error.to_string() });
                 }
                 _ => error.to_string(),
@@ -242,6 +261,11 @@ fn note(name: &str, event: &Event, health: &ConnectionHealth, refusals: &watch::
             warn!(connection = name, subscription, "subscription too slow, messages from NATS dropped");
             "slow_consumer"
         }
+        Event::ServerError(refusal) if is_login_refusal(&refusal.to_string()) => {
+            // The server ends the connection, and the next one has the login that is in the files then.
+            warn!(connection = name, reason = %refusal, "NATS no longer accepts the login");
+            "login_ended"
+        }
         Event::ServerError(refusal) => {
             error!(connection = name, reason = %refusal, "NATS refused a request");
             refusals.send_modify(|refusals| {
@@ -251,6 +275,10 @@ fn note(name: &str, event: &Event, health: &ConnectionHealth, refusals: &watch::
                 }
             });
             "server_error"
+        }
+        Event::ClientError(problem) if is_login_refusal(&problem.to_string()) => {
+            warn!(connection = name, reason = %problem, "NATS refused the login, trying again");
+            "login_refused"
         }
         Event::ClientError(problem) => {
             warn!(connection = name, reason = %problem, "error on the connection to NATS");

@@ -1,6 +1,5 @@
 //! Why there is no usable connection to NATS, and what to do about it.
 
-use std::path::PathBuf;
 use std::time::Duration;
 use thiserror::Error;
 
@@ -30,29 +29,33 @@ pub enum NatsError {
     },
     /// The server refused the login.
     #[error(
-        "NATS at {url} refused the login: {reason}; check nats.user and nats.password, nats.token or nats.credentials"
+        "NATS at {url} refused the login {login}: {reason}; check nats.user and nats.password, nats.token or \
+         nats.credentials, and their files, against the configuration of the server"
     )]
     Login {
         /// The configured addresses.
         url: String,
+        /// How the configuration logs in: the user, and where the secret comes from.
+        login: String,
         /// The server's text.
         reason: String,
     },
     /// The certificates cannot be used.
-    #[error("no secure connection to NATS at {url}: {reason}; check nats.tls_ca, nats.tls_cert and nats.tls_key")]
+    #[error(
+        "no secure connection to NATS at {url}: {reason}; check that nats.tls_ca has the authority of the server's \
+         certificate, that nats.tls_cert and nats.tls_key are accepted by the server, and that none has expired"
+    )]
     Tls {
         /// The configured addresses.
         url: String,
         /// The error in them.
         reason: String,
     },
-    /// The credentials file cannot be used.
-    #[error("nats.credentials = {}: {source}", path.display())]
+    /// A file of the login cannot be used.
+    #[error("{reason}")]
     Credentials {
-        /// The file.
-        path: PathBuf,
-        /// The error in it.
-        source: std::io::Error,
+        /// The key, the file, and what is wrong with it.
+        reason: String,
     },
     /// The server is too old.
     #[error("the NATS server is version {version}; tickwire needs {major}.{minor} or newer")]

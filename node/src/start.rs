@@ -2,11 +2,13 @@
 //! when all of its tasks have ended, the goodbye.
 
 use crate::admin::{Admin, AdminError, Check, Readiness};
+use crate::auth::Authenticator;
 use crate::config::Config;
 use crate::duplicate_names::{self, NameWatch};
 use crate::membership::{Membership, MembershipError};
 use crate::nats::{LEAST_PAYLOAD, Nats, NatsError};
 use crate::provision::{ProvisionError, Provisioned, provision};
+use crate::secrets::{ConnectionFiles, SecretTroubles, TokenKeys};
 use crate::shutdown::{Outcome, Shutdown};
 use crate::storage::{self, Stopped};
 use crate::telemetry::{Metrics, TelemetryError};
@@ -15,6 +17,7 @@ use rand::Rng;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 use tickwire_core::ids::{NameError, NodeId, NodeRef, Nonce};
@@ -80,6 +83,10 @@ pub struct Node {
     pub metrics: Metrics,
     /// The admin server.
     pub admin: Admin,
+    /// Checks the tokens of clients and operators.
+    pub authenticator: Arc<Authenticator>,
+    /// What is wrong with files of secrets.
+    pub secrets: SecretTroubles,
     /// How many file descriptors this process may have; `None` is no limit.
     pub descriptors: Option<u64>,
     grace: Duration,
@@ -107,7 +114,16 @@ impl Node {
         let check = readiness.register("nats");
         let drain = shutdown.drain().clone();
         let admin = Admin::start(&config.admin, readiness.clone(), metrics.clone(), shutdown).await?;
+        let secrets = SecretTroubles::default();
+        let (authenticator, token_keys) = TokenKeys::start(&config.auth, secrets.clone()).await;
+        if let Some(token_keys) = token_keys {
+            shutdown.spawn_infallible("token secrets", token_keys.run(drain.clone()));
+        }
+        let files = ConnectionFiles::start(&config.nats, format!("{}/{name}", role.as_str()), secrets.clone()).await;
         let nats = Nats::connect(&config.nats, role.as_str(), &name).await?;
+        if let Some(files) = files {
+            shutdown.spawn_infallible("nats secrets", files.run(nats.clone(), drain.clone()));
+        }
         let provisioned = provision(&nats, &config.stream).await?;
         let reports = storage::subscribe(&nats.link)
             .map_err(|error| StartError::Part { part: "storage", reason: error.to_string() })?;
@@ -138,6 +154,8 @@ impl Node {
             readiness,
             metrics,
             admin,
+            authenticator,
+            secrets,
             descriptors,
             grace: config.node.shutdown_grace,
             ports_file: config.node.ports_file.clone(),

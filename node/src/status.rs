@@ -14,6 +14,7 @@ use crate::api::shared::NODE;
 use crate::api::{Access, AdminGate, ApiRoutes, Endpoint, Field, Input, JSON, Listener, field};
 use crate::config::{Config, HealthConfig};
 use crate::metrics::Metric;
+use crate::secrets::SecretTroubles;
 use crate::shutdown::Shutdown;
 use crate::start::Node;
 use crate::users::{CLOSE_SESSIONS, USER};
@@ -134,6 +135,7 @@ struct Status {
     readiness: Readiness,
     readings: Arc<Readings>,
     thresholds: HealthConfig,
+    secrets: SecretTroubles,
     drain: CancellationToken,
     of_role: Arc<dyn RoleStatus>,
 }
@@ -154,10 +156,11 @@ pub fn open(
         readiness: node.readiness.clone(),
         readings: node.admin.readings(),
         thresholds: config.health.clone(),
+        secrets: node.secrets.clone(),
         drain: shutdown.drain().clone(),
         of_role,
     });
-    let routes = ApiRoutes::new(AdminGate::new(config))
+    let routes = ApiRoutes::new(AdminGate::new(config, Arc::clone(&node.authenticator)))
         .describe(admin::FIRST)
         .add(&CLUSTER, get(cluster).with_state(Arc::clone(&status)))
         .add(&STATS, get(stats).with_state(Arc::clone(&status)))

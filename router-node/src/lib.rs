@@ -108,6 +108,7 @@ use tickwire_node::config::Config;
 use tickwire_node::lease::Leases;
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
+use tickwire_node::secrets::ConnectionFiles;
 use tickwire_node::shutdown::{Outcome, Shutdown};
 use tickwire_node::start::{Node, StartError};
 use tickwire_node::storage;
@@ -169,7 +170,7 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
         last_events: LastEvents::default(),
     });
     let ReplayParts { replays, alerts, walker, inquiries } =
-        subscribe_replays(config, &node, partitions, &decoder).await?;
+        subscribe_replays(config, shutdown, &node, partitions, &decoder).await?;
     node.nats.check().await?;
 
     let rules_api = Arc::new(RulesApi { node: node.me.id.clone(), bucket: rule_bucket, decoder: Arc::clone(&decoder) });
@@ -259,11 +260,17 @@ struct ReplayParts {
 /// Takes requests for replays, and for alerts that may come again, from now on. The walker shares their connection.
 async fn subscribe_replays(
     config: &Config,
+    shutdown: &Shutdown,
     node: &Node,
     partitions: u16,
     decoder: &Arc<Decoder>,
 ) -> Result<ReplayParts, StartError> {
-    let replay_nats = Nats::connect(&config.nats, Role::Router.as_str(), &format!("{}/replays", node.me.id)).await?;
+    let name = format!("{}/replays", node.me.id);
+    let files = ConnectionFiles::start(&config.nats, format!("router/{name}"), node.secrets.clone()).await;
+    let replay_nats = Nats::connect(&config.nats, Role::Router.as_str(), &name).await?;
+    if let Some(files) = files {
+        shutdown.spawn_infallible("replay secrets", files.run(replay_nats.clone(), shutdown.drain().clone()));
+    }
     let walker = Walker::new(replay_nats.clone(), config.stream.name.clone());
     let (inquiries_sender, inquiries) = mpsc::channel(INQUIRIES);
     let alerts = AlertService::subscribe(replay_nats.clone(), Arc::clone(decoder), partitions.into())?;

@@ -17,15 +17,15 @@ use tickwire_core::ids::UserId;
 /// Checks tokens for an admin server.
 #[derive(Debug)]
 pub struct AdminGate {
-    authenticator: Authenticator,
+    authenticator: Arc<Authenticator>,
     /// Whether a request needs no token. A token that is sent is checked anyway.
     is_open: bool,
 }
 
 impl AdminGate {
-    /// The gate that this configuration asks for.
-    pub fn new(config: &Config) -> Self {
-        Self { authenticator: Authenticator::new(&config.auth), is_open: !config.admin.requires_token() }
+    /// The gate that this configuration asks for. `authenticator` checks the tokens.
+    pub fn new(config: &Config, authenticator: Arc<Authenticator>) -> Self {
+        Self { authenticator, is_open: !config.admin.requires_token() }
     }
 
     /// The holder of the token of a request with these headers, if the request may use an endpoint at `now`, since 1970;
@@ -109,7 +109,7 @@ mod tests {
         config.admin.require_token = require;
         config.admin.listen = listen.parse().unwrap();
         config.auth.jwt_secret = crate::config::Secret::new(secret);
-        AdminGate::new(&config)
+        AdminGate::new(&config, Arc::new(Authenticator::new(&config.auth)))
     }
 
     fn token(more: Value) -> String {

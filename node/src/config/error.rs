@@ -1,5 +1,6 @@
 //! What can be wrong with a configuration. Each error names the place of the mistake and what to do.
 
+use crate::secrets::SecretFileError;
 use std::fmt;
 use std::path::PathBuf;
 use thiserror::Error;
@@ -96,6 +97,16 @@ pub enum ConfigError {
         keys: &'static str,
         /// What has to hold between them.
         reason: String,
+    },
+    /// A file that holds a secret cannot be used.
+    #[error("{key} = {}: {source}", path.display())]
+    SecretFile {
+        /// The key that names the file.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: SecretFileError,
     },
     /// The checked layers could not be merged.
     #[error("the layers of the configuration cannot be merged: {0}")]

@@ -5,31 +5,41 @@ use tickwire_core::event::{Kind, Kinds};
 use super::error::ConfigError;
 use super::sections::{AuthConfig, AuthMode, Config, EventsConfig};
 use super::values::Secret;
+use std::path::PathBuf;
 
 /// The shortest key that HS256 allows (RFC 7518, 3.2).
-const LEAST_SECRET_BYTES: usize = 32;
+pub(crate) const LEAST_SECRET_BYTES: usize = 32;
+
+/// Why a value and a file of it cannot both be set.
+const ONE_SOURCE: &str = "both are set, and only one can be used: remove the value, or the file";
 
 impl AuthConfig {
-    /// The secret to check tokens with, or none in `dev` mode. Only nodes with clients need it.
+    /// The secret that signs tokens, or none in `dev` mode. Only nodes with clients need it.
     ///
     /// # Errors
-    /// When the mode is `jwt` and the secret is missing or too short.
+    /// When the mode is `jwt` and the secret is missing, or it or the former one is too short.
     pub fn secret(&self) -> Result<Option<&Secret>, ConfigError> {
-        let bytes = self.jwt_secret.expose().len();
-        match self.mode {
-            AuthMode::Dev => Ok(None),
-            AuthMode::Jwt if bytes >= LEAST_SECRET_BYTES => Ok(Some(&self.jwt_secret)),
-            AuthMode::Jwt => {
-                let found = if bytes == 0 { "there is no secret".to_owned() } else { format!("this one has {bytes}") };
-                Err(ConfigError::Conflict {
-                    keys: "auth.mode, auth.jwt_secret",
-                    reason: format!(
-                        "mode jwt needs a secret of at least {LEAST_SECRET_BYTES} bytes, {found}: set \
-                         TICKWIRE_AUTH__JWT_SECRET"
-                    ),
-                })
-            }
+        if self.mode == AuthMode::Dev {
+            return Ok(None);
         }
+        let conflict = |keys, reason| Err(ConfigError::Conflict { keys, reason });
+        let bytes = self.jwt_secret.expose().len();
+        if bytes < LEAST_SECRET_BYTES {
+            let found = if bytes == 0 { "there is no secret".to_owned() } else { format!("this one has {bytes}") };
+            let reason = format!(
+                "mode jwt needs a secret of at least {LEAST_SECRET_BYTES} bytes, {found}: set TICKWIRE_AUTH__JWT_SECRET, \
+                 or write one to the file of TICKWIRE_AUTH__JWT_SECRET_FILE"
+            );
+            return conflict("auth.mode, auth.jwt_secret", reason);
+        }
+        let former = self.jwt_former_secret.expose().len();
+        if former > 0 && former < LEAST_SECRET_BYTES {
+            let reason = format!(
+                "a former secret has at least {LEAST_SECRET_BYTES} bytes too, this one has {former}; empty: none"
+            );
+            return conflict("auth.mode, auth.jwt_former_secret", reason);
+        }
+        Ok(Some(&self.jwt_secret))
     }
 }
 
@@ -57,11 +67,12 @@ impl Config {
 
     /// Checks the rules between keys.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
-        let Self { events, membership, stream, nats, gateway, health, .. } = self;
-        let logins = [!nats.user.is_empty(), !nats.token.is_empty(), nats.credentials.is_some()]
-            .iter()
-            .filter(|set| **set)
-            .count();
+        let Self { events, membership, stream, nats, gateway, health, auth, .. } = self;
+        let has_user = !nats.user.is_empty() || nats.user_file.is_some();
+        let has_token = !nats.token.is_empty() || nats.token_file.is_some();
+        let logins = [has_user, has_token, nats.credentials.is_some()].iter().filter(|set| **set).count();
+        // Whether at most one of a value and its file is set.
+        let one = |value: &str, file: &Option<PathBuf>| value.is_empty() || file.is_none();
         let built_in = |name: &String| !matches!(Kind::from(name.as_str()), Kind::Other(_));
         let rules = [
             (
@@ -97,9 +108,18 @@ impl Config {
                 "health.silence_kinds, events.kinds",
                 "only kinds that the cluster accepts can be silent: name built-in ones, or those of events.kinds",
             ),
+            (one(&nats.user, &nats.user_file), "nats.user, nats.user_file", ONE_SOURCE),
+            (one(nats.password.expose(), &nats.password_file), "nats.password, nats.password_file", ONE_SOURCE),
+            (one(nats.token.expose(), &nats.token_file), "nats.token, nats.token_file", ONE_SOURCE),
+            (one(auth.jwt_secret.expose(), &auth.jwt_secret_file), "auth.jwt_secret, auth.jwt_secret_file", ONE_SOURCE),
+            (
+                one(auth.jwt_former_secret.expose(), &auth.jwt_former_secret_file),
+                "auth.jwt_former_secret, auth.jwt_former_secret_file",
+                ONE_SOURCE,
+            ),
             (logins <= 1, "nats.user, nats.token, nats.credentials", "only one way to log in can be used"),
             (
-                nats.password.is_empty() || !nats.user.is_empty(),
+                (nats.password.is_empty() && nats.password_file.is_none()) || has_user,
                 "nats.password, nats.user",
                 "a password needs its user",
             ),

@@ -95,12 +95,21 @@ pub struct NatsConfig {
     /// Addresses, with commas between.
     #[serde(deserialize_with = "values::nats_url")]
     pub url: String,
-    /// The user, or empty.
+    /// The user, or empty: as configured, or what the file held at the start.
     pub user: String,
-    /// The password of the user.
+    /// The file of the user.
+    #[serde(serialize_with = "values::show_path", deserialize_with = "values::optional_path")]
+    pub user_file: Option<PathBuf>,
+    /// The password of the user, likewise.
     pub password: Secret,
-    /// The token, or empty.
+    /// The file of the password.
+    #[serde(serialize_with = "values::show_path", deserialize_with = "values::optional_path")]
+    pub password_file: Option<PathBuf>,
+    /// The token, or empty, likewise.
     pub token: Secret,
+    /// The file of the token.
+    #[serde(serialize_with = "values::show_path", deserialize_with = "values::optional_path")]
+    pub token_file: Option<PathBuf>,
     /// The credentials file.
     #[serde(serialize_with = "values::show_path", deserialize_with = "values::optional_path")]
     pub credentials: Option<PathBuf>,
@@ -264,8 +273,16 @@ pub struct RouterConfig {
 pub struct AuthConfig {
     /// Tokens, or `dev`.
     pub mode: AuthMode,
-    /// The secret that signs the tokens.
+    /// The secret that signs the tokens: as configured, or what the file held at the start.
     pub jwt_secret: Secret,
+    /// The file of that secret.
+    #[serde(serialize_with = "values::show_path", deserialize_with = "values::optional_path")]
+    pub jwt_secret_file: Option<PathBuf>,
+    /// A second secret whose tokens are accepted, or empty, likewise.
+    pub jwt_former_secret: Secret,
+    /// The file of the second secret.
+    #[serde(serialize_with = "values::show_path", deserialize_with = "values::optional_path")]
+    pub jwt_former_secret_file: Option<PathBuf>,
     /// The allowed audiences of tokens; an empty list allows any.
     pub audience: Vec<String>,
     /// The allowed issuers of tokens; an empty list allows any.

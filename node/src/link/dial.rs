@@ -3,6 +3,7 @@
 use super::login::{self, ServerInfo};
 use super::parse::{Op, Parser};
 use crate::config::NatsConfig;
+use crate::nats_login::{NatsLogin, is_login_refusal};
 use async_nats::ServerAddr;
 use bytes::BytesMut;
 use rand::seq::SliceRandom;
@@ -34,10 +35,24 @@ pub(super) struct LinkConnection {
     pub(super) info: ServerInfo,
 }
 
+/// Why there is no connection.
+#[derive(Debug)]
+pub(super) struct DialError {
+    pub(super) reason: String,
+    /// Whether the server has refused the login.
+    pub(super) is_login_refusal: bool,
+}
+
+impl From<String> for DialError {
+    fn from(reason: String) -> Self {
+        Self { reason, is_login_refusal: false }
+    }
+}
+
 /// The servers, and the login.
 #[derive(Debug)]
 pub(super) struct Dialer {
-    config: NatsConfig,
+    config: Arc<NatsConfig>,
     name: String,
     configured: Vec<ServerAddr>,
     discovered: Vec<ServerAddr>,
@@ -46,9 +61,9 @@ pub(super) struct Dialer {
 }
 
 impl Dialer {
-    pub(super) fn new(config: &NatsConfig, name: String) -> io::Result<Self> {
+    pub(super) fn new(config: Arc<NatsConfig>, name: String) -> io::Result<Self> {
         let configured = config.url.split(',').map(|url| url.trim().parse()).collect::<Result<_, _>>()?;
-        Ok(Self { config: config.clone(), name, configured, discovered: Vec::new(), round: Vec::new() })
+        Ok(Self { config, name, configured, discovered: Vec::new(), round: Vec::new() })
     }
 
     /// Remembers the servers that a server has listed, in place of those that were listed before.
@@ -64,13 +79,26 @@ impl Dialer {
         self.discovered = found.filter(other).take(DISCOVERED).collect();
     }
 
+    /// Tries each configured server once, until one accepts the login. Returns the last failure, or a refusal of the
+    /// login at once.
+    pub(super) async fn dial_any(&mut self) -> Result<LinkConnection, DialError> {
+        let mut left = self.configured.len();
+        loop {
+            left = left.saturating_sub(1);
+            match self.dial().await {
+                Err(error) if left > 0 && !error.is_login_refusal => {}
+                end => return end,
+            }
+        }
+    }
+
     /// Tries the next server: all of them in random order, then all again.
-    pub(super) async fn dial(&mut self) -> Result<LinkConnection, String> {
+    pub(super) async fn dial(&mut self) -> Result<LinkConnection, DialError> {
         if self.round.is_empty() {
             self.round = self.configured.iter().chain(&self.discovered).cloned().collect();
             self.round.shuffle(&mut rand::rng());
         }
-        let Some(server) = self.round.pop() else { return Err("no address to connect to".to_owned()) };
+        let Some(server) = self.round.pop() else { return Err("no address to connect to".to_owned().into()) };
         let attempt = ATTEMPT_TIMEOUT.min(self.config.connect_timeout);
         match timeout(attempt, self.attempt(&server)).await {
             Ok(Ok(connection)) => {
@@ -79,19 +107,21 @@ impl Dialer {
                 self.discover(&connection.info);
                 Ok(connection)
             }
-            Ok(Err(reason)) => Err(format!("{}:{}: {reason}", server.host(), server.port())),
-            Err(_) => Err(format!("{}:{}: no connection within {attempt:?}", server.host(), server.port())),
+            Ok(Err(DialError { reason, is_login_refusal })) => {
+                Err(DialError { reason: format!("{}:{}: {reason}", server.host(), server.port()), is_login_refusal })
+            }
+            Err(_) => Err(format!("{}:{}: no connection within {attempt:?}", server.host(), server.port()).into()),
         }
     }
 
-    async fn attempt(&self, server: &ServerAddr) -> Result<LinkConnection, String> {
+    async fn attempt(&self, server: &ServerAddr) -> Result<LinkConnection, DialError> {
         let text = |error: io::Error| error.to_string();
         let mut stream = TcpStream::connect((server.host(), server.port())).await.map_err(text)?;
         stream.set_nodelay(true).map_err(text)?;
         let (mut parser, mut buffer) = (Parser::default(), BytesMut::with_capacity(4096));
         let info: ServerInfo = match next(&mut stream, &mut parser, &mut buffer).await? {
             Op::Info(info) => serde_json::from_slice(&info).map_err(|error| error.to_string())?,
-            other => return Err(format!("expected INFO from the server, received {other:?}")),
+            other => return Err(format!("expected INFO from the server, received {other:?}").into()),
         };
         let tls = self.config.tls_ca.is_some() || server.tls_required() || info.tls_required;
         if tls {
@@ -112,15 +142,19 @@ impl Dialer {
         mut writer: Box<dyn AsyncWrite + Send + Unpin>,
         info: ServerInfo,
         tls: bool,
-    ) -> Result<LinkConnection, String> {
-        let line = login::line(&self.config, &self.name, &info, tls).await?;
+    ) -> Result<LinkConnection, DialError> {
+        let login = NatsLogin::read_now(Arc::clone(&self.config)).await.map_err(|error| error.to_string())?;
+        let line = login::line(&login, &self.name, &info, tls)?;
         let (mut parser, mut buffer) = (Parser::default(), BytesMut::with_capacity(4096));
         writer.write_all(format!("{line}PING\r\n").as_bytes()).await.map_err(|error| error.to_string())?;
         writer.flush().await.map_err(|error| error.to_string())?;
         loop {
             match next(&mut reader, &mut parser, &mut buffer).await? {
                 Op::Pong => return Ok(LinkConnection { reader, writer, buffer, parser, info }),
-                Op::Refusal(refusal) => return Err(String::from_utf8_lossy(&refusal).into_owned()),
+                Op::Refusal(refusal) => {
+                    let reason = String::from_utf8_lossy(&refusal).into_owned();
+                    return Err(DialError { is_login_refusal: is_login_refusal(&reason), reason });
+                }
                 _ => {}
             }
         }
@@ -128,7 +162,7 @@ impl Dialer {
 
     /// The authorities and our certificate, read again for each connection, because certificates are renewed.
     async fn tls_config(&self) -> Result<Arc<ClientConfig>, String> {
-        let config = self.config.clone();
+        let config = Arc::clone(&self.config);
         let built = tokio::task::spawn_blocking(move || tls_config(&config)).await;
         built.map_err(|error| error.to_string())?
     }
@@ -188,7 +222,7 @@ mod tests {
     fn dialer(url: &str) -> Dialer {
         let sets = vec![("nats.url".to_owned(), url.to_owned())];
         let config = Config::load(&LoadOptions { sets, ..LoadOptions::default() }).unwrap();
-        Dialer::new(&config.nats, "test".to_owned()).unwrap()
+        Dialer::new(Arc::new(config.nats), "test".to_owned()).unwrap()
     }
 
     #[test]
@@ -213,7 +247,7 @@ mod tests {
         let mut dialer = dialer("127.0.0.1:1,127.0.0.2:1,127.0.0.3:1");
         let mut tried: Vec<String> = Vec::new();
         for _ in 0..3 {
-            tried.push(dialer.dial().await.err().unwrap().split(':').next().unwrap().to_owned());
+            tried.push(dialer.dial().await.err().unwrap().reason.split(':').next().unwrap().to_owned());
         }
         tried.sort_unstable();
         assert_eq!(tried, ["127.0.0.1", "127.0.0.2", "127.0.0.3"]);

@@ -1,12 +1,13 @@
 //! The one task that owns the connection: it reads, writes, detects silence, and reconnects.
 
-use super::dial::{Dialer, LinkConnection};
+use super::dial::{DialError, Dialer, LinkConnection};
 use super::login::ServerInfo;
 use super::message::NatsMessage;
 use super::parse::{Op, Parser};
 use super::shared::LinkShared;
 use crate::connection_health::{ConnectionHealth, backoff};
 use crate::metrics;
+use crate::nats_login::is_login_refusal;
 use bytes::BytesMut;
 use std::convert::Infallible;
 use std::future::pending;
@@ -14,6 +15,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -27,6 +29,9 @@ const SILENT_GONE: u32 = 6;
 
 /// The number of checks after which a server that takes no byte of the waiting data counts as gone.
 const STUCK_GONE: u32 = 10;
+
+/// How long another connection waits for answers on the present one before it takes its place.
+const REPLACE_AT_LATEST: Duration = Duration::from_secs(1);
 
 /// The room for a read: a buffer that messages are cut from can be used again only when all of them are dropped.
 const READ: usize = 64 * 1024;
@@ -42,6 +47,8 @@ pub(super) struct LinkOwner {
     pub(super) dialer: Dialer,
     pub(super) shared: Arc<LinkShared>,
     pub(super) health: ConnectionHealth,
+    /// Connections that take the place of the present one.
+    pub(super) replacements: mpsc::Receiver<LinkConnection>,
     pub(super) stop: CancellationToken,
     pub(super) name: String,
 }
@@ -50,6 +57,8 @@ pub(super) struct LinkOwner {
 enum LinkEnd {
     /// We have stopped.
     Stopped,
+    /// Another connection has taken its place.
+    Replaced(Box<LinkConnection>),
     /// A failure: the label for the metric, and a text for people.
     Lost(&'static str, String),
 }
@@ -67,6 +76,7 @@ impl LinkOwner {
         loop {
             let dialed = tokio::select! {
                 () = self.stop.cancelled() => return,
+                Some(connection) = self.replacements.recv() => Ok(connection),
                 dialed = self.dialer.dial() => dialed,
             };
             match dialed {
@@ -76,18 +86,16 @@ impl LinkOwner {
                     note("link_connected");
                     self.shared.set_up(connection.info.max_payload);
                     self.health.set_link(true);
-                    let Err(end) = self.serve(connection).await;
-                    match end {
-                        LinkEnd::Stopped => return,
-                        LinkEnd::Lost(label, reason) => {
-                            self.shared.set_down(reason.clone());
-                            self.health.set_link(false);
-                            note(label);
-                            warn!(connection = self.name, reason, "lost the connection to NATS for reading");
-                        }
+                    if self.serve_all(connection).await.is_none() {
+                        return;
                     }
                 }
-                Err(reason) => {
+                Err(DialError { reason, is_login_refusal: true }) => {
+                    note("link_login_refused");
+                    warn!(connection = self.name, attempt, reason, "NATS refused the login for reading, trying again");
+                    self.shared.set_down(reason);
+                }
+                Err(DialError { reason, .. }) => {
                     debug!(connection = self.name, attempt, reason, "cannot reach NATS for reading");
                     self.shared.set_down(reason);
                 }
@@ -100,6 +108,28 @@ impl LinkOwner {
         }
     }
 
+    /// Serves a connection, and those that take its place, until the last one is lost. `None` if we have stopped.
+    async fn serve_all(&mut self, mut connection: LinkConnection) -> Option<()> {
+        loop {
+            let Err(end) = self.serve(connection).await;
+            match end {
+                LinkEnd::Stopped => return None,
+                LinkEnd::Replaced(by) => {
+                    note("link_renewed");
+                    info!(connection = self.name, "connected to NATS for reading anew");
+                    connection = *by;
+                }
+                LinkEnd::Lost(label, reason) => {
+                    self.shared.set_down(reason.clone());
+                    self.health.set_link(false);
+                    note(label);
+                    warn!(connection = self.name, reason, "lost the connection to NATS for reading");
+                    return Some(());
+                }
+            }
+        }
+    }
+
     /// Serves a connection until it ends.
     async fn serve(&mut self, connection: LinkConnection) -> Result<Infallible, LinkEnd> {
         let LinkConnection { mut reader, mut writer, mut buffer, mut parser, .. } = connection;
@@ -108,6 +138,8 @@ impl LinkOwner {
         checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut out, mut sent, mut received) = (Vec::new(), 0, Vec::new());
         let mut stopping = false;
+        // The connection that takes the place of this one, and since when it waits.
+        let mut next: Option<(LinkConnection, Instant)> = None;
         // One time for all messages of a read, which costs much less than one for each.
         let mut arrived = Instant::now();
         loop {
@@ -121,6 +153,13 @@ impl LinkOwner {
                 if stopping && out.is_empty() {
                     writer.flush().await?;
                     return Err(LinkEnd::Stopped);
+                }
+                if let Some((connection, since)) = next.take_if(|(connection, since)| {
+                    out.is_empty() && shared.replace(connection.info.max_payload, since.elapsed() > REPLACE_AT_LATEST)
+                }) {
+                    debug!(connection = self.name, waited = ?since.elapsed(), "another connection takes over");
+                    self.dialer.discover(&connection.info);
+                    return Err(LinkEnd::Replaced(Box::new(connection)));
                 }
             }
             let write = async {
@@ -140,6 +179,9 @@ impl LinkOwner {
                 },
                 () = shared.wake.notified(), if out.is_empty() => {}
                 () = self.stop.cancelled(), if !stopping => stopping = true,
+                Some(connection) = self.replacements.recv(), if next.is_none() => {
+                    next = Some((connection, Instant::now()));
+                }
                 _ = checks.tick() => {
                     silent += 1;
                     stuck += u32::from(!out.is_empty());
@@ -216,6 +258,12 @@ impl LinkOwner {
             },
             Op::Refusal(refusal) => {
                 let refusal = String::from_utf8_lossy(refusal).into_owned();
+                if is_login_refusal(&refusal) {
+                    // The server ends the connection, and the next one has the login that is in the files then.
+                    note("link_login_ended");
+                    warn!(connection = self.name, reason = refusal, "NATS no longer accepts the login");
+                    return;
+                }
                 note("link_refusal");
                 error!(connection = self.name, reason = refusal, "NATS refused a request");
                 self.shared.refuse(refusal);

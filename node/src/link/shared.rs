@@ -170,13 +170,18 @@ impl LinkShared {
 
     /// The connection is up: all subscriptions are sent again.
     pub(super) fn set_up(&self, max_payload: usize) {
+        self.lock().begin(max_payload);
+    }
+
+    /// Another connection takes the place of the present one, if nothing waits to be sent, and no answer to a `PING` is
+    /// awaited unless `is_late`. All subscriptions are sent again.
+    pub(super) fn replace(&self, max_payload: usize, is_late: bool) -> bool {
         let mut state = self.lock();
-        state.out.clear();
-        state.pongs.clear();
-        let lines: String = state.subscriptions.iter().map(|(number, one)| one.line(*number)).collect();
-        state.out.extend_from_slice(lines.as_bytes());
-        state.max_payload = max_payload.min(LARGEST_PAYLOAD);
-        state.up = true;
+        let is_idle = state.out.is_empty() && (is_late || state.pongs.is_empty());
+        if is_idle {
+            state.begin(max_payload);
+        }
+        is_idle
     }
 
     /// The connection is lost, with the reason.
@@ -228,6 +233,16 @@ impl LinkShared {
 }
 
 impl LinkState {
+    /// A connection begins: all subscriptions are sent.
+    fn begin(&mut self, max_payload: usize) {
+        self.out.clear();
+        self.pongs.clear();
+        let lines: String = self.subscriptions.iter().map(|(number, one)| one.line(*number)).collect();
+        self.out.extend_from_slice(lines.as_bytes());
+        self.max_payload = max_payload.min(LARGEST_PAYLOAD);
+        self.up = true;
+    }
+
     fn ask(&mut self, waiting: Option<oneshot::Sender<()>>) {
         self.out.extend_from_slice(b"PING\r\n");
         self.pongs.push_back(waiting);
@@ -285,6 +300,27 @@ mod tests {
         shared.close();
         assert!(matches!(shared.subscribe("q", "c", None, 100), Err(LinkError::Closed)));
         drop(late);
+    }
+
+    #[test]
+    fn connection_is_replaced_when_nothing_waits_for_the_present_one() {
+        let shared = Arc::new(LinkShared::default());
+        let inlet = shared.subscribe("q", "a", None, 100).unwrap();
+        shared.set_up(100);
+        assert!(!shared.replace(200, true), "a line waits to be sent");
+        assert_eq!(out(&shared), "SUB a 1\r\n");
+        let mut answer = shared.ping().unwrap();
+        assert_eq!(out(&shared), "PING\r\n");
+        assert!(!shared.replace(200, false), "an answer is awaited");
+        shared.pong();
+        answer.try_recv().unwrap();
+        assert!(shared.replace(200, false));
+        assert_eq!((out(&shared).as_str(), shared.max_payload(), shared.is_up()), ("SUB a 1\r\n", 200, true));
+        let mut answer = shared.ping().unwrap();
+        assert_eq!(out(&shared), "PING\r\n");
+        assert!(shared.replace(200, true));
+        assert!(answer.try_recv().is_err(), "the answer never comes");
+        drop(inlet);
     }
 
     #[test]

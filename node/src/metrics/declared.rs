@@ -64,6 +64,14 @@ crate::metrics! {
         "tickwire_refused_name_announcements_total",
         "Announcements of names that could not be read";
 
+    // secrets/follower.rs
+    counter SECRET_RELOADS by "what" of crate::secrets::kinds =
+        "tickwire_secret_reloads_total",
+        "Changes of files of secrets that this node has put into effect, by what they are for";
+    counter SECRET_RELOAD_FAILURES by "what" of crate::secrets::kinds =
+        "tickwire_secret_reload_failures_total",
+        "Files of secrets that became invalid, and new secrets that were refused, by what they are for";
+
     // shutdown.rs
     counter CONNECTION_PANICS by "part" =
         "tickwire_connection_panics_total",

@@ -50,6 +50,7 @@ pub(super) fn report(status: &Status) -> HealthReport {
         parts.extend(of_load(&status.thresholds, &load, &newest, &oldest));
     }
     parts.extend(silence::of_kinds(&status.thresholds, timestamp_now(), &load.kinds));
+    parts.extend(status.secrets.all().map(of_secrets));
     let worst = parts.iter().map(|part| part.status).max().unwrap_or(Grade::Error);
     HealthReport { node: status.me.id.to_string(), role: status.role.as_str(), status: worst, parts }
 }
@@ -62,6 +63,15 @@ fn of_checks(report: ReadinessReport) -> Vec<HealthPart> {
         None => HealthPart { name: check.name, status: Grade::Healthy, message: "nothing is missing".to_owned() },
     };
     report.checks.into_iter().map(part).collect()
+}
+
+/// The files of secrets. While one is wrong, what was in effect before stays, so it is a warning.
+fn of_secrets(wrong: Vec<String>) -> HealthPart {
+    let (status, message) = match wrong.as_slice() {
+        [] => (Grade::Healthy, "what the files hold is in effect".to_owned()),
+        some => (Grade::Warning, format!("{}; what was in effect before stays", some.join("; "))),
+    };
+    HealthPart { name: "secrets", status, message }
 }
 
 /// The grade of a value that should be low.
@@ -87,6 +97,14 @@ fn advice(status: Grade, text: &str) -> String {
 mod tests {
     use super::*;
     use crate::admin::Readiness;
+
+    #[test]
+    fn invalid_file_of_a_secret_is_a_warning_that_names_it() {
+        assert_eq!(of_secrets(Vec::new()).status, Grade::Healthy);
+        let part = of_secrets(vec!["token secrets: auth.jwt_secret_file = /x: is empty".to_owned()]);
+        assert_eq!((part.name, part.status), ("secrets", Grade::Warning));
+        assert!(part.message.contains("auth.jwt_secret_file = /x"), "{}", part.message);
+    }
 
     #[test]
     fn missing_check_is_an_error_and_a_drain_a_warning() {
