@@ -28,22 +28,25 @@ use crate::connection_health::ConnectionHealth;
 use crate::names;
 use crate::nats_error::NatsError;
 use crate::shutdown::panic_text;
-use dial::{Dialer, LinkConnection};
+use dial::Dialer;
 use futures_util::FutureExt;
-use owner::{LinkOwner, note};
+use owner::{LinkOwner, LinkReplacement, note};
 use rand::Rng;
 use shared::LinkShared;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{Instrument, error, info_span};
 
 /// The pause after a panic of the owner, which should never happen.
 const PANIC_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a new connection may wait until it takes the place of the present one.
+const REPLACE_WITHIN: Duration = Duration::from_secs(10);
 
 /// Why a publish, subscribe or flush failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -76,7 +79,7 @@ pub struct Link {
     /// What a new connection needs, and the way to the owner for it.
     config: Arc<NatsConfig>,
     name: Arc<str>,
-    replacements: mpsc::Sender<LinkConnection>,
+    replacements: mpsc::Sender<LinkReplacement>,
     stop: CancellationToken,
     ended: CancellationToken,
     /// Ends the owner with the last handle.
@@ -191,8 +194,14 @@ impl Link {
         let dialer = Dialer::new(Arc::clone(&self.config), self.name.to_string());
         let mut dialer = dialer.map_err(|error| error.to_string())?;
         let connection = dialer.dial_any().await.map_err(|error| error.reason)?;
-        // If another one waits already, it has what the files held a moment ago.
-        self.replacements.try_send(connection).map_err(|_| "the connection is being replaced already".to_owned())
+        let (taken, is_taken) = oneshot::channel();
+        let sent = self.replacements.try_send(LinkReplacement { connection, taken });
+        sent.map_err(|_| "the connection is closed, or being replaced already".to_owned())?;
+        match timeout(REPLACE_WITHIN, is_taken).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err("the connection was lost before it could be replaced".to_owned()),
+            Err(_) => Err("the connection was busy, and not replaced in time".to_owned()),
+        }
     }
 
     /// Sends everything that was published, and closes the connection, for all handles.

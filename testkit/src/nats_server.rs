@@ -99,6 +99,11 @@ impl NatsServer {
         self.child.wait().expect("nats-server can be waited for");
     }
 
+    /// Lets the server read its configuration file again (SIGHUP).
+    pub fn reload(&self) {
+        self.signal(Signal::HUP);
+    }
+
     /// Suspends the server (SIGSTOP). Returns when none of its threads runs.
     pub fn freeze(&self) {
         self.signal(Signal::STOP);

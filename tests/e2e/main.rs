@@ -57,6 +57,7 @@ mod readme;
 mod resume;
 mod rules;
 mod saved;
+mod secrets;
 mod shutdown;
 mod since;
 mod slow_links;

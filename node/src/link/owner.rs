@@ -15,7 +15,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -48,9 +48,16 @@ pub(super) struct LinkOwner {
     pub(super) shared: Arc<LinkShared>,
     pub(super) health: ConnectionHealth,
     /// Connections that take the place of the present one.
-    pub(super) replacements: mpsc::Receiver<LinkConnection>,
+    pub(super) replacements: mpsc::Receiver<LinkReplacement>,
     pub(super) stop: CancellationToken,
     pub(super) name: String,
+}
+
+/// A connection that takes the place of the present one.
+pub(super) struct LinkReplacement {
+    pub(super) connection: LinkConnection,
+    /// Told when that has happened.
+    pub(super) taken: oneshot::Sender<()>,
 }
 
 /// Why a connection ends.
@@ -58,7 +65,7 @@ enum LinkEnd {
     /// We have stopped.
     Stopped,
     /// Another connection has taken its place.
-    Replaced(Box<LinkConnection>),
+    Replaced(Box<LinkReplacement>),
     /// A failure: the label for the metric, and a text for people.
     Lost(&'static str, String),
 }
@@ -76,7 +83,7 @@ impl LinkOwner {
         loop {
             let dialed = tokio::select! {
                 () = self.stop.cancelled() => return,
-                Some(connection) = self.replacements.recv() => Ok(connection),
+                Some(replacement) = self.replacements.recv() => Ok(replacement.take()),
                 dialed = self.dialer.dial() => dialed,
             };
             match dialed {
@@ -117,7 +124,7 @@ impl LinkOwner {
                 LinkEnd::Replaced(by) => {
                     note("link_renewed");
                     info!(connection = self.name, "connected to NATS for reading anew");
-                    connection = *by;
+                    connection = by.take();
                 }
                 LinkEnd::Lost(label, reason) => {
                     self.shared.set_down(reason.clone());
@@ -139,7 +146,7 @@ impl LinkOwner {
         let (mut out, mut sent, mut received) = (Vec::new(), 0, Vec::new());
         let mut stopping = false;
         // The connection that takes the place of this one, and since when it waits.
-        let mut next: Option<(LinkConnection, Instant)> = None;
+        let mut next: Option<(LinkReplacement, Instant)> = None;
         // One time for all messages of a read, which costs much less than one for each.
         let mut arrived = Instant::now();
         loop {
@@ -154,12 +161,13 @@ impl LinkOwner {
                     writer.flush().await?;
                     return Err(LinkEnd::Stopped);
                 }
-                if let Some((connection, since)) = next.take_if(|(connection, since)| {
-                    out.is_empty() && shared.replace(connection.info.max_payload, since.elapsed() > REPLACE_AT_LATEST)
-                }) {
-                    debug!(connection = self.name, waited = ?since.elapsed(), "another connection takes over");
-                    self.dialer.discover(&connection.info);
-                    return Err(LinkEnd::Replaced(Box::new(connection)));
+                let is_next = |(by, since): &mut (LinkReplacement, Instant)| {
+                    let is_late = since.elapsed() > REPLACE_AT_LATEST;
+                    out.is_empty() && shared.replace(by.connection.info.max_payload, is_late)
+                };
+                if let Some((by, _)) = next.take_if(is_next) {
+                    self.dialer.discover(&by.connection.info);
+                    return Err(LinkEnd::Replaced(Box::new(by)));
                 }
             }
             let write = async {
@@ -179,8 +187,8 @@ impl LinkOwner {
                 },
                 () = shared.wake.notified(), if out.is_empty() => {}
                 () = self.stop.cancelled(), if !stopping => stopping = true,
-                Some(connection) = self.replacements.recv(), if next.is_none() => {
-                    next = Some((connection, Instant::now()));
+                Some(replacement) = self.replacements.recv(), if next.is_none() => {
+                    next = Some((replacement, Instant::now()));
                 }
                 _ = checks.tick() => {
                     silent += 1;
@@ -273,6 +281,15 @@ impl LinkOwner {
                 debug!(line = %line.escape_ascii(), "unknown line from NATS server");
             }
         }
+    }
+}
+
+impl LinkReplacement {
+    /// The connection, which is in use from now on.
+    fn take(self) -> LinkConnection {
+        // Who waits for this may have given up.
+        self.taken.send(()).ok();
+        self.connection
     }
 }
 

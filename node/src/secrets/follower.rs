@@ -91,9 +91,9 @@ impl Follower {
             match (self.watched.read(self.clock.now(), print), found) {
                 (WatchStep::Reload, Some(contents)) => return contents,
                 (WatchStep::Fail, _) => {
-                    metrics::SECRET_RELOAD_FAILURES.with(self.what).increment(1);
                     error!(what = self.what, files = self.name, reason, "file of a secret invalid, former one stays");
                     self.troubles.set(&self.name, Some(reason));
+                    metrics::SECRET_RELOAD_FAILURES.with(self.what).increment(1);
                 }
                 (WatchStep::Recover, _) => {
                     info!(what = self.what, files = self.name, "files of secrets hold again what is in effect");
@@ -109,15 +109,15 @@ impl Follower {
         match outcome {
             Ok(()) => {
                 self.watched.reloaded();
-                metrics::SECRET_RELOADS.with(self.what).increment(1);
                 info!(what = self.what, files = self.name, "new secrets in effect");
                 self.troubles.set(&self.name, None);
+                metrics::SECRET_RELOADS.with(self.what).increment(1);
             }
             Err(reason) => {
                 self.watched.refused(self.clock.now());
-                metrics::SECRET_RELOAD_FAILURES.with(self.what).increment(1);
                 warn!(what = self.what, files = self.name, reason, "new secrets not in effect yet, trying again");
                 self.troubles.set(&self.name, Some(reason));
+                metrics::SECRET_RELOAD_FAILURES.with(self.what).increment(1);
             }
         }
     }

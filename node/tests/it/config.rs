@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tickwire_core::event::KindAudience;
 use tickwire_node::config::{AuthMode, Config, ConfigError, LoadOptions, LogFormat, Origin};
+use tickwire_node::secrets::SecretFileError;
 
 fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
@@ -241,4 +242,77 @@ fn text_in_place_of_a_list_is_a_list_of_one() {
     let (result, _) = from_file("[auth]\naudience = 'tickwire'\nissuer = ['a', 'b']\n");
     let auth = result.unwrap().auth;
     assert_eq!((auth.audience, auth.issuer), (vec!["tickwire".to_owned()], vec!["a".to_owned(), "b".to_owned()]));
+}
+
+#[test]
+fn secrets_are_read_from_files_and_only_the_files_are_shown() {
+    let home = tempfile::tempdir().unwrap();
+    let file = |name: &str, content: &str| {
+        let path = home.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (user, password) = (file("user", "bob\n"), file("password", "hush-1\n"));
+    let (secret, former) = (file("secret", &"n".repeat(32)), file("former", "\n"));
+    let config = from_env(&[
+        ("TICKWIRE_NATS__USER_FILE", &user),
+        ("TICKWIRE_NATS__PASSWORD_FILE", &password),
+        ("TICKWIRE_AUTH__JWT_SECRET_FILE", &secret),
+        ("TICKWIRE_AUTH__JWT_FORMER_SECRET_FILE", &former),
+    ])
+    .unwrap();
+    assert_eq!((config.nats.user.as_str(), config.nats.password.expose()), ("bob", "hush-1"));
+    assert_eq!(config.auth.secret().unwrap().unwrap().expose(), "n".repeat(32));
+    assert!(config.auth.jwt_former_secret.is_empty());
+    let shown = config.show();
+    assert!(shown.contains(&password) && !shown.contains("hush-1") && !shown.contains("nnn"), "{shown}");
+    let token = from_sets(&[("nats.token_file", &file("token", "t\r\n"))]).unwrap();
+    assert_eq!(token.nats.token.expose(), "t");
+}
+
+#[test]
+fn unusable_secret_file_is_refused_with_its_key_and_path() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("secret").to_str().unwrap().to_owned();
+    let refused = || match from_sets(&[("nats.token_file", &path)]) {
+        Err(error @ ConfigError::SecretFile { .. }) => {
+            let text = error.to_string();
+            assert!(text.contains("nats.token_file") && text.contains(&path) && !text.contains("hush"), "{text}");
+            match error {
+                ConfigError::SecretFile { source, .. } => source,
+                other => panic!("{other:?}"),
+            }
+        }
+        other => panic!("{other:?}"),
+    };
+    assert!(matches!(refused(), SecretFileError::Unreadable(_)));
+    std::fs::write(&path, "\n").unwrap();
+    assert!(matches!(refused(), SecretFileError::Empty));
+    std::fs::write(&path, "hush".repeat(20_000)).unwrap();
+    assert!(matches!(refused(), SecretFileError::TooLarge(65_536)));
+    std::fs::write(&path, b"hush\xff").unwrap();
+    assert!(matches!(refused(), SecretFileError::NotText));
+}
+
+#[test]
+fn value_and_its_file_are_not_both_accepted() {
+    for (key, value) in [
+        ("nats.user", "a"),
+        ("nats.password", "a"),
+        ("nats.token", "a"),
+        ("auth.jwt_secret", "a"),
+        ("auth.jwt_former_secret", "a"),
+    ] {
+        let file = format!("{key}_file");
+        match from_sets(&[(key, value), (&file, "/nowhere/secret")]) {
+            Err(ConfigError::Conflict { keys, .. }) => assert_eq!(keys, format!("{key}, {file}")),
+            other => panic!("{key}: {other:?}"),
+        }
+    }
+    let two_logins = [("nats.user", "a"), ("nats.token_file", "/nowhere/secret")];
+    assert!(matches!(from_sets(&two_logins), Err(ConfigError::Conflict { .. })));
+    let no_user = [("nats.password_file", "/nowhere/secret")];
+    assert!(matches!(from_sets(&no_user), Err(ConfigError::Conflict { .. })));
+    let short = from_sets(&[("auth.jwt_secret", &"s".repeat(32)), ("auth.jwt_former_secret", "short")]).unwrap();
+    assert!(matches!(short.auth.secret(), Err(ConfigError::Conflict { .. })));
 }

@@ -10,6 +10,7 @@ mod membership;
 mod nats;
 mod provision;
 mod rule_bucket;
+mod secrets;
 mod shutdown;
 
 use serde::Serialize;

@@ -140,6 +140,11 @@ async fn publishes_before_close_arrive() {
 
 /// Writes an authority, and a certificate of it for 127.0.0.1, as PEM files into this folder.
 pub(crate) fn certificates(home: &Path) {
+    certificates_until(home, 2100);
+}
+
+/// The same, with a certificate that is valid up to this year.
+pub(crate) fn certificates_until(home: &Path, year: i32) {
     let write = |name: &str, text: String| std::fs::write(home.join(name), text).unwrap();
     let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
     authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -147,7 +152,8 @@ pub(crate) fn certificates(home: &Path) {
     write("ca.pem", authority.self_signed(&authority_key).unwrap().pem());
     let issuer = rcgen::Issuer::new(authority, authority_key);
     let key = rcgen::KeyPair::generate().unwrap();
-    let certificate = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    let mut certificate = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    certificate.not_after = rcgen::date_time_ymd(year, 1, 1);
     write("cert.pem", certificate.signed_by(&key, &issuer).unwrap().pem());
     write("key.pem", key.serialize_pem());
 }
