@@ -5,8 +5,8 @@
 //! * `config` reads the configuration, and `telemetry` sets up logs and metrics, which `metrics` declares;
 //! * `shutdown` starts tasks and ends them in two phases, and `clock` passes the time into pure code;
 //! * `names` spells the subjects, streams, buckets and keys of NATS;
-//! * `nats` opens the connections, with the login that `nats_login` reads; `connection_health` says whether they are up,
-//!   `nats_error` why not, and `tls` whether that can change. `link` is our own connection, for messages that other
+//! * `nats` opens the connections, with the login that `nats_login` reads; `connection_health` says whether they are
+//!   up, `nats_error` why not, and `tls` whether that can change. `link` is our own connection, for messages that other
 //!   programs can shape;
 //! * `secrets` reads the files of secrets again, and puts what has changed into effect;
 //! * `direct` reads answers to direct gets, and `stored` single messages of a stream from its leader;

@@ -1,5 +1,5 @@
-//! Connects to NATS anew when a file has changed that holds a login or a certificate. A new connection reads these files
-//! anyway. So all that is left to do is to replace the present ones, which would last until NATS ends them.
+//! Connects to NATS anew when a file has changed that holds a login or a certificate. A new connection reads these
+//! files anyway. So all that is left to do is to replace the present ones, which would last until NATS ends them.
 
 use super::CONNECTION;
 use super::file::{MOST_SECRET_BYTES, secret_of};

@@ -1,5 +1,5 @@
-//! Replaces the keys that check tokens when their files change. Sessions that are open go on: each token is checked when
-//! it arrives.
+//! Replaces the keys that check tokens when their files change. Sessions that are open go on: each token is checked
+//! when it arrives.
 
 use super::TOKENS;
 use super::file::{MOST_SECRET_BYTES, SecretFileError, secret_of};
