@@ -43,7 +43,7 @@ impl Tls {
         match connector.connect(name, tcp).await {
             Ok(stream) => Ok(TlsTransport(stream)),
             Err(error) => {
-                let problem = handshake_problem(error);
+                let problem = handshake_problem(&error);
                 if let DialError::Certificate(_) = problem {
                     self.remember(None);
                 }
@@ -104,7 +104,7 @@ fn read_config(file: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
 }
 
 /// The cause of a failed handshake.
-fn handshake_problem(error: io::Error) -> DialError {
+fn handshake_problem(error: &io::Error) -> DialError {
     match error.get_ref().and_then(|cause| cause.downcast_ref::<TlsError>()) {
         Some(TlsError::InvalidCertificate(problem)) => DialError::Certificate(CertificateProblem::of(problem)),
         Some(TlsError::InvalidMessage(_)) => DialError::Io(io::Error::other(

@@ -19,7 +19,7 @@ pub(crate) enum NatsLogin {
     /// A user with a password.
     User(String, Secret),
     /// The user of a credentials file: its token, and the key that signs.
-    Credentials(String, KeyPair),
+    Credentials(String, Box<KeyPair>),
 }
 
 /// A file of the login that cannot be used.
@@ -71,7 +71,7 @@ impl NatsLogin {
         let text = std::str::from_utf8(&content).map_err(|error| failed(error.to_string()))?;
         let (token, seed) = parse_credentials(text).ok_or_else(|| failed("no token with a seed found".to_owned()))?;
         let pair = KeyPair::from_seed(seed).map_err(|error| failed(error.to_string()))?;
-        Ok(Self::Credentials(token.to_owned(), pair))
+        Ok(Self::Credentials(token.to_owned(), Box::new(pair)))
     }
 }
 

@@ -65,10 +65,12 @@ pub(super) fn line(login: &NatsLogin, name: &str, info: &ServerInfo, tls: bool) 
     match login {
         NatsLogin::None => {}
         NatsLogin::Token(token) => connect.auth_token = Some(token.expose()),
-        NatsLogin::User(user, password) => (connect.user, connect.pass) = (Some(user), Some(password.expose())),
+        NatsLogin::User(user, password) => {
+            (connect.user, connect.pass) = (Some(user.as_str()), Some(password.expose()));
+        }
         NatsLogin::Credentials(token, pair) => {
             let signature = pair.sign(info.nonce.as_bytes()).map_err(|error| format!("nats.credentials: {error}"))?;
-            (connect.jwt, connect.sig) = (Some(token), Some(URL_SAFE_NO_PAD.encode(signature)));
+            (connect.jwt, connect.sig) = (Some(token.as_str()), Some(URL_SAFE_NO_PAD.encode(signature)));
         }
     }
     let connect = serde_json::to_string(&connect).map_err(|error| error.to_string())?;
@@ -92,7 +94,7 @@ mod tests {
         assert_eq!((&user["user"], &user["pass"], user.get("jwt")), (&"bob".into(), &"p".into(), None));
         assert_eq!(sent(&NatsLogin::Token(Secret::new("t")))["auth_token"], "t");
         let pair = KeyPair::new_user();
-        let signed = sent(&NatsLogin::Credentials("jwt".to_owned(), pair.clone()));
+        let signed = sent(&NatsLogin::Credentials("jwt".to_owned(), Box::new(pair.clone())));
         assert_eq!(signed["jwt"], "jwt");
         let signature = URL_SAFE_NO_PAD.decode(signed["sig"].as_str().unwrap()).unwrap();
         pair.verify(b"nonce", &signature).unwrap();

@@ -50,7 +50,7 @@ pub(super) fn report(status: &Status) -> HealthReport {
         parts.extend(of_load(&status.thresholds, &load, &newest, &oldest));
     }
     parts.extend(silence::of_kinds(&status.thresholds, timestamp_now(), &load.kinds));
-    parts.extend(status.secrets.all().map(of_secrets));
+    parts.extend(status.secrets.all().map(|wrong| of_secrets(&wrong)));
     let worst = parts.iter().map(|part| part.status).max().unwrap_or(Grade::Error);
     HealthReport { node: status.me.id.to_string(), role: status.role.as_str(), status: worst, parts }
 }
@@ -66,8 +66,8 @@ fn of_checks(report: ReadinessReport) -> Vec<HealthPart> {
 }
 
 /// The files of secrets. While one is wrong, what was in effect before stays, so it is a warning.
-fn of_secrets(wrong: Vec<String>) -> HealthPart {
-    let (status, message) = match wrong.as_slice() {
+fn of_secrets(wrong: &[String]) -> HealthPart {
+    let (status, message) = match wrong {
         [] => (Grade::Healthy, "what the files hold is in effect".to_owned()),
         some => (Grade::Warning, format!("{}; what was in effect before stays", some.join("; "))),
     };
@@ -100,8 +100,8 @@ mod tests {
 
     #[test]
     fn invalid_file_of_a_secret_is_a_warning_that_names_it() {
-        assert_eq!(of_secrets(Vec::new()).status, Grade::Healthy);
-        let part = of_secrets(vec!["token secrets: auth.jwt_secret_file = /x: is empty".to_owned()]);
+        assert_eq!(of_secrets(&[]).status, Grade::Healthy);
+        let part = of_secrets(&["token secrets: auth.jwt_secret_file = /x: is empty".to_owned()]);
         assert_eq!((part.name, part.status), ("secrets", Grade::Warning));
         assert!(part.message.contains("auth.jwt_secret_file = /x"), "{}", part.message);
     }
