@@ -4,8 +4,9 @@
 //! spread. `filter` and `interest` decide which gateways want it, `route_cache` remembers what was decided, and
 //! `placement` says which node owns what. `coverage` proves that nothing is missing, `replay` asks for what is, and
 //! `alerts` for what a user has not acknowledged.
-//! `protocol` defines the frames of clients, and `wire` the messages between nodes. `ids` holds the newtypes, `storage`
-//! the reports about streams, `backoff` the pauses between attempts, and `hint` the texts of errors.
+//! `protocol` defines the frames of clients, `wire` the messages between nodes, and `trace` the traces of events. `ids`
+//! holds the newtypes, `storage` the reports about streams, `backoff` the pauses between attempts, and `hint` the texts
+//! of errors.
 
 pub mod event;
 
@@ -26,6 +27,7 @@ pub mod replay;
 pub mod alerts;
 
 pub mod protocol;
+pub mod trace;
 pub mod wire;
 
 pub mod ids;

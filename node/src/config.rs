@@ -19,6 +19,7 @@ pub use origins::WebOrigin;
 pub use sections::{
     AdminConfig, AuthConfig, AuthMode, Config, EventsConfig, GatewayConfig, HealthConfig, LogConfig, LogFormat,
     MembershipConfig, NatsConfig, NodeConfig, RouterConfig, SilenceHours, Storage, StreamConfig, TokenRequirement,
+    TracesConfig,
 };
 pub use values::Secret;
 

@@ -19,6 +19,7 @@
 //! * `auth` checks tokens;
 //! * `http` serves requests, and `admin` serves liveness, readiness and metrics with it. `api` registers, guards and
 //!   describes further endpoints, `status` has those of every node, and `users` asks all gateways about a user;
+//! * `traces` records the spans of traced events, and sends them to a collector;
 //! * `descriptors` raises the limit of file descriptors, and `ports` writes the addresses that a node listens on;
 //! * `start` does all of this in order, for a node of any role.
 
@@ -75,6 +76,8 @@ pub mod http;
 pub mod admin;
 
 pub mod api;
+
+pub mod traces;
 
 pub mod descriptors;
 

@@ -41,6 +41,9 @@ pub const SOURCE_ALL: &str = "events.>";
 /// The part of it that the partition transform recognises.
 pub const SOURCE_EVENTS: &str = "events.*.*";
 
+/// The header of a batch that has the contexts of its traced events.
+pub const BATCH_TRACES: &str = "Tickwire-Trace";
+
 /// The stream of dead letters.
 pub const DEAD_LETTERS: &str = "DEADLETTERS";
 

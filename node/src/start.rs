@@ -12,6 +12,7 @@ use crate::secrets::{ConnectionFiles, SecretTroubles, TokenKeys};
 use crate::shutdown::{Outcome, Shutdown};
 use crate::storage::{self, Stopped};
 use crate::telemetry::{Metrics, TelemetryError};
+use crate::traces::{Exporter, Traces};
 use crate::{descriptors, metrics, ports};
 use rand::Rng;
 use std::collections::BTreeMap;
@@ -89,6 +90,9 @@ pub struct Node {
     pub secrets: SecretTroubles,
     /// How many file descriptors this process may have; `None` is no limit.
     pub descriptors: Option<u64>,
+    /// Where parts record spans.
+    pub traces: Traces,
+    exporter: Option<Exporter>,
     grace: Duration,
     ports_file: Option<PathBuf>,
 }
@@ -120,6 +124,9 @@ impl Node {
             shutdown.spawn_infallible("token secrets", token_keys.run(drain.clone()));
         }
         let files = ConnectionFiles::start(&config.nats, format!("{}/{name}", role.as_str()), secrets.clone()).await;
+        let (traces, exporter) = Traces::start(&config.traces, role, &me, shutdown)
+            .await
+            .map_err(|error| StartError::Part { part: "traces", reason: error.to_string() })?;
         let nats = Nats::connect(&config.nats, role.as_str(), &name).await?;
         if let Some(files) = files {
             shutdown.spawn_infallible("nats secrets", files.run(nats.clone(), drain.clone()));
@@ -157,6 +164,8 @@ impl Node {
             authenticator,
             secrets,
             descriptors,
+            traces,
+            exporter,
             grace: config.node.shutdown_grace,
             ports_file: config.node.ports_file.clone(),
         })
@@ -180,6 +189,10 @@ impl Node {
     pub async fn run(self, shutdown: &Shutdown) -> std::io::Result<Outcome> {
         let outcome = shutdown.run(self.grace).await;
         self.membership.leave().await;
+        // After all other tasks, which record spans until their end.
+        if let Some(exporter) = self.exporter {
+            exporter.stop().await;
+        }
         self.admin.stop().await;
         outcome
     }

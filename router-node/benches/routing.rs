@@ -234,7 +234,7 @@ impl Router {
         if routed.fate == Fate::Kept {
             let mut event = Event { handling: routed.handling().map(Box::new), ..published };
             routed.change(&mut event);
-            events.push(Readable { seq, event, wire: self.wire.clone() });
+            events.push(Readable { seq, event, wire: self.wire.clone(), trace: None });
         }
         let what = IntakeEvent::Events { through: seq, mark: None, events };
         self.engine.read(NOW, IntakeReport { tenure: TENURE, what });

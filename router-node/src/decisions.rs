@@ -4,7 +4,7 @@
 pub use crate::alerts::PageBuilder;
 pub use crate::checkpoint::{Checkpoint, Mark};
 pub use crate::dead_letters::DeadLetter;
-pub use crate::decode::{Content, Decoded, Readable};
+pub use crate::decode::{Content, Decoded, LiveForm, Readable};
 pub use crate::dispatch::RoutedEvent;
 pub use crate::dispatch::pack::{batches, pack};
 pub use crate::engine::driver::TURN as ENGINE_TURN;
@@ -26,4 +26,5 @@ pub use crate::replay::replayed_event::ReplayedEvent;
 pub use crate::rules::{ActiveRules, LiveRules, ReadPurpose};
 pub use crate::source::{Source, Tenure};
 pub use crate::stream::{Expected, Leader, StreamError, StreamFacts, StreamLook, StreamState};
+pub use crate::traced::EventTrace;
 pub use crate::walk::Walked;

@@ -12,15 +12,19 @@ use crate::dead_letters::DeadLetter;
 use crate::enrich::{PartitionContext, SharedSurroundings};
 use crate::reader::StreamMessage;
 use crate::rules::{ActiveRules, LiveRules, ReadPurpose};
+use crate::traced::{EventTrace, TraceStart};
 use bytes::Bytes;
 use serde_json::Map;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use tickwire_core::context::Surroundings;
 use tickwire_core::event::decode::{RawMessage, Reason, Undecodable, decode};
 use tickwire_core::event::{Event, Kinds};
 use tickwire_core::ids::Seq;
+use tickwire_core::trace::TraceContext;
 use tickwire_node::names::{StoredSubject, parse_stored};
 use tickwire_node::shutdown::panic_text;
+use tickwire_node::traces::{EventFacts, Traces};
 
 /// An event that can be routed.
 #[derive(Debug)]
@@ -31,6 +35,23 @@ pub struct Readable {
     pub event: Event,
     /// The event in MessagePack, as it is sent to gateways.
     pub wire: Bytes,
+    /// Its trace, if it is traced.
+    pub trace: Option<Arc<EventTrace>>,
+}
+
+/// What is made of an event of the live path, beside the event for the match.
+#[derive(Debug)]
+pub struct LiveForm {
+    /// The event in MessagePack.
+    pub wire: Bytes,
+    /// Its trace, if it is traced.
+    pub trace: Option<Arc<EventTrace>>,
+}
+
+impl From<Bytes> for LiveForm {
+    fn from(wire: Bytes) -> Self {
+        Self { wire, trace: None }
+    }
 }
 
 /// A message that is not a dead letter. `W` is the event's wire form, if it was made.
@@ -45,7 +66,7 @@ pub enum Decoded<W> {
 }
 
 /// What a message of the live path holds: an event, a partition heartbeat, or what is to be a dead letter.
-pub type Content = Result<Decoded<Bytes>, Box<DeadLetter>>;
+pub type Content = Result<Decoded<LiveForm>, Box<DeadLetter>>;
 
 /// Reads messages of one stream.
 #[derive(Debug)]
@@ -60,6 +81,15 @@ pub(crate) struct Decoder {
     pub(crate) surroundings: SharedSurroundings,
     /// The last events of the live path.
     pub(crate) last_events: LastEvents,
+    /// The traces of events of the live path.
+    pub(crate) traces: Traces,
+}
+
+/// What the live path reads a message with: what the owner of its partition keeps, and its trace, if it is traced.
+struct LiveReading<'r> {
+    partition: &'r mut PartitionContext,
+    rules: &'r mut LiveRules,
+    trace: Option<&'r mut TraceStart>,
 }
 
 impl Decoder {
@@ -80,17 +110,40 @@ impl Decoder {
         message: &StreamMessage,
         partition: &mut PartitionContext,
         rules: &mut LiveRules,
-    ) -> Result<Decoded<Bytes>, Undecodable> {
-        catch_panic(|| match self.routed(message, Some((partition, rules)))? {
-            Decoded::Heartbeat => Ok(Decoded::Heartbeat),
-            Decoded::Dropped => Ok(Decoded::Dropped),
-            Decoded::Event(mut event, ()) => {
-                let wire = to_wire(&event)?;
-                // Matching does not use the rest of its data, which takes ten times its bytes in the engine's queue.
-                event.data = Map::new();
-                Ok(Decoded::Event(event, wire))
+    ) -> Result<Decoded<LiveForm>, Undecodable> {
+        catch_panic(|| {
+            let mut trace = self.begin_trace(message);
+            match self.routed(message, Some(LiveReading { partition, rules, trace: trace.as_mut() }))? {
+                Decoded::Heartbeat => Ok(Decoded::Heartbeat),
+                Decoded::Dropped => {
+                    // Its spans are all that the trace has of it.
+                    if let Some(trace) = trace {
+                        trace.finish(None);
+                    }
+                    Ok(Decoded::Dropped)
+                }
+                Decoded::Event(mut event, ()) => {
+                    let wire = to_wire(&event)?;
+                    let trace = trace.map(|trace| Arc::new(trace.finish(Some(&event))));
+                    // Matching does not use the rest of its data, which takes ten times its bytes in the engine's queue.
+                    event.data = Map::new();
+                    Ok(Decoded::Event(event, LiveForm { wire, trace }))
+                }
             }
         })
+    }
+
+    /// Begins the trace of a message, if it is an event that is traced.
+    fn begin_trace(&self, message: &StreamMessage) -> Option<TraceStart> {
+        if !self.traces.is_on() {
+            return None;
+        }
+        let subject = std::str::from_utf8(&message.subject).ok()?;
+        let StoredSubject::Event { partition, kind, .. } = parse_stored(subject) else { return None };
+        let headers = message.headers.block().read().ok()?;
+        let arrived = self.traces.admit(message.seq, headers.traceparent.and_then(TraceContext::parse))?;
+        let facts = EventFacts { partition, seq: message.seq, kind: kind.to_owned(), key: None };
+        Some(TraceStart::new(self.traces.clone(), arrived, message.stored, facts))
     }
 
     /// Reads one message again. A panic of the decoder makes it a dead letter as well.
@@ -106,30 +159,30 @@ impl Decoder {
     /// Reads one message, finds the context of its event, and applies the rules. The context is that of the event as it
     /// was published, and is no part of what the rules decide: a replay may know less of it. With `live` it is read by
     /// the owner of its partition, in order; else again.
-    fn routed(
-        &self,
-        message: &StreamMessage,
-        live: Option<(&mut PartitionContext, &mut LiveRules)>,
-    ) -> Result<Decoded<()>, Undecodable> {
+    fn routed(&self, message: &StreamMessage, live: Option<LiveReading<'_>>) -> Result<Decoded<()>, Undecodable> {
         let StreamMessage { seq, stored, payload, .. } = message;
         self.with_raw(message, |raw| {
             let Some(raw) = raw else {
-                if let Some((partition, _)) = live {
+                if let Some(LiveReading { partition, .. }) = live {
                     partition.read_heartbeat(*seq, *stored);
                 }
                 return Ok(Decoded::Heartbeat);
             };
             let decode = || decode(raw, &self.kinds);
             let event = decode()?;
-            let (purpose, context) = match live {
-                Some((partition, rules)) => {
+            let (purpose, context, trace) = match live {
+                Some(LiveReading { partition, rules, trace }) => {
                     self.last_events.note(&event.kind, LastEvent { stored: *stored, seq: *seq });
                     let enrich = |surroundings: &Surroundings| partition.enrich(surroundings, *seq, &event);
-                    (ReadPurpose::Live(rules), self.surroundings.read(enrich))
+                    (ReadPurpose::Live(rules), self.surroundings.read(enrich), trace)
                 }
-                None => (ReadPurpose::Replay, self.surroundings.replayed(*seq, &event)),
+                None => (ReadPurpose::Replay, self.surroundings.replayed(*seq, &event), None),
             };
+            let trace = trace.map(|trace| (trace, EventTrace::now()));
             let mut routed = self.rules.apply(event, *seq, payload.len(), purpose, decode)?;
+            if let Some((trace, begun)) = trace {
+                trace.ruled(begun);
+            }
             if let Decoded::Event(event, ()) = &mut routed {
                 event.context = context;
             }

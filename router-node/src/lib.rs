@@ -27,7 +27,7 @@
 //! silence       when the stream last got an event of each kind
 //! ```
 //!
-//! `metrics` declares what all of them count, `status` answers those who ask about the router, and `publish` stores
+//! `traced` records the trace of an event from intake to dispatch, `metrics` declares what all of them count, `status` answers those who ask about the router, and `publish` stores
 //! events that arrive over HTTP. `decisions` is all of this without I/O, for the simulator. The load generator drives an
 //! engine without a stream, so what sends and asks for an engine is public. What NATS does not store is watched by
 //! `tickwire_node::storage::watch`, which is started here.
@@ -63,6 +63,8 @@ mod alerts;
 mod heartbeats;
 
 mod silence;
+
+mod traced;
 
 mod metrics;
 
@@ -168,6 +170,7 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
         rules,
         surroundings: store.surroundings.clone(),
         last_events: LastEvents::default(),
+        traces: node.traces.clone(),
     });
     let ReplayParts { replays, alerts, walker, inquiries } =
         subscribe_replays(config, shutdown, &node, partitions, &decoder).await?;

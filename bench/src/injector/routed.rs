@@ -148,7 +148,7 @@ impl Router {
             let (class, seq) = (self.draw.class(number), self.store());
             let event = class.event(number, seq, now()).map_err(InjectError::Event)?;
             let wire = rmp_serde::to_vec(&event).map_err(|error| InjectError::Event(error.to_string()))?.into();
-            self.read(class.partition(self.partitions), seq, vec![Readable { seq, event, wire }]);
+            self.read(class.partition(self.partitions), seq, vec![Readable { seq, event, wire, trace: None }]);
         }
         Ok(())
     }

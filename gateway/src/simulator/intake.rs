@@ -368,5 +368,12 @@ fn content(stored: &StoredEvent, rules: &SimRevision, live: &mut LiveRules) -> C
         };
         return Err(Box::new(DeadLetter { refusal: Undecodable::new(Reason::Unreadable, String::new()), message }));
     }
-    Ok(if *is_heartbeat { Decoded::Heartbeat } else { rules.read(stored, ReadPurpose::Live(live)) })
+    if *is_heartbeat {
+        return Ok(Decoded::Heartbeat);
+    }
+    Ok(match rules.read(stored, ReadPurpose::Live(live)) {
+        Decoded::Event(event, wire) => Decoded::Event(event, wire.into()),
+        Decoded::Heartbeat => Decoded::Heartbeat,
+        Decoded::Dropped => Decoded::Dropped,
+    })
 }

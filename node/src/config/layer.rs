@@ -77,10 +77,11 @@ impl Schema {
         }
     }
 
-    /// A text in place of a list is a list of one.
+    /// A text in place of a list is a list of one, and a whole number is a number.
     fn listed(&self, key: &str, value: toml::Value) -> toml::Value {
         match (self.example(key), value) {
             (Some(toml::Value::Array(_)), toml::Value::String(text)) => toml::Value::Array(vec![text.into()]),
+            (Some(toml::Value::Float(_)), toml::Value::Integer(number)) => toml::Value::Float(number as f64),
             (_, value) => value,
         }
     }
@@ -95,6 +96,7 @@ impl Schema {
                 let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
                 toml::Value::Array(items.map(|item| toml::Value::String(item.to_owned())).collect())
             }
+            Some(toml::Value::Float(_)) => text.parse().map_or_else(|_| as_text(), toml::Value::Float),
             Some(_) => text.parse().unwrap_or_else(|_| as_text()),
         }
     }

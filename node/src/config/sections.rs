@@ -1,9 +1,10 @@
 //! The shape of the configuration: one struct per section of `config/reference.toml`, one field per key. That file
 //! explains the meaning, unit and default of a key; this one has its type and range (durations in milliseconds).
-//! `gateway` and `health` have the largest sections.
+//! `gateway` and `health` have the largest sections, and `traces` is a part that nodes may lack.
 
 mod gateway;
 mod health;
+mod traces;
 
 use super::values::{self, Secret};
 use rand::Rng;
@@ -16,6 +17,7 @@ use tickwire_core::event::KindAudience;
 
 pub use gateway::GatewayConfig;
 pub use health::{HealthConfig, SilenceHours};
+pub use traces::TracesConfig;
 
 /// All of it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -43,6 +45,8 @@ pub struct Config {
     pub gateway: GatewayConfig,
     /// How clients authenticate.
     pub auth: AuthConfig,
+    /// Where traces are sent, and of which events.
+    pub traces: TracesConfig,
 }
 
 /// `[node]`

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use url::Url;
 
 static PARSER: SpanParser = SpanParser::new();
 static PRINTER: SpanPrinter = SpanPrinter::new().spacing(Spacing::None);
@@ -119,6 +120,43 @@ pub(super) fn optional_path<'de, D: Deserializer<'de>>(deserializer: D) -> Resul
 /// Writes what [`optional_path`] reads.
 pub(super) fn show_path<S: Serializer>(value: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
     value.as_deref().unwrap_or(Path::new("")).serialize(serializer)
+}
+
+/// Reads an address of HTTP; empty is `None`. A password in it would be shown.
+pub(super) fn optional_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Url>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let is_allowed = |url: &Url| {
+        let has_login = !url.username().is_empty() || url.password().is_some();
+        matches!(url.scheme(), "http" | "https") && url.has_host() && !has_login && url.fragment().is_none()
+    };
+    let refusal = || {
+        D::Error::custom(
+            "must be an http:// or https:// address without user and password, or empty: such as \
+                          http://127.0.0.1:4318/v1/traces",
+        )
+    };
+    Url::parse(&text).ok().filter(is_allowed).map(Some).ok_or_else(refusal)
+}
+
+/// Writes what [`optional_url`] reads.
+pub(super) fn show_url<S: Serializer>(value: &Option<Url>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(value.as_ref().map(Url::as_str).unwrap_or_default())
+}
+
+/// Reads a number from 0 to 1.
+pub(super) fn ratio<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    let found = f64::deserialize(deserializer)?;
+    if (0.0..=1.0).contains(&found) { Ok(found) } else { Err(D::Error::custom("must be 0.0 to 1.0")) }
+}
+
+/// Reads a secret that is sent in a header.
+pub(super) fn header_secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Secret, D::Error> {
+    let secret = Secret::deserialize(deserializer)?;
+    let is_visible = secret.expose().bytes().all(|byte| byte.is_ascii_graphic());
+    if is_visible { Ok(secret) } else { Err(D::Error::custom("must be visible ASCII without spaces")) }
 }
 
 /// Reads the log directives.

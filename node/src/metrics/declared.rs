@@ -97,6 +97,14 @@ crate::metrics! {
     gauge PROCESS_START_TIME_SECONDS =
         "tickwire_process_start_time_seconds",
         "When the node started, in seconds since 1970";
+
+    // traces.rs
+    counter TRACED_EVENTS by "outcome" of crate::traces::event_outcomes =
+        "tickwire_traced_events_total",
+        "Events to be traced, by whether they are or `traces.rate` has cut them off";
+    counter TRACE_SPANS by "outcome" of crate::traces::span_outcomes =
+        "tickwire_trace_spans_total",
+        "Recorded spans, by what became of them";
 }
 
 crate::metrics! {

@@ -80,6 +80,7 @@ fn later_layers_win() {
             ("nats.password", "007"),
             ("nats.user", "bob"),
             ("router.flush_window", "10ms"),
+            ("traces.ratio", "1"),
         ]),
     })
     .unwrap();
@@ -89,6 +90,8 @@ fn later_layers_win() {
     assert_eq!(config.stream.max_age, Duration::from_secs(24 * 3600));
     assert_eq!(config.nats.password.expose(), "007");
     assert_eq!(config.router.flush_window, Duration::from_millis(10));
+    assert!((config.traces.ratio - 1.0).abs() < f64::EPSILON);
+    assert_eq!(config.traces.endpoint, None);
     let origins: Vec<_> = config.gateway.allowed_origins.iter().map(ToString::to_string).collect();
     assert_eq!(origins, ["https://a.example", "https://b.example"]);
     assert_eq!(config.events.kinds["news"], KindAudience::Public);
@@ -169,6 +172,12 @@ fn value_out_of_range_names_key_value_source_and_range() {
         ("events.kinds.a b", "public"),
         ("gateway.allowed_origins", "app.example.com"),
         ("gateway.trusted_proxies", "10.0.0.0/33"),
+        ("traces.endpoint", "otel:4318"),
+        ("traces.endpoint", "http://bob:secret@otel:4318/v1/traces"),
+        ("traces.ratio", "1.5"),
+        ("traces.ratio", "nan"),
+        ("traces.rate", "0"),
+        ("traces.token", "two words"),
     ] {
         let (_, reason) = invalid(key, value);
         assert!(!reason.is_empty(), "{key}={value}");

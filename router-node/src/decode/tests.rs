@@ -18,6 +18,7 @@ fn decoder_with(rules: &Value) -> Decoder {
         rules: ActiveRules::fixed(Arc::new(set)),
         surroundings: SharedSurroundings::default(),
         last_events: LastEvents::default(),
+        traces: Traces::default(),
     }
 }
 
@@ -27,7 +28,7 @@ fn live_rules() -> LiveRules {
 }
 
 /// Reads a message as the owner of its partition does that knows nothing yet.
-fn live(decoder: &Decoder, message: &StreamMessage) -> Result<Decoded<Bytes>, Undecodable> {
+fn live(decoder: &Decoder, message: &StreamMessage) -> Result<Decoded<LiveForm>, Undecodable> {
     decoder.read_live(message, &mut PartitionContext::new(EpochId(1)), &mut live_rules())
 }
 
@@ -69,7 +70,7 @@ fn live_event_holds_its_data_only_in_its_wire_form() {
         payload: Bytes::from_static(br#"{"pattern":"Doji","lists":[[],[],[]]}"#),
         ..held(b"ev.3.pattern.A", b"")
     };
-    let Ok(Decoded::Event(event, wire)) = live(&decoder, &message) else { panic!("it is an event") };
+    let Ok(Decoded::Event(event, LiveForm { wire, .. })) = live(&decoder, &message) else { panic!("it is an event") };
     assert!(event.data.is_empty());
     let whole: Event = rmp_serde::from_slice(&wire).unwrap();
     assert_eq!(whole.data["lists"], serde_json::json!([[], [], []]));
@@ -115,7 +116,7 @@ fn live_and_replayed_events_have_the_same_bytes_under_one_revision() {
         payload: Bytes::from_static(br#"{"pattern":"Doji","px":1.5,"rooms":["own"]}"#),
         ..held(b"ev.3.pattern.A", b"")
     };
-    let Ok(Decoded::Event(live, wire)) = live(&decoder, &message) else { panic!("it is an event") };
+    let Ok(Decoded::Event(live, LiveForm { wire, .. })) = live(&decoder, &message) else { panic!("it is an event") };
     let Ok(Decoded::Event(again, ())) = decoder.read(&message) else { panic!("it is an event") };
     assert_eq!(to_wire(&again).unwrap(), wire);
     assert_eq!((live.priority, again.priority), (Priority::Critical, Priority::Critical));
@@ -138,7 +139,10 @@ fn context_is_that_of_the_event_as_it_was_published() {
         StreamMessage { seq: Seq(seq), payload: payload.into(), ..held(b"ev.3.pattern.A", b"") }
     };
     let mut read = |message: &StreamMessage| {
-        let Ok(Decoded::Event(_, wire)) = decoder.read_live(message, &mut partition, &mut rules) else { panic!() };
+        let Ok(Decoded::Event(_, LiveForm { wire, .. })) = decoder.read_live(message, &mut partition, &mut rules)
+        else {
+            panic!()
+        };
         let event: Event = rmp_serde::from_slice(&wire).unwrap();
         assert!(event.data.is_empty());
         event.context.and_then(|context| context.relative_volume)
@@ -183,7 +187,9 @@ fn event_that_a_transform_makes_too_large_goes_without_it() {
     };
     for (count, fields) in [(10, 1 + 28 * 32), (50_000, 1)] {
         let message = message(&floats[..count]);
-        let Ok(Decoded::Event(live, wire)) = live(&decoder, &message) else { panic!("it is an event") };
+        let Ok(Decoded::Event(live, LiveForm { wire, .. })) = live(&decoder, &message) else {
+            panic!("it is an event")
+        };
         let Ok(Decoded::Event(again, ())) = decoder.read(&message) else { panic!("it is an event") };
         assert_eq!((again.data.len(), live.priority), (fields, Priority::High));
         assert_eq!(to_wire(&again).unwrap(), wire);

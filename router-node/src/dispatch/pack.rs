@@ -88,7 +88,7 @@ mod tests {
             let mut list = Vec::new();
             for (step, len) in events {
                 at += step;
-                let routed = RoutedEvent { wire: vec![at as u8; len].into(), stored: Timestamp(0) };
+                let routed = RoutedEvent { wire: vec![at as u8; len].into(), stored: Timestamp(0), trace: None };
                 list.push((Seq(at), routed));
             }
             Section {

@@ -14,6 +14,7 @@ use crate::engine::{EngineReport, SourceCheckpoints};
 use crate::intake::{IntakeEvent, IntakeReport};
 use crate::interest::{InterestMessage, note_refused};
 use crate::source::{Source, Tenure};
+use crate::traced::EventTrace;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tickwire_core::coverage::builder::SectionBuilder;
@@ -240,15 +241,19 @@ impl Routing {
     /// The way of an event: match, batch.
     fn route(&mut self, now: Millis, partition: Partition, readable: Readable) {
         let Self { builder, table, cache, flush, matches, .. } = self;
-        let Readable { seq, event, wire } = readable;
+        let Readable { seq, event, wire, trace } = readable;
+        let begun = trace.as_ref().map(|_| (EventTrace::now(), *matches));
         // Routers do not know which subscriptions ask for alerts.
         let urgent = event.alert_priority() == Priority::Critical || event.strategy() == Strategy::PriorityFirst;
         table.matching_cached(cache, now, &event, |gateway| {
-            let routed = RoutedEvent { wire: wire.clone(), stored: event.stored };
+            let routed = RoutedEvent { wire: wire.clone(), stored: event.stored, trace: trace.clone() };
             flush.added(gateway, wire.len(), urgent);
             builder.push(gateway, partition, seq, routed);
             *matches += 1;
         });
+        if let (Some(trace), Some((begun, before))) = (trace, begun) {
+            trace.matched(begun, *matches - before);
+        }
     }
 
     /// The gateways whose batches are due now, and when the next one is due.

@@ -3,7 +3,7 @@
 use super::COMPARED;
 use crate::checkpoint::Mark;
 use crate::dead_letters::DeadLetter;
-use crate::decode::{Content, Decoded, Readable};
+use crate::decode::{Content, Decoded, LiveForm, Readable};
 use crate::metrics;
 use tickwire_core::coverage::completeness::MissingRange;
 use tickwire_core::event::Timestamp;
@@ -34,7 +34,9 @@ impl ReadMessages {
         match content {
             Ok(Decoded::Heartbeat) => self.heartbeats += 1,
             Ok(Decoded::Dropped) => self.dropped += 1,
-            Ok(Decoded::Event(event, wire)) => self.events.push(Readable { seq, event: *event, wire }),
+            Ok(Decoded::Event(event, LiveForm { wire, trace })) => {
+                self.events.push(Readable { seq, event: *event, wire, trace });
+            }
             Err(dead_letter) => self.dead_letters.push(*dead_letter),
         }
     }

@@ -25,6 +25,7 @@ pub(crate) struct HeaderBlock<'m> {
 pub(crate) struct EventHeaders<'m> {
     pub(crate) content_type: Option<&'m str>,
     pub(crate) msg_id: Option<&'m str>,
+    pub(crate) traceparent: Option<&'m str>,
 }
 
 impl<'m> HeaderBlock<'m> {
@@ -58,6 +59,7 @@ impl<'m> HeaderBlock<'m> {
             let place = match name.len() {
                 12 if name.eq_ignore_ascii_case("Content-Type") => &mut found.content_type,
                 11 if name.eq_ignore_ascii_case("Nats-Msg-Id") => &mut found.msg_id,
+                11 if name.eq_ignore_ascii_case("traceparent") => &mut found.traceparent,
                 _ => continue,
             };
             place.get_or_insert(value);
@@ -246,9 +248,9 @@ mod tests {
 
     #[test]
     fn header_names_ignore_case_and_the_first_of_a_name_counts() {
-        let block = b"NATS/1.0\r\ncontent-type: a\r\nNATS-MSG-ID:  7 \r\nContent-Type: b\r\n\r\n";
+        let block = b"NATS/1.0\r\ncontent-type: a\r\nNATS-MSG-ID:  7 \r\nContent-Type: b\r\nTraceparent: c\r\n\r\n";
         let found = HeaderBlock::whole(block).read().unwrap();
-        assert_eq!(found, EventHeaders { content_type: Some("a"), msg_id: Some("7") });
+        assert_eq!(found, EventHeaders { content_type: Some("a"), msg_id: Some("7"), traceparent: Some("c") });
     }
 
     proptest! {

@@ -30,6 +30,6 @@ impl ReplayedEvent {
         if self.wire.is_none() {
             self.wire = to_wire(&self.event).ok();
         }
-        Some(RoutedEvent { wire: self.wire.clone()?, stored: self.event.stored })
+        Some(RoutedEvent { wire: self.wire.clone()?, stored: self.event.stored, trace: None })
     }
 }

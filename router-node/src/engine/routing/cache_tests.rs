@@ -84,7 +84,7 @@ impl Way {
             let mut event = Event { handling: routed.handling().map(Box::new), ..published.clone() };
             routed.change(&mut event);
             let wire = to_wire(&event).unwrap();
-            events.push(Readable { seq, event, wire });
+            events.push(Readable { seq, event, wire, trace: None });
         }
         let what = IntakeEvent::Events { through: seq, mark: None, events };
         self.routing.read(NOW, IntakeReport { tenure: TENURE, what });

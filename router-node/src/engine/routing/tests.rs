@@ -21,7 +21,7 @@ fn tenure(number: u64) -> Tenure {
 
 fn event(seq: u64, priority: Priority) -> Readable {
     let event = Event { priority, ..blank_event() };
-    Readable { seq: Seq(seq), event, wire: vec![0; 10].into() }
+    Readable { seq: Seq(seq), event, wire: vec![0; 10].into(), trace: None }
 }
 
 fn events(number: u64, seqs: std::ops::RangeInclusive<u64>) -> IntakeReport {
