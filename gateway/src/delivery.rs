@@ -12,6 +12,7 @@ use tickwire_core::ids::{Partition, Seq};
 use tickwire_core::protocol::{Encoding, encode_alert, encode_event};
 
 use crate::handling;
+use crate::traced::DeliveryTrace;
 
 /// One event with its place in the stream and its wire forms.
 #[derive(Debug)]
@@ -35,6 +36,8 @@ pub struct Delivery {
     forms: WireForms,
     /// Its forms as an alert. Most events are no alerts, so they have no room for them.
     alert_forms: OnceLock<Box<WireForms>>,
+    /// Its trace, if it is traced.
+    trace: Option<Box<DeliveryTrace>>,
 }
 
 /// The object of an event in both encodings, each encoded when it is first needed.
@@ -59,6 +62,7 @@ impl Delivery {
             wire_bytes: 0,
             forms: WireForms::default(),
             alert_forms: OnceLock::new(),
+            trace: None,
         }
     }
 
@@ -72,6 +76,17 @@ impl Delivery {
     #[must_use]
     pub(crate) fn arrived_at(self, arrived: Option<Duration>) -> Self {
         Self { arrived, ..self }
+    }
+
+    /// The same with its trace, if it has one.
+    #[must_use]
+    pub(crate) fn traced(self, trace: Option<Box<DeliveryTrace>>) -> Self {
+        Self { trace, ..self }
+    }
+
+    /// Its trace, if it is traced.
+    pub(crate) fn trace(&self) -> Option<&DeliveryTrace> {
+        self.trace.as_deref()
     }
 
     /// Approximate memory in bytes, without the encodings for clients.

@@ -9,8 +9,8 @@
 //! * `backfill` plans the replays for sessions that resume or ask for the past with `since`;
 //! * `http` upgrades a connection, and `handshake` authenticates it by `auth` and passes it to its shard as a
 //!   `new_session`. `shard/commands.rs` answers the client's requests, and `granting` says what it may subscribe to;
-//! * `metrics` declares the metrics, `stats` adds up what shards count, and `record` counts what the log reports
-//!   of a session;
+//! * `metrics` declares the metrics, `stats` adds up what shards count, `traced` records the trace of an event, and
+//!   `record` counts what the log reports of a session;
 //! * `saved` has the subscriptions that users have saved for all of their sessions;
 //! * `registry` knows every session, and `status` answers those who ask about them;
 //! * `alerts` sends alerts of operators and producers to a user, `acks` records which ones a user has acknowledged, and
@@ -49,6 +49,7 @@ mod new_session;
 
 mod metrics;
 mod stats;
+mod traced;
 
 mod registry;
 
@@ -182,6 +183,7 @@ fn start_shards(
         acks,
         reminders,
         clocks: Clocks { wall: wall_clock, monotonic },
+        is_traced: node.traces.is_on(),
         seed: rand::random(),
     };
     let mut shards = Vec::new();
@@ -283,7 +285,8 @@ async fn start_edge(
         shards,
         ready,
     });
-    let driver = Driver::new(edge, node.nats.clone(), config.stream.name.clone(), node.stopped.clone());
+    let (stream, stopped, traces) = (config.stream.name.clone(), node.stopped.clone(), node.traces.clone());
+    let driver = Driver::new(edge, node.nats.clone(), stream, stopped, traces);
     let status = driver.status();
     shutdown.spawn("edge", driver.run(inputs, shutdown.force().clone()));
     Ok(status)

@@ -115,6 +115,8 @@ pub(crate) struct ShardConfig {
     pub(crate) acks: Sender<AckRequest>,
     pub(crate) reminders: Sender<ReminderRequest>,
     pub(crate) clocks: Clocks,
+    /// Whether events may be traced.
+    pub(crate) is_traced: bool,
     /// The seed of what is random, such as the pauses of clients that are sent away.
     pub(crate) seed: u64,
 }

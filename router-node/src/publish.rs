@@ -21,6 +21,7 @@ use std::time::Duration;
 use tickwire_core::event::decode::{MAX_PAYLOAD, RawMessage, decode};
 use tickwire_core::event::{Kind, key};
 use tickwire_core::ids::Seq;
+use tickwire_core::trace::TraceContext;
 use tickwire_node::api::shared::TOO_LARGE;
 use tickwire_node::api::{
     Access, ApiRefusal, ApiRoutes, Caller, Endpoint, Input, JSON, Listener, Parameter, Place, field,
@@ -36,6 +37,13 @@ const DEADLINE: Duration = Duration::from_secs(5);
 
 /// The header with the message id, in a request and in a message.
 const MSG_ID: &str = "Nats-Msg-Id";
+
+/// The headers with the trace context, in a request and in a message.
+const TRACEPARENT: &str = "traceparent";
+const TRACESTATE: &str = "tracestate";
+
+/// The longest state of a trace that is passed on, in bytes: the standard demands so much.
+const MAX_TRACESTATE: usize = 512;
 
 /// The longest message id, in bytes.
 const MAX_MSG_ID: usize = 128;
@@ -56,6 +64,12 @@ pub(crate) static PUBLISH: Endpoint = Endpoint {
                 name: MSG_ID,
                 is_required: false,
                 meaning: "Repeating it within two minutes is a duplicate; without it, one is drawn",
+            },
+            Parameter {
+                place: Place::Header,
+                name: TRACEPARENT,
+                is_required: false,
+                meaning: "The trace context of the event (W3C), which goes on with it; an invalid one is ignored",
             },
         ],
         media: &[JSON, "application/msgpack"],
@@ -131,6 +145,9 @@ async fn publish(
     if let Some(content_type) = content_type {
         message = message.header("Content-Type", content_type);
     }
+    for (name, value) in trace_headers(&headers) {
+        message = message.header(name, value);
+    }
     let PublishAck { stream, sequence, duplicate, .. } = store(&api.nats, subject.clone(), message)
         .await
         .map_err(|error| ApiRefusal::later("not_acknowledged", not_acknowledged(&error, &msg_id)))?;
@@ -147,6 +164,14 @@ async fn store(nats: &Nats, subject: String, message: PublishMessage) -> Result<
 
 fn not_acknowledged(error: &PublishError, msg_id: &str) -> String {
     format!("NATS has not acknowledged it: {error}; it may be stored or not: send it again with {MSG_ID}: {msg_id}")
+}
+
+/// The headers of a valid trace context, for the message. Its state goes along if it is not too long.
+fn trace_headers(headers: &HeaderMap) -> Vec<(&'static str, &str)> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    let Some(context) = text(TRACEPARENT).filter(|text| TraceContext::parse(text).is_some()) else { return Vec::new() };
+    let state = text(TRACESTATE).filter(|state| (1..=MAX_TRACESTATE).contains(&state.len()));
+    [(TRACEPARENT, context)].into_iter().chain(state.map(|state| (TRACESTATE, state))).collect()
 }
 
 /// The message id of a request, or a new one.
@@ -176,6 +201,23 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(HeaderName::from_static("nats-msg-id"), HeaderValue::from_bytes(msg_id.as_bytes()).unwrap());
         read_msg_id(&headers).map_err(|refusal| refusal.code())
+    }
+
+    #[test]
+    fn only_a_valid_trace_context_goes_on() {
+        let sent = |context: &str, state: &str| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in [(TRACEPARENT, context), (TRACESTATE, state)] {
+                headers.insert(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
+            }
+            trace_headers(&headers).into_iter().map(|(name, value)| format!("{name}: {value}")).collect::<Vec<_>>()
+        };
+        let context = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let expected = format!("traceparent: {context}");
+        assert_eq!(sent(context, "vendor=1"), [expected.as_str(), "tracestate: vendor=1"]);
+        assert_eq!(sent(context, &"x".repeat(MAX_TRACESTATE + 1)), [expected.as_str()]);
+        assert!(sent("00-0-0-01", "vendor=1").is_empty());
+        assert!(trace_headers(&HeaderMap::new()).is_empty());
     }
 
     #[test]

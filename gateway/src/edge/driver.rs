@@ -14,6 +14,7 @@ use tickwire_node::link::{NatsMessage, Status};
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
 use tickwire_node::storage::Stopped;
+use tickwire_node::traces::Traces;
 use tokio::sync::watch;
 use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -25,6 +26,7 @@ use super::status::STATUS_MS;
 use super::{Edge, EdgeStatus, NatsConnection, Outgoing, StreamSight};
 use crate::backfill::bisection::{Finder, find};
 use crate::metrics;
+use crate::traced::BatchTraces;
 
 /// How long a message to NATS may wait for space in the send buffer while the connection is down.
 const PUBLISH_TIMEOUT: Duration = Duration::from_millis(100);
@@ -40,6 +42,7 @@ pub(crate) struct Driver {
     /// The stream of events.
     stream: String,
     stopped: watch::Receiver<Stopped>,
+    traces: Traces,
     clock: Clock,
     finder: Finder,
     /// The look at the stream that is under way.
@@ -51,10 +54,16 @@ pub(crate) struct Driver {
 
 impl Driver {
     /// A task for this edge, which searches for times in this stream. `stopped` is why NATS does not store events.
-    pub(crate) fn new(edge: Edge, nats: Nats, stream: String, stopped: watch::Receiver<Stopped>) -> Self {
+    pub(crate) fn new(
+        edge: Edge,
+        nats: Nats,
+        stream: String,
+        stopped: watch::Receiver<Stopped>,
+        traces: Traces,
+    ) -> Self {
         let (clock, finder, status) = (Clock::start(), Finder::default(), watch::Sender::default());
         let looks = FuturesUnordered::new();
-        Self { edge, nats, stream, stopped, clock, finder, looks, status, status_at: Millis(0) }
+        Self { edge, nats, stream, stopped, traces, clock, finder, looks, status, status_at: Millis(0) }
     }
 
     /// The status of the edge.
@@ -99,7 +108,9 @@ impl Driver {
                 Some((time, seq)) = self.finder.next() => self.edge.take_found(self.now(), time, seq),
                 flood = inputs.floods.next(&mut requests) => match flood {
                     FloodableInput::Batch(Some(message)) => {
-                        self.edge.take_batch(self.now(), Some(monotonic_at(message.arrived())), message.payload());
+                        let traces = BatchTraces::read(&self.traces, &message);
+                        let arrived = Some(monotonic_at(message.arrived()));
+                        self.edge.take_traced_batch(self.now(), arrived, message.payload(), &traces);
                     }
                     FloodableInput::Answer(Some(message)) => self.take_answer(&message),
                     FloodableInput::Batch(None) | FloodableInput::Answer(None) => {

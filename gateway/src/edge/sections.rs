@@ -16,11 +16,23 @@ use super::{Edge, refused};
 use crate::backfill::cohorts::Cohorts;
 use crate::delivery::Delivery;
 use crate::metrics;
+use crate::traced::BatchTraces;
 
 impl Edge {
     /// Takes a batch of a router, as it arrived. `arrived` is the monotonic time of that, if the time from there to the
     /// socket is to be measured.
     pub fn take_batch(&mut self, now: Millis, arrived: Option<Duration>, payload: &[u8]) {
+        self.take_traced_batch(now, arrived, payload, &BatchTraces::default());
+    }
+
+    /// The same with the contexts of its traced events.
+    pub(super) fn take_traced_batch(
+        &mut self,
+        now: Millis,
+        arrived: Option<Duration>,
+        payload: &[u8],
+        traces: &BatchTraces,
+    ) {
         let batch: Batch<Bytes> = match wire::decode(payload) {
             Ok(batch) => batch,
             Err(error) => return refused(&error),
@@ -34,7 +46,7 @@ impl Edge {
                 continue;
             }
             // A section with an unreadable event proves nothing. Its range is requested again.
-            let section = match decode_section(section, arrived) {
+            let section = match decode_section(section, arrived, traces) {
                 Ok(section) => section,
                 Err(error) => {
                     refused(&error);
@@ -75,7 +87,7 @@ impl Edge {
             return metrics::REPLAY_ANSWERS.with("unseen").increment(1);
         }
         let (part, reason) = match part {
-            ReplayPart::Events(section) => match decode_section(section, None) {
+            ReplayPart::Events(section) => match decode_section(section, None, &BatchTraces::default()) {
                 Ok(section) => {
                     metrics::REPLAYED_EVENTS.increment(section.events.len() as u64);
                     metrics::REPLAYED_BYTES.increment(payload.len() as u64);
@@ -117,11 +129,13 @@ fn label(offered: SectionOutcome) -> &'static str {
 fn decode_section(
     section: Section<Bytes>,
     arrived: Option<Duration>,
+    traces: &BatchTraces,
 ) -> Result<Section<Arc<Delivery>>, wire::WireError> {
     let Section { partition, revision, prev, through, events } = section;
     let decode = |(seq, bytes): (Seq, Bytes)| {
         let event: Event = wire::decode_part(&bytes)?;
-        let delivery = Delivery::new(event, partition, seq).of_bytes(bytes.len()).arrived_at(arrived);
+        let trace = traces.begin(partition, seq, &event);
+        let delivery = Delivery::new(event, partition, seq).of_bytes(bytes.len()).arrived_at(arrived).traced(trace);
         Ok((seq, Arc::new(delivery)))
     };
     let events = events.into_iter().map(decode).collect::<Result<_, wire::WireError>>()?;

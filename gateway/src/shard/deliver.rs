@@ -12,6 +12,7 @@ use crate::index::Subscriber;
 use crate::outbox::{OutboxLoad, Target};
 use crate::shard::session::SessionStage;
 use crate::socket::Socket;
+use crate::traced::DeliveryTrace;
 
 impl<S: Socket> Shard<S> {
     /// Puts an event into the outboxes of the sessions that it is for.
@@ -19,9 +20,10 @@ impl<S: Socket> Shard<S> {
         self.stats.received(delivery.event.priority);
         let may_come_again = self.may_come_again(delivery);
         let Self { index, sessions, touched, heavy, limits, .. } = self;
-        let mut matched = false;
+        let begun = delivery.trace().map(|_| DeliveryTrace::now());
+        let mut matched = 0;
         index.matching(&delivery.event, |subscriber| {
-            matched = true;
+            matched += 1;
             let Some(session) =
                 sessions.get_mut(subscriber.session).filter(|session| session.stage == SessionStage::Open)
             else {
@@ -43,7 +45,10 @@ impl<S: Socket> Shard<S> {
                 touched.push(subscriber.session);
             }
         });
-        self.stats.searched(matched, self.index.take_time());
+        self.stats.searched(matched > 0, self.index.take_time());
+        if let (Some(trace), Some(begun)) = (delivery.trace(), begun) {
+            trace.searched(begun, self.number, matched);
+        }
         // A session with several matching subscriptions is listed several times.
         let mut heavy = std::mem::take(&mut self.heavy);
         heavy.sort_unstable();

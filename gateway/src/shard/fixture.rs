@@ -73,6 +73,7 @@ impl ShardFixture {
             acks: tokio::sync::mpsc::channel(1).0,
             reminders: tokio::sync::mpsc::channel(1).0,
             clocks: Clocks { wall: wall_clock, monotonic },
+            is_traced: false,
             seed: 0,
         };
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

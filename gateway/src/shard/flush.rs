@@ -19,10 +19,12 @@ use crate::shard::backfill::backfill_limits;
 use crate::shard::session::{ActiveSubscription, Session, SessionStage, held};
 use crate::socket::{HEADER, Ready, Socket, SocketEnd};
 use crate::stats::{EventTimes, Stats, count_outcome};
+use crate::traced::DeliveryTrace;
 
 impl<S: Socket> Shard<S> {
     /// Sends what waits, as far as the socket and the user's rate allow.
     pub(super) fn flush(&mut self, now: Millis, number: u64) {
+        let shard = self.number;
         let Self { settings, sessions, accounts, limits, content, frame, stats, unlimited, missing, .. } = self;
         let Some(session) = sessions.get_mut(number).filter(|session| session.stage == SessionStage::Open) else {
             return;
@@ -60,8 +62,14 @@ impl<S: Socket> Shard<S> {
                     missing.push(number);
                 }
             }
+            let begun = settings.is_traced.then(DeliveryTrace::now);
             write_frame(frame, content, subscriptions, account, encoding);
             ended = session.socket.send(frame);
+            if let Some(begun) = begun {
+                for trace in content.events.iter().filter_map(|waiting| waiting.delivery.trace()) {
+                    trace.wrote(format_args!("{}-{shard}-{number}", settings.gateway), begun);
+                }
+            }
             count_frame(stats, session, content, frame.len() as u64, ended.is_ok());
             // Events of a backfill are old by nature.
             if let (Some(first), None) = (content.events.first(), &session.backfill) {

@@ -127,6 +127,7 @@ impl SimGateway {
             acks,
             reminders,
             clocks: Clocks { wall: clocks::wall, monotonic: clocks::work },
+            is_traced: false,
             seed: number as u64,
         };
         let (mut senders, mut shards) = (Vec::new(), Vec::new());
