@@ -66,6 +66,7 @@ mod status;
 mod strange_messages;
 mod tls;
 mod tokens;
+mod traces;
 mod turns;
 
 #[path = "../foreign/mod.rs"]
