@@ -8,7 +8,7 @@
 //!
 //! `deliver` ends with the last write. It is recorded when no session waits for the event any more.
 
-use std::fmt::Display;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -94,7 +94,7 @@ impl DeliveryTrace {
     }
 
     /// A frame with the event was given to the socket of this session, and begun at this time.
-    pub(crate) fn wrote(&self, session: impl Display, begun: Duration) {
+    pub(crate) fn wrote(&self, session: fmt::Arguments<'_>, begun: Duration) {
         let now = wall_clock();
         self.last_write.fetch_max(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
         if self.sessions.fetch_add(1, Ordering::Relaxed) < MOST_WRITES {

@@ -72,7 +72,7 @@ impl Traces {
         let collector = Collector::new(endpoint, &config.token, config.timeout).await.map_err(TracesError)?;
         let (sender, queue) = mpsc::channel(QUEUE_SPANS);
         let queued = Arc::new(AtomicUsize::new(0));
-        let exporter = Exporter::start(collector, (queue, Arc::clone(&queued)), (role, me.clone()), shutdown);
+        let exporter = Exporter::start(collector, (queue, Arc::clone(&queued)), (role, me), shutdown);
         let budget = Mutex::new(TraceBudget::new(config.rate));
         let tracer = Tracer { ratio: config.ratio, budget, queue: sender, queued };
         Ok((Self(Some(Arc::new(tracer))), Some(exporter)))

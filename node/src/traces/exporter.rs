@@ -39,11 +39,11 @@ impl Exporter {
     pub(super) fn start(
         collector: Collector,
         (queue, queued): (mpsc::Receiver<Span>, Arc<AtomicUsize>),
-        (role, me): (Role, NodeRef),
+        (role, me): (Role, &NodeRef),
         shutdown: &Shutdown,
     ) -> Self {
         let stop = CancellationToken::new();
-        let work = ExporterTask { collector, queue, queued, resource: Resource::of(role, &me), unsent: 0 };
+        let work = ExporterTask { collector, queue, queued, resource: Resource::of(role, me), unsent: 0 };
         let task = shutdown.spawn_beside("traces", stop.clone(), work.run(stop.clone()));
         Self { stop, task }
     }
