@@ -186,8 +186,8 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_can_be_read(text in ".{0,120}") {
-            TraceContext::parse(&text);
-            read_batch_traces(&text);
+            assert!(TraceContext::parse(&text).is_none_or(|context| context.to_string().len() == 55));
+            assert!(read_batch_traces(&text).len() <= MOST_BATCH_TRACES);
         }
 
         #[test]
