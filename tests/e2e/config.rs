@@ -37,6 +37,27 @@ fn config_error_names_place_and_correction() {
 }
 
 #[test]
+fn rates_of_plans_are_numbers_in_a_file_as_the_reference_shows() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("tickwire.toml");
+    let check_file = |text: &str| {
+        fs::write(&file, text).unwrap();
+        check(&["--config", file.to_str().unwrap(), "--set", "auth.mode=dev"])
+    };
+    assert_eq!(check_file("[gateway.plans]\npro = 500\n"), (Some(0), "ok\n".to_owned()));
+    let table = [
+        ("[gateway.plans]\npro = 1000001\n", "gateway.plans"),
+        ("[gateway.plans]\npro = 0.5\n", "gateway.plans.pro"),
+        ("[events.kinds]\nnews = 5\n", "events.kinds.news"),
+    ];
+    for (text, key) in table {
+        let (code, output) = check_file(text);
+        assert_eq!(code, Some(2), "{text}: {output}");
+        assert!(output.contains(key), "{key:?} is not in: {output}");
+    }
+}
+
+#[test]
 fn config_errors_name_environment_variables() {
     let output = tickwire().args(["config", "check"]).env("TICKWIRE_STREAM__PARTITONS", "16").output().unwrap();
     let errors = String::from_utf8(output.stderr).unwrap();

@@ -17,7 +17,7 @@ const ENV_PREFIX: &str = "TICKWIRE_";
 #[derive(Debug)]
 pub(super) struct Schema {
     leaves: BTreeMap<String, toml::Value>,
-    /// Tables whose keys the user chooses; their values are text.
+    /// Tables whose keys the user chooses. Their values are text or whole numbers: whoever reads them checks which.
     open: Vec<String>,
 }
 
@@ -68,10 +68,12 @@ impl Schema {
             let nearest = self.nearest(&entry.key).to_owned();
             return Err(ConfigError::UnknownKey { key: entry.key.clone(), origin: entry.origin.clone(), nearest });
         };
-        if !example.same_type(&entry.value) {
+        let chosen = self.open.iter().find_map(|open| chosen_name(&entry.key, open));
+        let is_number_there = chosen.is_some() && entry.value.is_integer();
+        if !example.same_type(&entry.value) && !is_number_there {
             return Err(entry.wrong_type(described(&example)));
         }
-        match self.open.iter().find_map(|open| chosen_name(&entry.key, open)) {
+        match chosen {
             Some(name) if !names::is_token(name) => Err(entry.invalid(format!("`{name}` {}", names::TOKEN_RULE))),
             _ => Ok(()),
         }
