@@ -7,7 +7,7 @@ CARGO ?= cargo
 NEXTEST = $(shell $(CARGO) nextest --version 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help tools foreign-tools dev check test-one test sim sim-trace foreign soak chaos bench fmt lint deny doc clean-tools
+.PHONY: help tools foreign-tools dev check test-one test sim sim-trace foreign soak chaos bench chart fmt lint deny doc clean-tools
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ chaos: tools ## Kill nodes in random order for a while (TICKWIRE_CHAOS_SECONDS, 
 
 bench: ## Measure single parts (cargo bench); docs/benchmarks.md measures the whole
 	$(CARGO) bench --workspace --bench '*' --locked
+
+chart: foreign-tools ## Bring what is derived from the Helm chart and for it up to date (deploy/helm)
+	.tools/foreign/venv/bin/python tools/chart.py write
 
 fmt: ## Format the code
 	$(CARGO) fmt --all
