@@ -118,8 +118,16 @@ def show():
                 kubernetes_validate.validate(document, KUBERNETES, strict=True)
             except Exception as error:
                 problems.append(f"{name}: {document['kind']} {document['metadata']['name']}: {error}")
-    files = {str(path.relative_to(ROOT)): content for path, content in files.items()}
-    print(json.dumps({"files": files, "documents": documents, "notes": notes, "problems": problems}))
+    found = {
+        "files": {str(path.relative_to(ROOT)): content for path, content in files.items()},
+        "documents": documents,
+        "notes": notes,
+        "problems": problems,
+        "alerts": yaml.safe_load((ROOT / "deploy/prometheus/alerts.yml").read_text()),
+        "adapter": yaml.safe_load((HELM / "prometheus-adapter-values.yaml").read_text()),
+        "nats": yaml.safe_load((HELM / "nats-values.yaml").read_text()),
+    }
+    print(json.dumps(found))
 
 
 def refusal(values):

@@ -13,6 +13,7 @@ mod document;
 mod examples;
 mod frames;
 mod hands;
+mod helm;
 mod nats_cluster;
 mod network;
 mod newcomers;

@@ -96,6 +96,12 @@ node itself needs up to five of these after its grace. Takes {root, role}. */}}
 {{- if gt (len (compact (list $nats.passwordKey $nats.tokenKey $nats.credentialsKey))) 1 -}}
 {{- fail (printf "%s.nats: name one of passwordKey, tokenKey and credentialsKey" .role) -}}
 {{- end -}}
+{{- if and $nats.passwordKey (not $nats.user) (not $nats.userKey) -}}
+{{- fail (printf "%s.nats.passwordKey: set user or userKey too" .role) -}}
+{{- end -}}
+{{- if and (not $nats.secret) (compact (list $nats.userKey $nats.passwordKey $nats.tokenKey $nats.credentialsKey)) -}}
+{{- fail (printf "%s.nats.secret: name the Secret that has the keys" .role) -}}
+{{- end -}}
 metadata:
   labels:
     {{- include "tickwire.selector" . | nindent 4 }}
