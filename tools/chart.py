@@ -3,7 +3,7 @@
     chart.py write     brings everything that is derived up to date: the chart's copies of other files of deploy, the
                        configuration in its schema, and deploy/helm/rendered
     chart.py show      prints the same as JSON instead, with the documents, and what Helm's and Kubernetes' schemas say
-    chart.py refusal   reads values as JSON from standard input, and prints why the chart refuses them, if it does
+    chart.py refusal   reads values as YAML from standard input, and prints why the chart refuses them, if it does
 
 `make foreign-tools` installs what it needs. `make chart` runs `write`.
 """
@@ -73,7 +73,7 @@ def value_schema(value):
 
 def variants():
     """The values of each variant, by its name. The first one has what the chart needs, and defaults."""
-    return {file.stem: yaml.safe_load(file.read_text()) for file in sorted((HELM / "variants").glob("*.yaml"))}
+    return {file.stem: helm.chart.values_from_yaml(file.read_text()) for file in sorted((HELM / "variants").glob("*.yaml"))}
 
 
 def render(values):
@@ -145,6 +145,6 @@ match sys.argv[1:]:
     case ["show"]:
         show()
     case ["refusal"]:
-        refusal(json.load(sys.stdin))
+        refusal(helm.chart.values_from_yaml(sys.stdin.read()))
     case _:
         sys.exit(__doc__)

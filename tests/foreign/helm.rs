@@ -12,6 +12,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tickwire_node::config::{Config, LoadOptions};
 
+use super::document::files;
 use super::tools::{python, report};
 use crate::cluster::Cluster;
 use crate::node::{get, tickwire};
@@ -324,6 +325,8 @@ fn wrong_values_are_refused_with_the_key_and_the_correction() {
         chart("refusal", &all.to_string())
     };
     assert_eq!(with(json!({})), "");
+    // The values of our document are not.
+    assert_eq!(chart("refusal", &files("kubernetes.md")["tickwire-values.yaml"]), "");
     let table: [(Value, &[&str]); 10] = [
         (json!({ "auth": {} }), &["auth.secret", "config.auth.mode"]),
         (json!({ "config": { "nats": { "ulr": "nats://x" } } }), &["/config/nats", "ulr"]),

@@ -71,7 +71,8 @@ impl Schema {
         let chosen = self.open.iter().find_map(|open| chosen_name(&entry.key, open));
         let is_number_there = chosen.is_some() && entry.value.is_integer();
         if !example.same_type(&entry.value) && !is_number_there {
-            return Err(entry.wrong_type(described(&example)));
+            let expected = if chosen.is_some() { "text or a whole number" } else { described(&example) };
+            return Err(entry.wrong_type(expected));
         }
         match chosen {
             Some(name) if !names::is_token(name) => Err(entry.invalid(format!("`{name}` {}", names::TOKEN_RULE))),
