@@ -68,7 +68,7 @@ def value_schema(value):
         return section_schema(value)
     if isinstance(value, list):
         return {"type": "array", "items": {"type": "string"}}
-    return {"type": {bool: "boolean", int: "integer", str: "string"}[type(value)]}
+    return {"type": {bool: "boolean", int: "integer", float: "number", str: "string"}[type(value)]}
 
 
 def variants():
@@ -99,6 +99,12 @@ def write(files):
         path.write_text(content)
 
 
+def dashboards():
+    """The documents with the dashboards, which are too long to be checked in once more."""
+    values = {"auth": {"secret": "tokens"}, "monitoring": {"dashboards": {"enabled": True}}}
+    return [document for document in yaml.safe_load_all(text(render(values))) if document]
+
+
 def show():
     files = copies() | schema()
     documents, notes, problems = {}, {}, []
@@ -118,6 +124,7 @@ def show():
                 kubernetes_validate.validate(document, KUBERNETES, strict=True)
             except Exception as error:
                 problems.append(f"{name}: {document['kind']} {document['metadata']['name']}: {error}")
+    documents["dashboards"] = dashboards()
     found = {
         "files": {str(path.relative_to(ROOT)): content for path, content in files.items()},
         "documents": documents,

@@ -303,6 +303,21 @@ fn what_prometheus_gets_is_the_file_of_alerts_and_the_job_that_it_expects() {
 
 #[test]
 #[cfg_attr(not(target_arch = "x86_64"), ignore = "PyPI has no Helm for this processor")]
+fn grafana_gets_every_dashboard() {
+    let documents = SHOWN["documents"]["dashboards"].as_array().unwrap();
+    let maps = of_kind(documents, "ConfigMap");
+    let map = maps.into_iter().find(|map| name(map) == "tickwire-dashboards").unwrap();
+    assert_eq!(map["metadata"]["labels"]["grafana_dashboard"], "1");
+    let loaded = map["data"].as_object().unwrap();
+    let copied = SHOWN["files"].as_object().unwrap().iter();
+    let copied: BTreeMap<_, _> =
+        copied.filter_map(|(path, text)| Some((path.split_once("/dashboards/")?.1, text))).collect();
+    assert_eq!(loaded.iter().map(|(file, text)| (file.as_str(), text)).collect::<BTreeMap<_, _>>(), copied);
+    assert!(!copied.is_empty());
+}
+
+#[test]
+#[cfg_attr(not(target_arch = "x86_64"), ignore = "PyPI has no Helm for this processor")]
 fn the_values_for_nats_meet_the_requirements_of_nodes() {
     let (nats, config) = (&SHOWN["nats"]["config"], &SHOWN["documents"]["default"]);
     let home = TempDir::with_prefix("tickwire-e2e-helm-").unwrap();

@@ -55,10 +55,11 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- fail (printf "config.%s: the chart sets this key itself; remove it" $path) -}}
 {{- end -}}
 {{- end -}}
-{{- range $path := list "nats.user" "nats.user_file" "nats.password" "nats.password_file" "nats.token" "nats.token_file" "nats.credentials" "nats.tls_ca" "nats.tls_cert" "nats.tls_key" "auth.jwt_secret" "auth.jwt_secret_file" "auth.jwt_former_secret" "auth.jwt_former_secret_file" -}}
-{{- $parts := splitList "." $path -}}
-{{- if hasKey (get $config (first $parts) | default dict) (last $parts) -}}
-{{- fail (printf "config.%s: a ConfigMap is no place for it; name a Secret in gateway.nats, router.nats or auth" $path) -}}
+{{- range $name, $section := $config -}}
+{{- range $key, $value := $section -}}
+{{- if or (and (regexMatch "(password|token|secret)(_file)?$" $key) (ne $key "require_token")) (and (eq $name "nats") (regexMatch "^(user|user_file|credentials|tls_.*)$" $key)) -}}
+{{- fail (printf "config.%s.%s: a ConfigMap is no place for it; name a Secret in gateway.nats, router.nats, auth or extraEnv" $name $key) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- $gateway := get $config "gateway" | default dict -}}
@@ -192,6 +193,9 @@ spec:
         - name: TICKWIRE_AUTH__JWT_FORMER_SECRET_FILE
           value: /etc/tickwire/auth/{{ . }}
         {{- end }}
+        {{- end }}
+        {{- with $own.extraEnv }}
+        {{- toYaml . | nindent 8 }}
         {{- end }}
       ports:
         {{- if eq .role "gateway" }}
