@@ -37,7 +37,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{Instrument, error, info_span};
@@ -111,7 +111,7 @@ impl Link {
         tokio::spawn(watch(owner, ended.clone()).instrument(info_span!("task", task = "nats link")));
         let link = Self {
             shared,
-            inboxes: names::inbox(role).into(),
+            inboxes: names::inbox(role, node).into(),
             config,
             name: shown_name,
             replacements,
@@ -166,7 +166,12 @@ impl Link {
     pub async fn check(&self, deadline: Duration) -> Result<String, LinkError> {
         // The server answers in order, so a refusal arrives before this answer.
         self.flush(deadline).await?;
-        Ok(self.shared.refusals())
+        Ok(self.shared.refusals().borrow().join("; "))
+    }
+
+    /// What the server has refused since the start, as it said it.
+    pub(crate) fn refusals(&self) -> watch::Receiver<Vec<String>> {
+        self.shared.refusals()
     }
 
     /// A new subject for the answer to one request, which others cannot guess.

@@ -314,14 +314,28 @@ pub fn parse_alerts_answer(subject: &str) -> Option<u64> {
     parse_ask(subject, "tw.alerts.")
 }
 
-/// The subject for direct gets of messages of a stream.
-pub fn direct_get(stream: &str) -> String {
-    format!("$JS.API.DIRECT.GET.{stream}")
+/// What the subjects of requests to JetStream begin with, in a domain if there is one.
+pub fn jetstream(domain: Option<&str>) -> String {
+    domain.map_or_else(|| "$JS.API".to_owned(), |domain| format!("$JS.{domain}.API"))
 }
 
-/// The prefix of a role's inboxes. It differs by role, so that permissions can differ.
-pub fn inbox(role: &str) -> String {
-    format!("_INBOX_{role}")
+/// The request, without what [`jetstream`] gives, for direct gets of messages of a stream.
+pub fn direct_get(stream: &str) -> String {
+    format!("DIRECT.GET.{stream}")
+}
+
+/// The prefix of the inboxes of one node of a role, or of another program. It differs by role and name, so that
+/// permissions can differ. The name of a connection may follow that of the node, after a `/`.
+pub fn inbox(role: &str, node: &str) -> String {
+    let node = node.split_once('/').map_or(node, |(node, _)| node);
+    format!("_INBOX_{role}.{node}")
+}
+
+/// Whether a subject is an inbox of a node of this role.
+pub fn is_inbox(role: &str, subject: &[u8]) -> bool {
+    let own = std::str::from_utf8(subject).ok().and_then(|subject| subject.strip_prefix("_INBOX_")?.strip_prefix(role));
+    let own = own.and_then(|rest| rest.strip_prefix('.')?.split_once('.'));
+    own.is_some_and(|(node, number)| is_token(node) && is_token(number))
 }
 
 fn parse_boot<'s>(subject: &'s str, prefix: &str) -> Option<(&'s str, &'s str)> {

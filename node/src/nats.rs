@@ -57,6 +57,10 @@ pub struct Nats {
     pub link: Link,
     /// The results of publishing to JetStream.
     pub writes: Writes,
+    /// What the subjects of requests to JetStream begin with.
+    api: Arc<str>,
+    /// Whom permissions are granted to, as text.
+    user: Arc<str>,
     health: ConnectionHealth,
     refusals: watch::Receiver<Vec<String>>,
     request_timeout: Duration,
@@ -78,7 +82,7 @@ impl Nats {
         NatsLogin::read_now(Arc::new(config.clone())).await.map_err(unusable)?;
         let options = log_in(config)
             .name(&name)
-            .custom_inbox_prefix(names::inbox(role))
+            .custom_inbox_prefix(names::inbox(role, node))
             .connection_timeout(ATTEMPT_TIMEOUT.min(config.connect_timeout))
             .request_timeout(Some(config.request_timeout))
             .ping_interval(PING_INTERVAL)
@@ -96,13 +100,21 @@ impl Nats {
         if most < LEAST_PAYLOAD {
             return Err(NatsError::SmallPayload { most, least: LEAST_PAYLOAD });
         }
+        let api = names::jetstream(config.domain.as_deref());
         let jetstream = ContextBuilder::new()
+            .api_prefix(api.as_str())
             .timeout(config.request_timeout)
             .ack_timeout(config.request_timeout)
             .build(client.clone());
         let link = Link::connect(config, role, node, health.clone()).await?;
         let writes = Writes::default();
-        Ok(Self { client, jetstream, link, writes, health, refusals, request_timeout: config.request_timeout })
+        let (user, request_timeout) = (LoginSource(config).to_string().into(), config.request_timeout);
+        Ok(Self { client, jetstream, link, writes, api: api.into(), user, health, refusals, request_timeout })
+    }
+
+    /// The subject of a request to JetStream, such as `STREAM.INFO.EVENTS`, in the configured domain.
+    pub fn api(&self, request: &str) -> String {
+        format!("{}.{request}", self.api)
     }
 
     /// Whether both connections are up now.
@@ -133,13 +145,39 @@ impl Nats {
         let failed = |error: LinkError| NatsError::NoAnswer { reason: error.to_string() };
         let link_refusals = link_refusals.map_err(failed)?;
         if !link_refusals.is_empty() {
-            return Err(NatsError::Refused { refused: link_refusals });
+            return Err(self.refusal(link_refusals));
         }
         let mut refusals = self.refusals.clone();
         // Ends early when there is a refusal, which is checked next.
         timeout(REFUSAL_LAG, refusals.wait_for(|refusals| !refusals.is_empty())).await.ok();
         let refused = refusals.borrow().join("; ");
-        if refused.is_empty() { answered } else { Err(NatsError::Refused { refused }) }
+        if refused.is_empty() { answered } else { Err(self.refusal(refused)) }
+    }
+
+    /// Does some work, unless the server refuses something before it is done. A request without a permission gets no
+    /// answer, so the work alone would only find out that it is late.
+    ///
+    /// # Errors
+    /// When the server has denied a permission since the start.
+    pub async fn unless_refused<T>(&self, work: impl Future<Output = T>) -> Result<T, NatsError> {
+        tokio::select! {
+            biased;
+            refused = self.refused() => Err(refused),
+            done = work => Ok(done),
+        }
+    }
+
+    /// Waits until the server has denied a permission since the start.
+    pub async fn refused(&self) -> NatsError {
+        let refused = tokio::select! {
+            refused = denied(self.refusals.clone()) => refused,
+            refused = denied(self.link.refusals()) => refused,
+        };
+        self.refusal(refused)
+    }
+
+    fn refusal(&self, refused: String) -> NatsError {
+        NatsError::Refused { refused, user: self.user.to_string() }
     }
 
     /// Replaces both connections by others with the login and the certificates that are in the files now. If no server
@@ -176,6 +214,17 @@ impl Nats {
         let too_late = |_| Err(format!("nothing within {:?}", self.request_timeout));
         let end = timeout(self.request_timeout, work).await.unwrap_or_else(too_late);
         end.map_err(|reason| NatsError::NoAnswer { reason })
+    }
+}
+
+/// Waits for refusals of which one is a denied permission. A connection that was closed has none.
+async fn denied(mut refusals: watch::Receiver<Vec<String>>) -> String {
+    let is_denied = |refusal: &String| refusal.to_ascii_lowercase().contains("permissions violation");
+    let denied = refusals.wait_for(|refusals| refusals.iter().any(is_denied)).await;
+    let denied = denied.map(|refusals| refusals.join("; ")).ok();
+    match denied {
+        Some(denied) => denied,
+        None => std::future::pending().await,
     }
 }
 

@@ -79,8 +79,10 @@ pub enum NatsError {
         least: usize,
     },
     /// The server denied a publish or subscribe.
-    #[error("NATS refused: {refused}; grant this node's user what its role publishes and subscribes to")]
+    #[error("NATS refused {user}: {refused}; grant the permission, as `tickwire doctor --role` says")]
     Refused {
+        /// How the node has logged in.
+        user: String,
         /// The server's texts, separated by semicolons.
         refused: String,
     },

@@ -2,8 +2,9 @@
 //! letters, the buckets of the view, of the leases, of the rules, of the context, of the reference data, of the saved
 //! subscriptions and of the acknowledgements.
 //!
-//! Every node does this at every start, so it is idempotent, and nodes that race each other all succeed. Limits follow
-//! the configuration. Settings that cannot change in a running cluster (first of all the partition count, because
+//! Every node does this at every start, so it is idempotent, and nodes that race each other all succeed. Any node
+//! creates what is missing, so that nodes can start in any order. Only routers change what exists: a gateway is closer to
+//! strangers, and needs no permission to edit a stream. Limits follow the configuration of the routers. Settings that cannot change in a running cluster (first of all the partition count, because
 //! stored subjects hold it) are compared, and a difference is an error.
 
 mod error;
@@ -46,9 +47,31 @@ pub struct Provisioned {
 /// # Errors
 /// When JetStream is off or full, or when an existing stream cannot be changed to the configuration.
 pub async fn provision(nats: &Nats, config: &StreamConfig) -> Result<Provisioned, ProvisionError> {
+    set_up(nats, config, Existing::Adapt).await
+}
+
+/// Makes sure that streams and buckets exist, and leaves the settings of those that exist to the routers.
+///
+/// # Errors
+/// When JetStream is off or full, or when an existing stream can never be as configured.
+pub async fn provision_missing(nats: &Nats, config: &StreamConfig) -> Result<Provisioned, ProvisionError> {
+    set_up(nats, config, Existing::Keep).await
+}
+
+/// What is done with streams that exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Existing {
+    /// Their settings are made to follow the configuration.
+    Adapt,
+    /// Nothing.
+    Keep,
+}
+
+async fn set_up(nats: &Nats, config: &StreamConfig, existing: Existing) -> Result<Provisioned, ProvisionError> {
     let context = &nats.jetstream;
     jetstream_is_on(context).await?;
-    let events = ensure(context, layout::events(config), |running| layout::check_events(running, config)).await?;
+    let check_events = |running: &Config| layout::check_events(running, config);
+    let events = ensure(context, layout::events(config), existing, check_events).await?;
     for wanted in [
         layout::dead_letters(config),
         layout::bucket(names::VIEW_BUCKET, config),
@@ -59,7 +82,7 @@ pub async fn provision(nats: &Nats, config: &StreamConfig) -> Result<Provisioned
         layout::bucket(names::SUBSCRIPTIONS_BUCKET, config),
         layout::acks(config),
     ] {
-        ensure(context, wanted, |running| layout::check_storage(running, config)).await?;
+        ensure(context, wanted, existing, |running| layout::check_storage(running, config)).await?;
     }
     Ok(Provisioned { epoch: epoch::of(&events), partitions: config.partitions })
 }
@@ -88,6 +111,7 @@ async fn jetstream_is_on(context: &Context) -> Result<(), ProvisionError> {
 async fn ensure(
     context: &Context,
     wanted: Config,
+    existing: Existing,
     check: impl Fn(&Config) -> Result<(), ProvisionError>,
 ) -> Result<Info, ProvisionError> {
     let end = Instant::now() + DEADLINE;
@@ -96,7 +120,7 @@ async fn ensure(
             Ok(found) => {
                 check(&found.config)?;
                 let adapted = layout::adapt(&found.config, &wanted);
-                if adapted == found.config {
+                if existing == Existing::Keep || adapted == found.config {
                     return Ok(found);
                 }
                 info!(stream = wanted.name, "stream settings changed, updating the stream");

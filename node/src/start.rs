@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::duplicate_names::{self, NameWatch};
 use crate::membership::{Membership, MembershipError};
 use crate::nats::{LEAST_PAYLOAD, Nats, NatsError};
-use crate::provision::{ProvisionError, Provisioned, provision};
+use crate::provision::{ProvisionError, Provisioned, provision, provision_missing};
 use crate::secrets::{ConnectionFiles, SecretTroubles, TokenKeys};
 use crate::shutdown::{Outcome, Shutdown};
 use crate::storage::{self, Stopped};
@@ -24,7 +24,11 @@ use thiserror::Error;
 use tickwire_core::ids::{NameError, NodeId, NodeRef, Nonce};
 use tickwire_core::placement::{Member, Role};
 use tokio::sync::watch;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+
+/// How long after its start a node ends if it is denied a permission: in this time it uses most of those that it needs.
+const STARTING: Duration = Duration::from_secs(10);
 
 /// Why a node does not start.
 #[derive(Debug, Error)]
@@ -131,14 +135,21 @@ impl Node {
         if let Some(files) = files {
             shutdown.spawn_infallible("nats secrets", files.run(nats.clone(), drain.clone()));
         }
-        let provisioned = provision(&nats, &config.stream).await?;
+        let set_up = async {
+            match role {
+                Role::Router => provision(&nats, &config.stream).await,
+                Role::Gateway => provision_missing(&nats, &config.stream).await,
+            }
+        };
+        let provisioned = nats.unless_refused(set_up).await??;
         let reports = storage::subscribe(&nats.link)
             .map_err(|error| StartError::Part { part: "storage", reason: error.to_string() })?;
         let (stopped_sender, stopped) = watch::channel(None);
         let board = storage::listen(reports, role, readiness.register("storage"), stopped_sender, drain.clone());
         shutdown.spawn_infallible("storage", board);
         let member = Member { node: me.clone(), role, weight: 1, draining: false };
-        let membership = Membership::join(&nats, &config.membership, member, shutdown).await?;
+        let joining = Membership::join(&nats, &config.membership, member, shutdown);
+        let membership = nats.unless_refused(joining).await??;
         let announcements = duplicate_names::subscribe(&nats.link, &me)
             .map_err(|error| StartError::Part { part: "name watch", reason: error.to_string() })?;
         let announcement = duplicate_names::announcement(me.clone(), role, admin.address().to_string());
@@ -187,6 +198,7 @@ impl Node {
     /// # Errors
     /// When the system does not allow to listen for signals.
     pub async fn run(self, shutdown: &Shutdown) -> std::io::Result<Outcome> {
+        shutdown.spawn("permissions", watch_permissions(self.nats.clone(), shutdown.drain().clone()));
         let outcome = shutdown.run(self.grace).await;
         self.membership.leave().await;
         // After all other tasks, which record spans until their end.
@@ -195,6 +207,16 @@ impl Node {
         }
         self.admin.stop().await;
         outcome
+    }
+}
+
+/// Fails if the node is denied a permission soon after its start. Later one is only logged: somebody is editing the
+/// permissions of a cluster that works, and nodes that end would make that worse.
+async fn watch_permissions(nats: Nats, drain: CancellationToken) -> Result<(), NatsError> {
+    tokio::select! {
+        () = drain.cancelled() => Ok(()),
+        () = sleep(STARTING) => Ok(()),
+        refused = nats.refused() => Err(refused),
     }
 }
 

@@ -181,9 +181,8 @@ impl PresenceFinder {
     }
 
     fn answer_one(&self, question: &NatsMessage) -> Result<(), AskError> {
-        // Only gateways ask, and their inboxes begin like this.
-        let inboxes = format!("{}.", names::inbox(Role::Gateway.as_str()));
-        let Some(inbox) = question.reply().filter(|reply| reply.starts_with(inboxes.as_bytes())) else {
+        // Only gateways ask.
+        let Some(inbox) = question.reply().filter(|reply| names::is_inbox(Role::Gateway.as_str(), reply)) else {
             return Ok(());
         };
         let user: UserId = wire::decode(question.payload())?;

@@ -160,7 +160,7 @@ impl Bisection {
 async fn request(nats: &Nats, stream: &str, question: &serde_json::Value) -> Result<NatsMessage, LinkError> {
     let inbox = nats.link.new_inbox();
     let mut answers = nats.link.subscribe("searches", &inbox, None, ANSWER_BYTES)?;
-    nats.link.publish(names::direct_get(stream), Some(&inbox), question.to_string().as_bytes())?;
+    nats.link.publish(nats.api(&names::direct_get(stream)), Some(&inbox), question.to_string().as_bytes())?;
     answers.next().await.ok_or(LinkError::Closed)
 }
 

@@ -102,8 +102,7 @@ impl Edge {
 /// Whether the reply subject is a router's inbox. A gateway may publish to subjects that the sender of a request may
 /// not, so it must not answer anywhere else.
 fn is_routers(reply: &str) -> bool {
-    let inbox = reply.strip_prefix(&names::inbox(Role::Router.as_str())).and_then(|rest| rest.strip_prefix('.'));
-    inbox.is_some_and(names::is_token)
+    names::is_inbox(Role::Router.as_str(), reply.as_bytes())
 }
 
 #[cfg(test)]
@@ -112,9 +111,9 @@ mod tests {
 
     #[test]
     fn snapshots_are_sent_only_to_inboxes_of_routers() {
-        assert!(is_routers("_INBOX_router.00112233445566778899aabbccddeeff"));
+        assert!(is_routers("_INBOX_router.r1.00112233445566778899aabbccddeeff"));
         for other in
-            ["_INBOX_router", "_INBOX_router.", "_INBOX_router.a.b", "_INBOX_router.>", "_INBOX_gateway.a", "$KV.X.y"]
+            ["_INBOX_router", "_INBOX_router.", "_INBOX_router.a", "_INBOX_router.a.>", "_INBOX_gateway.a.b", "$KV.X.y"]
         {
             assert!(!is_routers(other), "{other}");
         }

@@ -114,6 +114,9 @@ pub struct NatsConfig {
     /// The file of the token.
     #[serde(serialize_with = "values::show_path", deserialize_with = "values::optional_path")]
     pub token_file: Option<PathBuf>,
+    /// The JetStream domain.
+    #[serde(serialize_with = "values::show_optional", deserialize_with = "values::optional_token")]
+    pub domain: Option<String>,
     /// The credentials file.
     #[serde(serialize_with = "values::show_path", deserialize_with = "values::optional_path")]
     pub credentials: Option<PathBuf>,

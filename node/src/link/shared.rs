@@ -8,7 +8,7 @@ use super::message::NatsMessage;
 use crate::link::subscriber::{LinkSubscriber, SubscriberSender, queue};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 
 /// How many bytes may wait to be sent.
 const MAX_OUT: usize = 4 * 1024 * 1024;
@@ -27,6 +27,8 @@ pub(super) struct LinkShared {
     state: Mutex<LinkState>,
     /// Notified when there is something to send.
     pub(super) wake: Notify,
+    /// What the server has refused since the start, as it said it.
+    refusals: watch::Sender<Vec<String>>,
 }
 
 #[derive(Debug, Default)]
@@ -39,7 +41,6 @@ struct LinkState {
     out: Vec<u8>,
     /// The callers that wait for the server's next answers to `PING`, in order.
     pongs: VecDeque<Option<oneshot::Sender<()>>>,
-    refusals: Vec<String>,
     max_payload: usize,
     failure: String,
 }
@@ -204,14 +205,15 @@ impl LinkShared {
     }
 
     pub(super) fn refuse(&self, refusal: String) {
-        let mut state = self.lock();
-        if state.refusals.len() < REFUSALS {
-            state.refusals.push(refusal);
-        }
+        self.refusals.send_modify(|refusals| {
+            if refusals.len() < REFUSALS {
+                refusals.push(refusal);
+            }
+        });
     }
 
-    pub(super) fn refusals(&self) -> String {
-        self.lock().refusals.join("; ")
+    pub(super) fn refusals(&self) -> watch::Receiver<Vec<String>> {
+        self.refusals.subscribe()
     }
 
     pub(super) fn is_up(&self) -> bool {

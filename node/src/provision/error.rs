@@ -76,7 +76,7 @@ pub enum ProvisionError {
         reason: String,
     },
     /// The deadline has passed.
-    #[error("{stream} could not be set up in time: {reason}; is this node permitted to use $JS.API.>?")]
+    #[error("{stream} could not be set up in time: {reason}; is the NATS cluster complete?")]
     NotSettled {
         /// The stream.
         stream: String,

@@ -189,10 +189,7 @@ impl<L: UsersHere> UserService<L> {
 
 /// Whether a subject is an inbox of a node: only nodes ask.
 fn is_inbox(subject: &[u8]) -> bool {
-    [Role::Gateway, Role::Router].into_iter().any(|role| {
-        let rest = subject.strip_prefix(names::inbox(role.as_str()).as_bytes());
-        rest.is_some_and(|rest| rest.starts_with(b"."))
-    })
+    [Role::Gateway, Role::Router].into_iter().any(|role| names::is_inbox(role.as_str(), subject))
 }
 
 fn refused(reason: &str) {
@@ -206,10 +203,12 @@ mod tests {
 
     #[test]
     fn only_inboxes_of_nodes_get_answers() {
-        for inbox in ["_INBOX_gateway.00ff", "_INBOX_router.00ff"] {
+        for inbox in ["_INBOX_gateway.g1.00ff", "_INBOX_router.r1.00ff"] {
             assert!(is_inbox(inbox.as_bytes()), "{inbox}");
         }
-        for other in ["_INBOX.x", "_INBOX_gateways.x", "_INBOX_router", "events.pattern.AAPL", "tw.users", ""] {
+        let others =
+            ["_INBOX.x.y", "_INBOX_gateways.x.y", "_INBOX_router", "_INBOX_router.x", "events.pattern.AAPL", ""];
+        for other in others {
             assert!(!is_inbox(other.as_bytes()), "{other}");
         }
     }

@@ -174,7 +174,7 @@ async fn denied_subscription_fails_the_check_but_the_connection_stays_up() {
     let nats = Nats::connect(&bob, "gateway", "gw-1").await.unwrap();
     let _denied = nats.link.subscribe("test", "gw.gw-1.abc", None, 1000).unwrap();
     match nats.check().await {
-        Err(NatsError::Refused { refused }) => assert!(refused.contains("gw.gw-1.abc"), "{refused}"),
+        Err(NatsError::Refused { refused, .. }) => assert!(refused.contains("gw.gw-1.abc"), "{refused}"),
         other => panic!("{other:?}"),
     }
     assert!(nats.link.is_up());

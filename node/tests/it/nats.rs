@@ -115,7 +115,7 @@ async fn denied_subscription_fails_the_check() {
     nats.check().await.unwrap();
     let denied = nats.client.subscribe("gw.gw-1.abc").await.unwrap();
     match nats.check().await {
-        Err(NatsError::Refused { refused }) => assert!(refused.contains("gw.gw-1.abc"), "{refused}"),
+        Err(NatsError::Refused { refused, .. }) => assert!(refused.contains("gw.gw-1.abc"), "{refused}"),
         other => panic!("{other:?}"),
     }
     drop((allowed, denied));

@@ -80,7 +80,7 @@ async fn request(
     let inbox = nats.link.new_inbox();
     // The last message may be a large one, and the end of the answer comes right after it.
     let mut answers = nats.link.subscribe("direct_gets", &inbox, None, 2 * MOST_BYTES + LARGEST)?;
-    nats.link.publish(names::direct_get(stream), Some(&inbox), &request)?;
+    nats.link.publish(nats.api(&names::direct_get(stream)), Some(&inbox), &request)?;
     let mut held = Vec::new();
     while let Some(answer) = answers.next().await {
         match DirectAnswer::read(&answer) {

@@ -132,7 +132,7 @@ impl DirectReader {
         // The last message may be a large one, and the end of the answer comes right after it.
         let room = MOST_BYTES + max_bytes + LARGEST;
         let mut answers = nats.link.subscribe("direct_gets", &inbox, None, room)?;
-        nats.link.publish(names::direct_get(stream), Some(&inbox), &request)?;
+        nats.link.publish(nats.api(&names::direct_get(stream)), Some(&inbox), &request)?;
         let mut held = Vec::new();
         while let Some(answer) = answers.next().await {
             match DirectAnswer::read(&answer) {

@@ -160,7 +160,7 @@ impl Pull {
         let request = serde_json::to_vec(&request).map_err(|error| PullError::NoConsumer(error.to_string()))?;
         Ok(Self {
             nats: nats.clone(),
-            subject: format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"),
+            subject: nats.api(&format!("CONSUMER.MSG.NEXT.{stream}.{name}")),
             stream: stream.to_owned(),
             name,
             pending: made.cached_info().num_pending,

@@ -201,7 +201,7 @@ impl SimGateway {
 
     /// Sends the whole interest to a router.
     fn send_snapshot(&mut self, router: usize) {
-        self.edge.send_snapshot(Some(format!("{}.{router}", names::inbox("router")).as_bytes()));
+        self.edge.send_snapshot(Some(format!("{}.{router}", names::inbox("router", "r")).as_bytes()));
         let parts = self.edge.take_outgoing().into_iter();
         let parts = parts.map(|part| wire::decode(&part.payload).unwrap()).collect();
         self.snapshots.push(Snapshot { router, parts });
