@@ -21,6 +21,15 @@ pub struct NatsServer {
     store: PathBuf,
     flags: Vec<String>,
     port: u16,
+    /// Whether its configuration takes the folder of the store from the environment.
+    by_environment: bool,
+}
+
+/// How a server learns of its store.
+#[derive(Debug, Clone, Copy)]
+enum StoreSetting<'s> {
+    Flag(&'s Path),
+    Environment(&'s Path),
 }
 
 impl NatsServer {
@@ -44,8 +53,18 @@ impl NatsServer {
 
     fn launched(home: TempDir, store: PathBuf, flags: &[&str]) -> Self {
         let flags: Vec<String> = flags.iter().map(ToString::to_string).collect();
-        let (child, port) = launch(home.path(), &store, &flags, -1);
-        Self { child, home, store, flags, port }
+        let (child, port) = launch(home.path(), StoreSetting::Flag(&store), &flags, -1);
+        Self { child, home, store, flags, port, by_environment: false }
+    }
+
+    /// Starts a server with the configuration `deploy/nats/single.conf` or a copy of it, which takes names and addresses
+    /// from the environment.
+    pub fn start_configured(config: &Path) -> Self {
+        let home = TempDir::with_prefix("tickwire-nats-").expect("a temporary folder for nats-server");
+        let store = home.path().join("store");
+        let flags = vec!["-c".to_owned(), config.to_str().expect("a path in UTF-8").to_owned()];
+        let (child, port) = launch(home.path(), StoreSetting::Environment(&store), &flags, -1);
+        Self { child, home, store, flags, port, by_environment: true }
     }
 
     /// Starts a cluster of servers with JetStream. Their names are `n-0`, `n-1` and so on.
@@ -151,16 +170,20 @@ impl NatsServer {
     /// Kills the server if it still runs, and starts it again on the same port and store.
     pub fn restart(&mut self) {
         self.kill();
-        (self.child, self.port) = launch(self.home.path(), &self.store, &self.flags, i32::from(self.port));
+        (self.child, self.port) = launch(self.home.path(), self.setting(), &self.flags, i32::from(self.port));
     }
 
     /// Kills the server if it still runs, and starts it on its store at another port, so that former clients cannot
     /// reach it. Returns its address. [`Self::restart`] returns to the first port.
     pub fn restart_elsewhere(&mut self) -> String {
         self.kill();
-        let (child, port) = launch(self.home.path(), &self.store, &self.flags, -1);
+        let (child, port) = launch(self.home.path(), self.setting(), &self.flags, -1);
         self.child = child;
         format!("nats://127.0.0.1:{port}")
+    }
+
+    fn setting(&self) -> StoreSetting<'_> {
+        if self.by_environment { StoreSetting::Environment(&self.store) } else { StoreSetting::Flag(&self.store) }
     }
 
     /// The server's log so far.
@@ -189,7 +212,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// Starts the binary and waits until its ports file has the client port.
-fn launch(home: &Path, store: &Path, flags: &[String], port: i32) -> (Child, u16) {
+fn launch(home: &Path, store: StoreSetting<'_>, flags: &[String], port: i32) -> (Child, u16) {
     let binary = find_binary();
     let log = home.join("nats.log");
     let ports = home.join("ports");
@@ -197,12 +220,19 @@ fn launch(home: &Path, store: &Path, flags: &[String], port: i32) -> (Child, u16
         fs::remove_dir_all(&ports).expect("the old ports file can be removed");
     }
     fs::create_dir_all(&ports).expect("a folder for the ports file");
-    let mut child = Command::new(&binary)
+    let mut command = Command::new(&binary);
+    match store {
+        StoreSetting::Flag(store) => command.arg("-sd").arg(store),
+        StoreSetting::Environment(store) => command
+            .env("NATS_NAME", "n-0")
+            .env("NATS_LISTEN", "127.0.0.1:-1")
+            .env("NATS_HTTP", "127.0.0.1:-1")
+            .env("NATS_STORE", store),
+    };
+    let mut child = command
         .args(["-a", "127.0.0.1", "-p", &port.to_string()])
         .arg("--ports_file_dir")
         .arg(&ports)
-        .arg("-sd")
-        .arg(store)
         .arg("-l")
         .arg(&log)
         .args(flags)

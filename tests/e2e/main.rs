@@ -50,6 +50,7 @@ mod log_texts;
 mod logs;
 mod membership;
 mod oversized;
+mod permissions;
 mod placement;
 mod presets;
 mod readiness;

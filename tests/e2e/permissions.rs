@@ -1,0 +1,250 @@
+//! The configuration of NATS that is shipped: with it the cluster does its whole job, and no role can do the work of
+//! another. `secured` starts it.
+
+mod secured;
+
+use async_nats::jetstream;
+use serde_json::{Value, json};
+use tickwire_core::protocol::{Encoding, ServerMessage};
+use tickwire_testkit::{NatsServer, eventually};
+
+use crate::cluster::Cluster;
+use crate::feed;
+use crate::http::{Answer, send};
+use crate::node::{DEADLINE, TestNode, tickwire};
+use crate::producer::Producer;
+use crate::socket::Socket;
+use secured::SecuredNats;
+
+/// Sends a request without a token to an admin server.
+async fn ask(node: &mut TestNode, method: &str, path: &str, body: &Value) -> Value {
+    let address = node.address("admin").await;
+    let headers = [("Content-Type", "application/json")];
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    let answer: Answer = send(method, address, path, &headers, body.as_bytes()).await;
+    assert_eq!(answer.status, 200, "{method} {path}: {}", answer.body);
+    answer.json()
+}
+
+async fn is_ready(nodes: &mut [TestNode]) {
+    for node in nodes {
+        eventually(&format!("{} is ready", node.id), DEADLINE, async || {
+            let (status, _) = node.readyz().await;
+            (status == 200).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn cluster_does_its_whole_job_with_the_users_of_the_shipped_configuration() {
+    let nats = SecuredNats::start(&["--gateway", "g1", "--gateway", "g2"]);
+    // A gateway is first, so the streams are created by a node that cannot change them.
+    let mut nodes = vec![nats.node("gateway", "g1", "gateway-g1", &[])];
+    nodes[0].address("admin").await;
+    nodes.push(nats.node("router", "r1", "router", &[]));
+    nodes.push(nats.node("gateway", "g2", "gateway-g2", &[]));
+    is_ready(&mut nodes).await;
+    let (first, second) = (nodes[0].gateway().await, nodes[2].gateway().await);
+
+    // Events, and a backfill of earlier ones.
+    let producer = Producer::new(nats.connect("producer", "_INBOX").await.client);
+    producer.publish(&feed::pattern("AAPL", 0)).await;
+    let mut socket = Socket::connect(first, "ann", Encoding::Json).await;
+    let all = json!({ "kinds": ["pattern", "alert"] });
+    socket.request(json!({ "action": "subscribe", "name": "all", "filter": all, "since": "5m" })).await;
+    socket.until(1).await;
+    producer.publish(&feed::pattern("AAPL", 1)).await;
+    socket.until(2).await;
+
+    // Alerts of producers that may send them, and over HTTP; who has sessions is known at every node.
+    let alerts = Producer::new(nats.connect("alerts", "_INBOX").await.client);
+    alerts.publish(&feed::alert("ann", 2)).await;
+    let sent = ask(&mut nodes[2], "POST", "/v1/alerts", &json!({ "user": "ann", "message": "hello" })).await;
+    assert_eq!(sent["connected"], "yes", "{sent}");
+    socket.until(4).await;
+    for node in &mut nodes {
+        eventually(&format!("{} knows the sessions of all gateways", node.id), DEADLINE, async || {
+            let known = ask(node, "GET", "/v1/users/ann", &Value::Null).await;
+            (known["complete"] == true && known["session_count"] == 1).then_some(())
+        })
+        .await;
+    }
+    let alert = socket.events.iter().find(|event| event.key.as_deref() == Some("ann")).unwrap();
+    let ack = json!({ "action": "ack", "p": alert.p, "seq": alert.seq });
+    assert!(matches!(socket.request(ack).await, ServerMessage::Acked(_)));
+
+    // Saved subscriptions, and rules by HTTP and by command.
+    let saved = json!({ "filter": { "symbols": ["NVDA"] } });
+    ask(&mut nodes[0], "PUT", "/v1/users/ann/subscriptions/mine", &saved).await;
+    ask(&mut nodes[1], "PUT", "/v1/rules/keep", &json!({ "id": "keep", "ttl_ms": 600_000 })).await;
+    let url = nats.server.url();
+    let listed = tickwire().args(["rules", "list", "--nats", &url]).args(nats.login("operator")).output().unwrap();
+    assert!(String::from_utf8_lossy(&listed.stdout).contains("keep"), "{listed:?}");
+    let published = ["publish", "--key", "NVDA", "--pattern", "BreakoutBO", "--nats", &url];
+    let published = tickwire().args(published).args(nats.login("producer")).output().unwrap();
+    assert!(published.status.success(), "{published:?}");
+    socket.until(5).await;
+
+    // A client moves while its events are published, and another router takes over where the first one has ended.
+    nodes.push(nats.node("router", "r2", "router", &[]));
+    is_ready(&mut nodes).await;
+    nodes[1].process.kill();
+    for number in 5..10 {
+        producer.publish(&feed::pattern("AAPL", number)).await;
+    }
+    socket.resume(second, "ann", &json!({ "all": { "filter": all } })).await;
+    socket.until(10).await;
+    assert_eq!((socket.events.len(), socket.gaps.len()), (10, 0));
+    assert_eq!(nats.violations(), [] as [String; 0]);
+}
+
+#[tokio::test]
+async fn no_user_can_do_what_is_the_work_of_another() {
+    let nats = SecuredNats::start(&["--gateway", "g1", "--gateway", "g2"]);
+    let mut router = [nats.node("router", "r1", "router", &[])];
+    is_ready(&mut router).await;
+    assert!(async_nats::connect(nats.server.url()).await.is_err(), "a stranger is connected");
+
+    let producer = nats.connect("producer", "_INBOX").await;
+    let edits = [
+        "$JS.API.STREAM.DELETE.EVENTS",
+        "$JS.API.STREAM.PURGE.EVENTS",
+        "$JS.API.STREAM.MSG.DELETE.EVENTS",
+        "$JS.API.STREAM.DELETE.KV_TICKWIRE_RULES",
+        "$JS.API.STREAM.PURGE.KV_TICKWIRE_SUBSCRIPTIONS",
+    ];
+    let of_routers =
+        ["gw.g2.0", "tw.view", "tw.beat.router", "tw.storage", "ev.0.tick", "dead.x", "tw.replayed.g2.0.1"];
+    let leases = ["$KV.TICKWIRE_LEASES.p.0", "$KV.TICKWIRE_VIEW.view", "$KV.TICKWIRE_CONTEXT.volumes.0"];
+    let of_gateways = ["tw.interest", "tw.gwbeat", "tw.beat.gateway", "tw.presence", "$KV.TICKWIRE_ACKS.ann"];
+    let of_operators = ["$KV.TICKWIRE_REFERENCE.AAPL", "$JS.API.STREAM.INFO.OTHER"];
+    let rules = ["$KV.TICKWIRE_RULES.r", "$JS.API.STREAM.UPDATE.EVENTS", "$JS.API.CONSUMER.CREATE.EVENTS.x"];
+    let reading = [">", "events.>", "ev.>", "dead.>", "gw.>", "$KV.>", "_INBOX_router.>", "_INBOX_gateway.>"];
+
+    let own = ["events.alert.ann", "events.pattern", "tw.replay", "tw.alerts", "$JS.API.STREAM.INFO.EVENTS"];
+    let publishes = [&own[..], &edits, &of_routers, &leases, &of_gateways, &of_operators, &rules].concat();
+    producer.is_refused(&publishes, &[&reading[..], &["tw.>", "_INBOX_operator.>"]].concat()).await;
+
+    let gateway = nats.connect("gateway-g1", "_INBOX_gateway.g1").await;
+    let own = ["events.pattern.AAPL", "tw.name.g2", "tw.snapshot.g2.0", "tw.alerts.g2.0.1"];
+    let publishes = [&own[..], &edits, &of_routers, &leases, &of_operators, &rules].concat();
+    let others = [
+        "gw.g2.0",
+        "gw.g2.>",
+        "tw.snapshot.g2.*",
+        "tw.replayed.g2.*.*",
+        "tw.alerts.g2.*.*",
+        "tw.name.g2",
+        "_INBOX_gateway.g2.>",
+        "_INBOX.>",
+        "tw.>",
+        "tw.interest",
+        "tw.gwbeat",
+        "tw.replay",
+        "tw.beat.*",
+    ];
+    gateway.is_refused(&publishes, &[&reading[..], &others].concat()).await;
+
+    let of_router = nats.connect("router", "_INBOX_router.r1").await;
+    let own = ["$KV.TICKWIRE_SUBSCRIPTIONS.ann"];
+    let publishes = [&own[..], &edits, &of_gateways, &of_operators].concat();
+    // A router gets its share of the requests, and must not read those of other routers.
+    let others = ["tw.replay", "tw.alerts", "gw.g1.0", "ev.0.tick"];
+    let reading = reading.iter().copied().filter(|subject| *subject != "_INBOX_router.>");
+    let reading: Vec<&str> = reading.chain(others).collect();
+    of_router.is_refused(&publishes, &reading).await;
+
+    let operator = nats.connect("operator", "_INBOX_operator").await;
+    let own = ["events.pattern.AAPL", "events.alert.ann", "$KV.TICKWIRE_SUBSCRIPTIONS.ann"];
+    let publishes = [&own[..], &of_routers, &leases, &of_gateways].concat();
+    operator.is_refused(&publishes, &["ev.>", "events.>", "gw.>", "tw.>", "_INBOX_router.>"]).await;
+}
+
+#[tokio::test]
+async fn acknowledgement_that_a_producer_directs_to_jetstream_changes_nothing() {
+    let nats = SecuredNats::start(&[]);
+    let mut router = [nats.node("router", "r1", "router", &[])];
+    is_ready(&mut router).await;
+    let client = nats.connect("producer", "_INBOX").await.client;
+    let producer = Producer::new(client.clone());
+    let first = producer.publish(&feed::pattern("AAPL", 0)).await;
+    for request in ["STREAM.PURGE.EVENTS", "STREAM.MSG.DELETE.EVENTS", "STREAM.DELETE.EVENTS"] {
+        let reply = format!("$JS.API.{request}");
+        client.publish_with_reply("events.pattern.AAPL", reply, "{}".into()).await.unwrap();
+    }
+    // It is stored after the others, so the server has acknowledged them.
+    let last = producer.publish(&feed::pattern("AAPL", 1)).await;
+    let operator = nats.connect("operator", "_INBOX_operator").await;
+    let mut events = jetstream::new(operator.client).get_stream("EVENTS").await.unwrap();
+    let state = events.get_info().await.unwrap().state.clone();
+    assert!(last >= first + 4 && state.last_sequence >= last, "{first} {last} {state:?}");
+    assert_eq!((state.first_sequence, state.messages), (1, state.last_sequence), "a message is missing");
+}
+
+#[tokio::test]
+async fn node_without_a_permission_ends_at_once_and_names_user_and_subject() {
+    let cases = [
+        ("router", "$JS.API.CONSUMER.CREATE.EVENTS.>", "Publish", "$JS.API.CONSUMER.CREATE.EVENTS."),
+        ("router", "$JS.API.STREAM.MSG.GET.KV_TICKWIRE_VIEW", "Publish", "$JS.API.STREAM.MSG.GET.KV_TICKWIRE_VIEW"),
+        ("router", "tw.interest", "Subscription", "tw.interest"),
+        ("router", "tw.beat.router", "Publish", "tw.beat.router"),
+        ("gateway", "tw.presence", "Subscription", "tw.presence"),
+        ("gateway", "gw.*.*", "Subscription", "gw.gateway-x."),
+    ];
+    for (role, lacking, direction, subject) in cases {
+        let nats = SecuredNats::start_lacking(role, lacking);
+        let mut node = nats.node(role, &format!("{role}-x"), role, &[]);
+        let status = node.process.wait(DEADLINE).await;
+        assert_eq!(status.code(), Some(1), "{role} without {lacking}");
+        let text = node.process.stderr();
+        let last = text.lines().rfind(|line| line.contains("NATS refused the user")).unwrap_or_default();
+        for part in [&format!("the user {role}:"), direction, subject, "tickwire doctor --role"] {
+            assert!(last.contains(part), "{role} without {lacking}: {part} is not in {text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn whole_cluster_works_in_a_jetstream_domain_behind_a_leaf_node() {
+    let home = tempfile::tempdir().unwrap();
+    let config = |name: &str, text: &str| {
+        let file = home.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        file.to_str().unwrap().to_owned()
+    };
+    let hub = config("hub.conf", "jetstream { domain: hub }\nleafnodes { listen: \"127.0.0.1:-1\" }\n");
+    let hub = NatsServer::start_with(&["-c", &hub]);
+    let listening = "Listening for leafnode connections on ";
+    let address = eventually("the hub listens for leaf nodes", DEADLINE, async || {
+        let log = hub.log();
+        Some(log.lines().find_map(|line| line.split_once(listening))?.1.trim().to_owned())
+    })
+    .await;
+    let remote = format!("leafnodes {{ remotes: [ {{ url: \"nats-leaf://{address}\" }} ] }}\n");
+    let leaf = config("leaf.conf", &format!("server_name: leaf\njetstream {{ domain: leaf }}\n{remote}"));
+    let leaf = NatsServer::start_with(&["-c", &leaf]);
+    let mut cluster = Cluster::start_on(vec![leaf], 1, 1, &[("nats.domain", "hub")]).await;
+
+    let gateway = cluster.gateway_addresses().await[0];
+    let producer = cluster.producer().await;
+    producer.publish(&feed::pattern("AAPL", 0)).await;
+    let mut socket = Socket::connect(gateway, "ann", Encoding::Json).await;
+    let filter = json!({ "symbols": ["AAPL"] });
+    socket.request(json!({ "action": "subscribe", "name": "mine", "filter": filter, "since": "5m" })).await;
+    socket.until(1).await;
+    ask(&mut cluster.gateways[0], "PUT", "/v1/users/ann/subscriptions/mine", &json!({ "filter": filter })).await;
+    // Another router starts at the checkpoint of the first one.
+    cluster.routers[0].process.kill();
+    cluster.routers.clear();
+    cluster.add_router();
+    producer.publish(&feed::pattern("AAPL", 1)).await;
+    socket.until(2).await;
+    cluster.settled().await;
+
+    let streams = async |url: String| {
+        let context = jetstream::new(async_nats::connect(url).await.unwrap());
+        context.query_account().await.unwrap().streams
+    };
+    assert_eq!((streams(hub.url()).await, streams(cluster.nats_url()).await), (9, 0));
+}

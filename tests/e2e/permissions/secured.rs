@@ -1,0 +1,137 @@
+//! A nats-server with the configuration that is shipped, and clients of its users.
+
+use async_nats::{Client, ConnectOptions, Event};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use tempfile::TempDir;
+use tickwire_testkit::{NatsServer, eventually};
+
+use crate::node::{DEADLINE, TestNode};
+
+/// The settings of the nodes: clients name themselves, and nodes notice each other sooner than by default.
+const SETTINGS: [(&str, &str); 7] = [
+    ("auth.mode", "dev"),
+    ("gateway.rate", "0"),
+    ("membership.beat_interval", "200ms"),
+    ("membership.timeout", "1500ms"),
+    ("membership.lease_ttl", "1s"),
+    ("membership.tick_interval", "500ms"),
+    ("router.checkpoint_interval", "200ms"),
+];
+
+/// A server with a copy of `deploy/nats`.
+#[derive(Debug)]
+pub(crate) struct SecuredNats {
+    pub(crate) server: NatsServer,
+    folder: TempDir,
+}
+
+/// A connection of one user, with what the server has refused to it.
+pub(crate) struct SecuredClient {
+    pub(crate) client: Client,
+    refusals: Arc<Mutex<Vec<String>>>,
+}
+
+impl SecuredNats {
+    /// Makes users with these arguments of `make-users`, and starts the server.
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        Self::launched(copied(), arguments)
+    }
+
+    /// Starts a server on which a role has all permissions but for this subject.
+    pub(crate) fn start_lacking(role: &str, subject: &str) -> Self {
+        let folder = copied();
+        let file = folder.path().join("roles").join(format!("{role}.conf"));
+        let (all, line) = (fs::read_to_string(&file).unwrap(), format!("  \"{subject}\""));
+        let kept: Vec<&str> = all.lines().filter(|kept| !kept.starts_with(&line)).collect();
+        assert!(kept.len() < all.lines().count(), "{role} has no {subject}");
+        fs::write(&file, kept.join("\n")).unwrap();
+        Self::launched(folder, &[])
+    }
+
+    fn launched(folder: TempDir, arguments: &[&str]) -> Self {
+        let made = Command::new(folder.path().join("make-users")).args(arguments).status().unwrap();
+        assert!(made.success());
+        let server = NatsServer::start_configured(&folder.path().join("single.conf"));
+        Self { server, folder }
+    }
+
+    fn password(&self, user: &str) -> String {
+        fs::read_to_string(self.folder.path().join("secrets").join(format!("{user}.password"))).unwrap()
+    }
+
+    /// Starts a node as this user.
+    pub(crate) fn node(&self, role: &str, id: &str, user: &str, further: &[(&str, &str)]) -> TestNode {
+        let (url, password) = (self.server.url(), self.password(user));
+        let login = [("nats.url", url.as_str()), ("nats.user", user), ("nats.password", password.as_str())];
+        let settings = SETTINGS.iter().chain(&login).chain(further);
+        let settings: Vec<_> = settings.map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        TestNode::start(role, id, self.folder.path(), &settings)
+    }
+
+    /// The arguments of a command of `tickwire` for this user.
+    pub(crate) fn login(&self, user: &str) -> [String; 4] {
+        let password = self.password(user);
+        ["--set".to_owned(), format!("nats.user={user}"), "--set".to_owned(), format!("nats.password={password}")]
+    }
+
+    /// Connects as this user.
+    pub(crate) async fn connect(&self, user: &str, inboxes: &str) -> SecuredClient {
+        let refusals = Arc::new(Mutex::new(Vec::new()));
+        let of_events = Arc::clone(&refusals);
+        let options = ConnectOptions::with_user_and_password(user.to_owned(), self.password(user));
+        let options = options.custom_inbox_prefix(inboxes).event_callback(move |event| {
+            if let Event::ServerError(refusal) = event {
+                of_events.lock().unwrap().push(refusal.to_string());
+            }
+            std::future::ready(())
+        });
+        SecuredClient { client: options.connect(self.server.url()).await.unwrap(), refusals }
+    }
+
+    /// What the server has refused to any client, as its log says it.
+    pub(crate) fn violations(&self) -> Vec<String> {
+        self.server.log().lines().filter(|line| line.contains("Violation")).map(str::to_owned).collect()
+    }
+}
+
+/// A copy of what is shipped.
+fn copied() -> TempDir {
+    let folder = TempDir::with_prefix("tickwire-e2e-nats-").unwrap();
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/nats");
+    for part in ["single.conf", "server.conf", "accounts.conf", "roles", "make-users"] {
+        let copied = Command::new("cp").arg("-r").arg(shipped.join(part)).arg(folder.path()).status().unwrap();
+        assert!(copied.success(), "{part}");
+    }
+    folder
+}
+
+impl SecuredClient {
+    /// Fails unless the server refuses each of these acts.
+    pub(crate) async fn is_refused(&self, publishes: &[&str], subscribes: &[&str]) {
+        let mut subscriptions = Vec::new();
+        for subject in subscribes {
+            subscriptions.push(self.client.subscribe((*subject).to_owned()).await.unwrap());
+        }
+        for subject in publishes {
+            self.client.publish((*subject).to_owned(), "".into()).await.unwrap();
+        }
+        let published = publishes.iter().map(|subject| format!("Publish to \"{subject}\""));
+        let subscribed = subscribes.iter().map(|subject| format!("Subscription to \"{subject}\""));
+        let expected: BTreeSet<String> = published.chain(subscribed).collect();
+        let mut allowed = expected.clone();
+        // The server refuses in order: when it refuses the last act, it has allowed those that it has not refused.
+        self.client.publish("refused.at.the.end", "".into()).await.unwrap();
+        eventually("the server has refused the last act", DEADLINE, async || {
+            let refusals = self.refusals.lock().unwrap();
+            let is_refused = |act: &str| refusals.iter().any(|refusal| refusal.contains(act));
+            allowed.retain(|act| !is_refused(act));
+            is_refused("refused.at.the.end").then_some(())
+        })
+        .await;
+        assert!(allowed.is_empty(), "the server allows {allowed:?}");
+    }
+}
