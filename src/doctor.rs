@@ -1,8 +1,8 @@
 //! `tickwire doctor`: checks what tickwire needs of NATS, without a node. It prints a line for each check, with what to
 //! do if it failed. It stores no message and creates no stream.
 //!
-//! `streams` checks JetStream, streams and buckets, `rules` the stored rules, `permissions` tries what each role may do, and `node_reports`
-//! listens to running nodes.
+//! `streams` checks JetStream, streams and buckets, `rules` the stored rules, `permissions` tries what each
+//! role may do (`needs`), and `node_reports` listens to running nodes.
 
 use anstyle::{AnsiColor, Style};
 use clap::Args;
@@ -10,12 +10,13 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 use tickwire_core::event::Timestamp;
-use tickwire_core::placement::Role;
 use tickwire_node::config::{Config, ConfigError};
 use tickwire_node::nats::{Nats, NatsError};
 
+use needs::DoctorRole;
 use tickwire_command::args::NatsArgs;
 
+mod needs;
 mod node_reports;
 mod permissions;
 mod rules;
@@ -34,8 +35,12 @@ running nodes log that they refused one.
 
 Examples:
   tickwire doctor
-  tickwire doctor --nats nats://nats-1:4222 --config gateway.toml")]
+  tickwire doctor --nats nats://nats-1:4222 --config gateway.toml
+  tickwire doctor --role gateway --config gateway.toml     what this user of NATS lacks, or has too much")]
 pub(crate) struct DoctorArgs {
+    /// The role of this user of NATS: check its permissions, and what it can see of the rest
+    #[arg(long, value_name = "ROLE")]
+    role: Option<DoctorRole>,
     #[command(flatten)]
     nats: NatsArgs,
 }
@@ -77,7 +82,7 @@ impl DoctorArgs {
     /// Runs all checks, prints them, and returns the exit code.
     pub(crate) async fn run(&self) -> Result<ExitCode, DoctorError> {
         let config = self.nats.load()?;
-        let findings = examine(config).await;
+        let findings = examine(config, self.role).await;
         let colours = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         let width = findings.iter().map(|finding| finding.what.chars().count()).max().unwrap_or_default();
         for CheckFinding { verdict, what, found } in &findings {
@@ -95,10 +100,15 @@ impl DoctorArgs {
 }
 
 /// Runs all checks, up to the first failure that makes the others impossible.
-async fn examine(mut config: Config) -> Vec<CheckFinding> {
+async fn examine(mut config: Config, role: Option<DoctorRole>) -> Vec<CheckFinding> {
     config.nats.connect_timeout = config.nats.connect_timeout.min(CONNECT_DEADLINE);
     let url = config.nats.url.clone();
-    let nats = match Nats::connect(&config.nats, "doctor", "cli").await {
+    // A role may use only its own inboxes.
+    let (inboxes, name) = match role {
+        Some(role) => (role.inboxes(), config.node.id.as_deref().unwrap_or(needs::NOBODY)),
+        None => ("doctor", "cli"),
+    };
+    let nats = match Nats::connect(&config.nats, inboxes, name).await {
         Ok(nats) => nats,
         Err(error @ NatsError::OldServer { .. }) => {
             let advice = format!("{error}: install a newer nats-server");
@@ -112,25 +122,48 @@ async fn examine(mut config: Config) -> Vec<CheckFinding> {
     let version = nats.client.server_info().version;
     let mut findings =
         vec![CheckFinding::new(Verdict::Ok, "nats", url), CheckFinding::new(Verdict::Ok, "server", version)];
-    findings.push(clock(&nats).await);
-    let reports = node_reports::listen(&nats, config.membership.beat_interval).await;
-    let jetstream = streams::jetstream(&nats).await;
-    let on = jetstream.verdict == Verdict::Ok;
-    findings.push(jetstream);
-    if on {
-        findings.push(streams::account(&nats, &config.stream).await);
-        findings.extend(streams::all(&nats, &config.stream).await);
-        findings.extend(rules::check(&nats, &config.events.taken()).await);
+    match role {
+        None => findings.extend(cluster(&nats, &config, &[DoctorRole::Router, DoctorRole::Gateway]).await),
+        Some(DoctorRole::Operator) => findings.extend(cluster(&nats, &config, &[DoctorRole::Operator]).await),
+        Some(role @ (DoctorRole::Router | DoctorRole::Gateway)) => {
+            findings.extend(permissions::of(role, &config).await);
+            findings.extend(stored(&nats, &config).await);
+        }
+        Some(DoctorRole::Producer) => findings.extend(permissions::of(DoctorRole::Producer, &config).await),
     }
-    for role in [Role::Router, Role::Gateway] {
-        findings.push(permissions::of(role, &config).await);
-    }
-    findings.extend(reports.findings().await);
     let stall = "cannot be checked from here: set no_fast_producer_stall: true in the server's configuration, so \
                  that one gateway that hangs does not slow the routers";
     findings.push(CheckFinding::new(Verdict::Note, "slow consumers", stall));
     // No message is under way, so none is lost.
     nats.close().await.ok();
+    findings
+}
+
+/// What somebody sees who may read everything, and the permissions of these roles.
+async fn cluster(nats: &Nats, config: &Config, roles: &[DoctorRole]) -> Vec<CheckFinding> {
+    let mut findings = vec![clock(nats).await];
+    let reports = node_reports::listen(nats, config.membership.beat_interval).await;
+    findings.extend(stored(nats, config).await);
+    if findings.iter().any(|finding| finding.what == "jetstream" && finding.verdict == Verdict::Ok) {
+        findings.extend(rules::check(nats, &config.events.taken()).await);
+    }
+    for role in roles {
+        findings.extend(permissions::of(*role, config).await);
+    }
+    findings.extend(reports.findings().await);
+    findings
+}
+
+/// What is in JetStream.
+async fn stored(nats: &Nats, config: &Config) -> Vec<CheckFinding> {
+    let jetstream = streams::jetstream(nats).await;
+    let is_on = jetstream.verdict == Verdict::Ok;
+    let mut findings = vec![jetstream];
+    if is_on {
+        findings.push(streams::strictness(nats, &config.stream).await);
+        findings.push(streams::account(nats, &config.stream).await);
+        findings.extend(streams::all(nats, &config.stream).await);
+    }
     findings
 }
 

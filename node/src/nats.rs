@@ -39,6 +39,9 @@ const PING_INTERVAL: Duration = Duration::from_secs(2);
 /// How long the client may take to report an earlier refusal after the server has answered.
 const REFUSAL_LAG: Duration = Duration::from_millis(100);
 
+/// How many refusals are remembered.
+const REFUSALS: usize = 256;
+
 /// The oldest supported server.
 const OLDEST_SERVER: (i64, i64) = (2, 11);
 
@@ -132,16 +135,7 @@ impl Nats {
     /// # Errors
     /// When it has refused something since the start, or does not answer.
     pub async fn check(&self) -> Result<(), NatsError> {
-        // The server handles our messages in order. When it returns a message to us, the refusal of any earlier
-        // subscription is on its way to us as well.
-        let round_trip = async {
-            let inbox = self.client.new_inbox();
-            let mut answers = self.client.subscribe(inbox.clone()).await.map_err(|error| error.to_string())?;
-            self.client.publish(inbox, "".into()).await.map_err(|error| error.to_string())?;
-            answers.next().await.ok_or("the connection was closed")?;
-            Ok::<(), String>(())
-        };
-        let (answered, link_refusals) = tokio::join!(self.in_time(round_trip), self.link.check(self.request_timeout));
+        let (answered, link_refusals) = tokio::join!(self.round_trip(), self.link.check(self.request_timeout));
         let failed = |error: LinkError| NatsError::NoAnswer { reason: error.to_string() };
         let link_refusals = link_refusals.map_err(failed)?;
         if !link_refusals.is_empty() {
@@ -152,6 +146,30 @@ impl Nats {
         timeout(REFUSAL_LAG, refusals.wait_for(|refusals| !refusals.is_empty())).await.ok();
         let refused = refusals.borrow().join("; ");
         if refused.is_empty() { answered } else { Err(self.refusal(refused)) }
+    }
+
+    /// What the server has refused to the client since the start, as it said it, when it has handled everything so far.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn refusals(&self) -> Result<Vec<String>, NatsError> {
+        let answered = self.round_trip().await;
+        sleep(REFUSAL_LAG).await;
+        let refusals = self.refusals.borrow().clone();
+        if refusals.is_empty() { answered.map(|()| refusals) } else { Ok(refusals) }
+    }
+
+    /// Sends a message to itself. The server handles messages in order: when it returns this one, the refusal of
+    /// anything earlier is on its way as well.
+    async fn round_trip(&self) -> Result<(), NatsError> {
+        self.in_time(async {
+            let inbox = self.client.new_inbox();
+            let mut answers = self.client.subscribe(inbox.clone()).await.map_err(|error| error.to_string())?;
+            self.client.publish(inbox, "".into()).await.map_err(|error| error.to_string())?;
+            answers.next().await.ok_or("the connection was closed")?;
+            Ok(())
+        })
+        .await
     }
 
     /// Does some work, unless the server refuses something before it is done. A request without a permission gets no
@@ -194,6 +212,12 @@ impl Nats {
         }
         let asked = timeout(self.request_timeout, self.client.force_reconnect()).await;
         asked.map_err(|_| "too much waits to be sent to NATS".to_owned())?.map_err(|error| error.to_string())
+    }
+
+    /// The subject of a write to a key of a bucket, in the configured domain.
+    pub fn bucket_write(&self, bucket: &str, key: &str) -> String {
+        let plain = format!("$KV.{bucket}.{key}");
+        if *self.api == *names::jetstream(None) { plain } else { self.api(&plain) }
     }
 
     /// Sends everything that was published, and closes the connection. Data that is still buffered at exit is lost.
@@ -319,7 +343,7 @@ fn note(name: &str, event: &Event, health: &ConnectionHealth, refusals: &watch::
             error!(connection = name, reason = %refusal, "NATS refused a request");
             refusals.send_modify(|refusals| {
                 // Repeated refusals must not use ever more memory.
-                if refusals.len() < 16 {
+                if refusals.len() < REFUSALS {
                     refusals.push(refusal.to_string());
                 }
             });

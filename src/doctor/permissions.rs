@@ -1,117 +1,135 @@
-//! Checks whether the configured user has the permissions of a role. It tries them, since only the server knows them;
-//! no try has an effect.
+//! Checks whether the configured user has the permissions of a role, and no others. It tries them, since only the server
+//! knows them; no try has an effect.
 
 use async_nats::header::{HeaderMap, NATS_EXPECTED_STREAM};
-use tickwire_core::placement::Role;
 use tickwire_node::config::Config;
 use tickwire_node::names;
 use tickwire_node::nats::{Nats, NatsError};
 
+use super::needs::{self, DoctorRole, NOBODY, RoleSubjects};
 use super::{CheckFinding, Verdict};
 
-/// A node that does not exist.
-const NOBODY: &str = "doctor";
+/// How many subjects are tried before the answers are read: the client keeps some refusals only until then.
+const TOGETHER: usize = 32;
 
-/// The subjects that a role uses.
-struct RoleNeeds {
-    subscribes: Vec<String>,
-    publishes: Vec<String>,
-}
-
-fn needs(role: Role, stream: &str) -> RoleNeeds {
-    let batches = names::gateway(NOBODY, "0");
-    let snapshots = names::snapshot(NOBODY, "0");
-    let interest = [names::INTEREST, names::INTEREST_BEAT].map(str::to_owned);
-    let common = [
-        names::beat(role.as_str()),
-        names::name(NOBODY),
-        "$JS.API.INFO".to_owned(),
-        format!("$JS.API.STREAM.INFO.{stream}"),
-        format!("$JS.API.STREAM.CREATE.{stream}"),
-        format!("$JS.API.STREAM.UPDATE.{stream}"),
-        format!("$JS.API.STREAM.MSG.GET.KV_{}", names::VIEW_BUCKET),
-    ];
-    let mut needs = RoleNeeds {
-        subscribes: vec![names::VIEW.to_owned(), names::STORAGE.to_owned(), names::name(NOBODY)],
-        publishes: common.to_vec(),
-    };
-    match role {
-        Role::Router => {
-            needs.subscribes.extend(interest);
-            needs.subscribes.extend([names::beat("*"), names::REPLAY.to_owned(), names::replay_of(NOBODY, "0")]);
-            needs.publishes.extend([
-                batches,
-                snapshots,
-                names::replayed(NOBODY, "0", 0),
-                names::direct_get(stream),
-                names::VIEW.to_owned(),
-                names::STORAGE.to_owned(),
-                names::heartbeat(0),
-                names::dead_letter(NOBODY),
-                format!("$KV.{}.{}", names::VIEW_BUCKET, NOBODY),
-                format!("$KV.{}.{}", names::LEASES_BUCKET, NOBODY),
-                format!("$JS.API.STREAM.MSG.GET.KV_{}", names::LEASES_BUCKET),
-                format!("$KV.{}.{}", names::CONTEXT_BUCKET, NOBODY),
-                format!("$JS.API.STREAM.MSG.GET.{stream}"),
-                format!("$JS.API.CONSUMER.CREATE.{stream}.{NOBODY}"),
-                format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{NOBODY}"),
-                format!("$JS.API.CONSUMER.DELETE.{stream}.{NOBODY}"),
-            ]);
-            for bucket in [names::RULES_BUCKET, names::CONTEXT_BUCKET, names::REFERENCE_BUCKET] {
-                needs.publishes.push(format!("$JS.API.STREAM.INFO.KV_{bucket}"));
-                needs.publishes.push(format!("$JS.API.STREAM.MSG.GET.KV_{bucket}"));
-            }
-        }
-        Role::Gateway => {
-            needs.subscribes.extend([batches, snapshots, names::replayed_all(NOBODY, "0")]);
-            needs.publishes.extend(interest);
-            needs.publishes.extend([
-                names::REPLAY.to_owned(),
-                names::replay_of(NOBODY, "0"),
-                names::direct_get(stream),
-            ]);
-            needs.publishes.push(format!("{}.{NOBODY}", names::inbox(Role::Router.as_str())));
-            needs.publishes.extend([
-                format!("$KV.{}.{NOBODY}", names::SUBSCRIPTIONS_BUCKET),
-                format!("$JS.API.STREAM.INFO.KV_{}", names::SUBSCRIPTIONS_BUCKET),
-                format!("$JS.API.STREAM.MSG.GET.KV_{}", names::SUBSCRIPTIONS_BUCKET),
-                names::source("alert", NOBODY),
-                format!("$KV.{}.{NOBODY}", names::ACKS_BUCKET),
-                format!("$JS.API.STREAM.INFO.KV_{}", names::ACKS_BUCKET),
-                format!("$JS.API.STREAM.MSG.GET.KV_{}", names::ACKS_BUCKET),
-                format!("$JS.API.STREAM.MSG.GET.{stream}"),
-            ]);
-        }
-    }
-    needs
-}
-
-/// Tries the permissions of a role, with the role's own inboxes.
-pub(super) async fn of(role: Role, config: &Config) -> CheckFinding {
+/// Tries the permissions of a role, with the role's own inboxes: a line for each that is missing or too much.
+pub(super) async fn of(role: DoctorRole, config: &Config) -> Vec<CheckFinding> {
     let what = format!("may be a {role}", role = role.as_str());
     match tried(role, config).await {
-        Ok(count) => CheckFinding::new(Verdict::Ok, what, format!("{count} subjects tried")),
-        Err(error) => CheckFinding::new(Verdict::Fail, what, error.to_string()),
+        Ok(result) => result.findings(role, &what),
+        Err(error) => vec![CheckFinding::new(Verdict::Fail, what, error.to_string())],
     }
 }
 
-async fn tried(role: Role, config: &Config) -> Result<usize, NatsError> {
-    let nats = Nats::connect(&config.nats, role.as_str(), NOBODY).await?;
-    let needs = needs(role, &config.stream.name);
-    let failed = |error: &dyn std::fmt::Display| NatsError::NoAnswer { reason: error.to_string() };
-    let mut subscriptions = Vec::new();
-    for subject in needs.subscribes {
-        subscriptions.push(nats.client.subscribe(subject).await.map_err(|error| failed(&error))?);
+/// What was tried, and what of it the server has refused.
+struct TriedSubjects {
+    count: usize,
+    /// What the role needs and may not do, as `publish to "x"`.
+    missing: Vec<String>,
+    /// What only others need and this user may do.
+    excess: Vec<String>,
+    /// How much of that there is.
+    of_others: usize,
+}
+
+impl TriedSubjects {
+    fn findings(self, role: DoctorRole, what: &str) -> Vec<CheckFinding> {
+        let (name, finding) = (role.as_str(), |verdict, found: String| CheckFinding::new(verdict, what, found));
+        let mut findings: Vec<CheckFinding> = self
+            .missing
+            .iter()
+            .map(|act| {
+                finding(Verdict::Fail, format!("may not {act}: allow it, as deploy/nats/roles/{name}.conf does"))
+            })
+            .collect();
+        if findings.is_empty() {
+            findings.push(finding(Verdict::Ok, format!("{} subjects tried", self.count)));
+        }
+        if self.excess.len() == self.of_others {
+            let found =
+                "this user may do everything: docs/operations.md (Permissions in NATS) has a user for each role";
+            findings.push(finding(Verdict::Note, found.to_owned()));
+        } else {
+            let excess = self.excess.iter().map(|act| format!("may {act}, which a {name} does not need"));
+            findings.extend(excess.map(|found| finding(Verdict::Note, found)));
+        }
+        findings
     }
-    // No stream has this name: the server checks the permission, then the stream refuses the message.
+}
+
+async fn tried(role: DoctorRole, config: &Config) -> Result<TriedSubjects, NatsError> {
+    // A gateway may have a user that names it.
+    let me = config.node.id.as_deref().unwrap_or(NOBODY);
+    let nats = Nats::connect(&config.nats, role.inboxes(), me).await?;
+    let (needed, of_others) = (needs::of(role, &nats, me, &config.stream.name), needs::of_others(role, &nats));
+    let needed = acts(&nats, &needed).await?;
+    let others = acts(&nats, &of_others).await?;
+    let refusals = nats.refusals().await?;
+    let is_refused = |act: &Act| refusals.iter().any(|refusal| act.is_in(refusal, &nats));
+    let missing = needed.iter().filter(|act| is_refused(act)).map(Act::to_text).collect();
+    let excess = others.iter().filter(|act| !is_refused(act)).map(Act::to_text).collect();
+    // Without its inboxes a role gets no answers.
+    let inbox = format!("Subscription to \"{}.", names::inbox(role.inboxes(), me));
+    if let Some(refused) = refusals.iter().find(|refusal| refusal.contains(&inbox)) {
+        return Err(NatsError::Refused {
+            user: format!("the inboxes of a {}", role.as_str()),
+            refused: refused.clone(),
+        });
+    }
+    nats.close().await?;
+    Ok(TriedSubjects { count: needed.len(), missing, excess, of_others: others.len() })
+}
+
+/// One try.
+struct Act {
+    is_publish: bool,
+    subject: String,
+}
+
+impl Act {
+    fn to_text(&self) -> String {
+        format!("{} to \"{}\"", if self.is_publish { "publish" } else { "subscribe" }, self.subject)
+    }
+
+    /// Whether a refusal is about this. The server of a domain names the subject without the domain.
+    fn is_in(&self, refusal: &str, nats: &Nats) -> bool {
+        let direction = if self.is_publish { "Publish" } else { "Subscription" };
+        let plain = self
+            .subject
+            .strip_prefix(&nats.api(""))
+            .map(|request| if request.starts_with("$KV.") { request.to_owned() } else { format!("$JS.API.{request}") });
+        let is_named = |subject: &str| refusal.contains(&format!("{direction} to \"{subject}\""));
+        is_named(&self.subject) || plain.is_some_and(|plain| is_named(&plain))
+    }
+}
+
+/// Does everything, and waits until the server has handled it.
+async fn acts(nats: &Nats, subjects: &RoleSubjects) -> Result<Vec<Act>, NatsError> {
+    let failed = |error: &dyn std::fmt::Display| NatsError::NoAnswer { reason: error.to_string() };
+    let mut acts = Vec::new();
+    let mut subscriptions = Vec::new();
+    for (subject, group) in &subjects.subscribes {
+        let subscribed = match group {
+            Some(group) => nats.client.queue_subscribe(subject.clone(), (*group).to_owned()).await,
+            None => nats.client.subscribe(subject.clone()).await,
+        };
+        subscriptions.push(subscribed.map_err(|error| failed(&error))?);
+        acts.push(Act { is_publish: false, subject: subject.clone() });
+    }
+    // They end at once: what they receive is of no interest.
+    subscriptions.clear();
+    // No stream has this name: the server checks the permission, then the stream refuses the message. And no request to
+    // JetStream has this text, which is no JSON.
     let mut headers = HeaderMap::new();
     headers.insert(NATS_EXPECTED_STREAM, NOBODY);
-    let count = subscriptions.len() + needs.publishes.len();
-    for subject in needs.publishes {
-        let published = nats.client.publish_with_headers(subject, headers.clone(), "".into()).await;
-        published.map_err(|error| failed(&error))?;
+    for subjects in subjects.publishes.chunks(TOGETHER) {
+        for subject in subjects {
+            let published = nats.client.publish_with_headers(subject.clone(), headers.clone(), "{".into()).await;
+            published.map_err(|error| failed(&error))?;
+            acts.push(Act { is_publish: true, subject: subject.clone() });
+        }
+        // Its result counts when everything was tried.
+        nats.refusals().await.ok();
     }
-    nats.check().await?;
-    nats.close().await?;
-    Ok(count)
+    Ok(acts)
 }

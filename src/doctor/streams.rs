@@ -1,7 +1,10 @@
 //! Checks that JetStream, the streams and the buckets exist and are as configured.
 
 use async_nats::jetstream;
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::response::Response;
 use async_nats::jetstream::stream::{Info, StorageType};
+use serde::de::IgnoredAny;
 use tickwire_node::config::{Storage, StreamConfig};
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
@@ -20,6 +23,25 @@ pub(super) async fn jetstream(nats: &Nats) -> CheckFinding {
             let advice = "start nats-server with -js, or enable JetStream for this account";
             CheckFinding::new(Verdict::Fail, "jetstream", format!("{error}: {advice}"))
         }
+    }
+}
+
+/// Checks that the server refuses requests with unknown fields. One that takes them may take the acknowledgement of an
+/// event for a request: a producer names the subject of its acknowledgement, and no permission applies to that.
+pub(super) async fn strictness(nats: &Nats, config: &StreamConfig) -> CheckFinding {
+    let what = "strict";
+    let unknown = serde_json::json!({ "tickwire": 1 });
+    let answer = nats.jetstream.request(format!("STREAM.INFO.{}", config.name), &unknown).await;
+    match answer {
+        Ok(Response::Err { error }) if error.error_code() == ErrorCode::INVALID_JSON => {
+            CheckFinding::new(Verdict::Ok, what, "JetStream refuses requests with unknown fields")
+        }
+        Ok(Response::Ok(IgnoredAny) | Response::Err { .. }) => {
+            let advice = "JetStream takes requests with unknown fields, so a producer can remove events by an \
+                          acknowledgement: set jetstream { strict: true } on all servers";
+            CheckFinding::new(Verdict::Fail, what, advice)
+        }
+        Err(error) => CheckFinding::new(Verdict::Note, what, format!("unknown: {error}")),
     }
 }
 
@@ -96,7 +118,7 @@ pub(super) async fn all(nats: &Nats, config: &StreamConfig) -> Vec<CheckFinding>
 
 async fn look(context: &jetstream::Context, name: &str) -> Result<Option<Info>, String> {
     let answer = storage::look(context, name).await;
-    answer.map_err(|error| format!("cannot be read: {error}; may this user publish to $JS.API.>?"))
+    answer.map_err(|error| format!("cannot be read: {error}; may this user ask for it? `tickwire doctor --role` tells"))
 }
 
 /// The faults of a stream, each with what to do. Settings that a starting node corrects by itself are not faults.

@@ -11,7 +11,7 @@ fn config(server: &NatsServer) -> Config {
 
 /// All findings: verdict, name of the check, text.
 async fn verdicts(config: Config) -> Vec<(Verdict, String, String)> {
-    let findings = examine(config).await;
+    let findings = examine(config, None).await;
     findings.into_iter().map(|CheckFinding { verdict, what, found }| (verdict, what, found)).collect()
 }
 
@@ -104,7 +104,7 @@ async fn missing_permissions_of_a_role_are_reported() {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     let allowed = r#"publish: { allow: [
         "tw.>", "events.alert.*", "$JS.API.>", "$KV.TICKWIRE_SUBSCRIPTIONS.>", "$KV.TICKWIRE_ACKS.>", "_INBOX_router.>",
-        "_INBOX_gateway.>"
+        "_INBOX_gateway.>", "_INBOX_doctor.>"
     ] }"#;
     write!(file, "authorization {{ users: [ {{ user: u, password: p, permissions: {{ {allowed} }} }} ] }}").unwrap();
     let server = NatsServer::start_with(&["-js", "-c", file.path().to_str().unwrap()]);
@@ -112,11 +112,23 @@ async fn missing_permissions_of_a_role_are_reported() {
     (config.nats.user, config.nats.password) = ("u".to_owned(), tickwire_node::config::Secret::new("p"));
     let found = verdicts(config).await;
     assert_eq!(of(&found, "may be a gateway").0, Verdict::Ok, "{found:?}");
-    let (verdict, text) = of(&found, "may be a router");
-    assert_eq!(verdict, Verdict::Fail);
-    for refused in ["gw.doctor.0", "dead.doctor", "ev.0.tick", "$KV.TICKWIRE_LEASES"] {
-        assert!(text.contains(refused), "{text}");
+    let lines = |what: &str, verdict| -> Vec<&str> {
+        let lines = found.iter().filter(|line| line.1 == what && line.0 == verdict);
+        lines.map(|line| line.2.as_str()).collect()
+    };
+    let missing = lines("may be a router", Verdict::Fail);
+    for refused in ["gw.doctor.0", "dead.doctor", "ev.0.tick", "$KV.TICKWIRE_LEASES.doctor"] {
+        let act = format!("may not publish to \"{refused}\": allow it");
+        assert_eq!(missing.iter().filter(|line| line.starts_with(&act)).count(), 1, "{refused}: {missing:?}");
     }
+    let excess = lines("may be a gateway", Verdict::Note);
+    for allowed in ["publish to \"tw.view\"", "publish to \"$JS.API.STREAM.PURGE.doctor\"", "subscribe to \"ev.>\""] {
+        assert!(excess.iter().any(|line| line.contains(allowed)), "{allowed}: {excess:?}");
+    }
+    assert!(
+        !excess.iter().any(|line| line.contains("\"gw.doctor-other.0\"") && line.contains("publish")),
+        "{excess:?}"
+    );
     assert_eq!(of(&found, "clock").0, Verdict::Note);
 }
 

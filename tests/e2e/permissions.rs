@@ -26,7 +26,7 @@ async fn ask(node: &mut TestNode, method: &str, path: &str, body: &Value) -> Val
     answer.json()
 }
 
-async fn is_ready(nodes: &mut [TestNode]) {
+async fn wait_until_ready(nodes: &mut [TestNode]) {
     for node in nodes {
         eventually(&format!("{} is ready", node.id), DEADLINE, async || {
             let (status, _) = node.readyz().await;
@@ -44,7 +44,7 @@ async fn cluster_does_its_whole_job_with_the_users_of_the_shipped_configuration(
     nodes[0].address("admin").await;
     nodes.push(nats.node("router", "r1", "router", &[]));
     nodes.push(nats.node("gateway", "g2", "gateway-g2", &[]));
-    is_ready(&mut nodes).await;
+    wait_until_ready(&mut nodes).await;
     let (first, second) = (nodes[0].gateway().await, nodes[2].gateway().await);
 
     // Events, and a backfill of earlier ones.
@@ -88,7 +88,7 @@ async fn cluster_does_its_whole_job_with_the_users_of_the_shipped_configuration(
 
     // A client moves while its events are published, and another router takes over where the first one has ended.
     nodes.push(nats.node("router", "r2", "router", &[]));
-    is_ready(&mut nodes).await;
+    wait_until_ready(&mut nodes).await;
     nodes[1].process.kill();
     for number in 5..10 {
         producer.publish(&feed::pattern("AAPL", number)).await;
@@ -103,7 +103,7 @@ async fn cluster_does_its_whole_job_with_the_users_of_the_shipped_configuration(
 async fn no_user_can_do_what_is_the_work_of_another() {
     let nats = SecuredNats::start(&["--gateway", "g1", "--gateway", "g2"]);
     let mut router = [nats.node("router", "r1", "router", &[])];
-    is_ready(&mut router).await;
+    wait_until_ready(&mut router).await;
     assert!(async_nats::connect(nats.server.url()).await.is_err(), "a stranger is connected");
 
     let producer = nats.connect("producer", "_INBOX").await;
@@ -162,10 +162,31 @@ async fn no_user_can_do_what_is_the_work_of_another() {
 }
 
 #[tokio::test]
+async fn doctor_finds_that_each_shipped_user_has_what_its_role_needs_and_no_more() {
+    let nats = SecuredNats::start(&["--gateway", "g1"]);
+    let mut router = [nats.node("router", "r1", "router", &[])];
+    wait_until_ready(&mut router).await;
+    let url = nats.server.url();
+    let users = [("router", "router"), ("gateway", "gateway-g1"), ("producer", "producer"), ("operator", "operator")];
+    for (role, user) in users {
+        let doctor = ["doctor", "--role", role, "--set", "node.id=g1", "--nats", &url];
+        let output = tickwire().args(doctor).args(nats.login(user)).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && text.contains(&format!("may be a {role}")), "{role}: {output:?}");
+        assert!(!text.contains("does not need") && !text.contains("may do everything"), "{role}: {text}");
+        assert_eq!(text.contains("JetStream refuses requests with unknown fields"), role != "producer", "{text}");
+    }
+    // The user of a producer lacks what a gateway needs.
+    let doctor = ["doctor", "--role", "gateway", "--nats", &url];
+    let output = tickwire().args(doctor).args(nats.login("producer")).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+}
+
+#[tokio::test]
 async fn acknowledgement_that_a_producer_directs_to_jetstream_changes_nothing() {
     let nats = SecuredNats::start(&[]);
     let mut router = [nats.node("router", "r1", "router", &[])];
-    is_ready(&mut router).await;
+    wait_until_ready(&mut router).await;
     let client = nats.connect("producer", "_INBOX").await.client;
     let producer = Producer::new(client.clone());
     let first = producer.publish(&feed::pattern("AAPL", 0)).await;

@@ -1,0 +1,198 @@
+//! What each role may do in NATS: what it needs, and what is the work of others. The files in `deploy/nats/roles` grant
+//! what is needed here.
+
+use clap::ValueEnum;
+use tickwire_node::names;
+use tickwire_node::nats::Nats;
+
+/// A node that does not exist, and the stream and key that the doctor names.
+pub(super) const NOBODY: &str = "doctor";
+
+/// Another node that does not exist.
+const SOMEBODY: &str = "doctor-other";
+
+/// The role of a user in NATS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DoctorRole {
+    Router,
+    Gateway,
+    Producer,
+    Operator,
+}
+
+impl DoctorRole {
+    /// As text.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Router => "router",
+            Self::Gateway => "gateway",
+            Self::Producer => "producer",
+            Self::Operator => "operator",
+        }
+    }
+
+    /// The role whose inboxes the doctor uses: for an operator its own, for a producer those of `tickwire publish`.
+    pub(super) fn inboxes(self) -> &'static str {
+        match self {
+            Self::Router => "router",
+            Self::Gateway => "gateway",
+            Self::Producer => "publish",
+            Self::Operator => "doctor",
+        }
+    }
+}
+
+/// Subjects that a role publishes and subscribes to. A subscription may be one to a share of the messages, by a group.
+#[derive(Debug, Default)]
+pub(super) struct RoleSubjects {
+    pub(super) publishes: Vec<String>,
+    pub(super) subscribes: Vec<(String, Option<&'static str>)>,
+}
+
+impl RoleSubjects {
+    fn publish<S: Into<String>>(&mut self, subjects: impl IntoIterator<Item = S>) {
+        self.publishes.extend(subjects.into_iter().map(Into::into));
+    }
+
+    fn subscribe<S: Into<String>>(&mut self, subjects: impl IntoIterator<Item = S>) {
+        self.subscribes.extend(subjects.into_iter().map(|subject| (subject.into(), None)));
+    }
+}
+
+fn streams(stream: &str) -> Vec<String> {
+    let buckets = [
+        names::VIEW_BUCKET,
+        names::LEASES_BUCKET,
+        names::RULES_BUCKET,
+        names::CONTEXT_BUCKET,
+        names::REFERENCE_BUCKET,
+        names::SUBSCRIPTIONS_BUCKET,
+        names::ACKS_BUCKET,
+    ];
+    let buckets = buckets.map(|bucket| format!("KV_{bucket}"));
+    [stream.to_owned(), names::DEAD_LETTERS.to_owned()].into_iter().chain(buckets).collect()
+}
+
+/// What a role needs, if its node has the name `me`.
+pub(super) fn of(role: DoctorRole, nats: &Nats, me: &str, stream: &str) -> RoleSubjects {
+    let mut needs = RoleSubjects::default();
+    let on_all = |request: &str| -> Vec<String> {
+        streams(stream).iter().map(|stream| nats.api(&format!("STREAM.{request}.{stream}"))).collect()
+    };
+    let reads = |bucket: &str| nats.api(&format!("STREAM.MSG.GET.KV_{bucket}"));
+    let writes = |bucket: &str| nats.bucket_write(bucket, NOBODY);
+    let reads_stream = [nats.api(&names::direct_get(stream)), nats.api(&format!("STREAM.MSG.GET.{stream}"))];
+    let interest = [names::INTEREST, names::INTEREST_BEAT];
+    match role {
+        DoctorRole::Router => {
+            let consumer = |request: &str| nats.api(&format!("CONSUMER.{request}.{stream}.{NOBODY}"));
+            needs.subscribe(interest);
+            needs.subscribe([names::VIEW, names::STORAGE]);
+            needs.subscribe([names::name(me), names::beat("*"), names::replay_of(me, "0")]);
+            needs.subscribes.push((names::REPLAY.to_owned(), Some(names::REPLAY_GROUP)));
+            needs.subscribes.push((names::ALERTS.to_owned(), Some(names::ALERTS_GROUP)));
+            needs.publish([names::VIEW, names::STORAGE, names::USERS]);
+            needs.publish([
+                names::beat("router"),
+                names::name(me),
+                names::gateway(NOBODY, "0"),
+                names::snapshot(NOBODY, "0"),
+                names::replayed(NOBODY, "0", 0),
+                names::alerts_answer(NOBODY, "0", 0),
+                names::heartbeat(0),
+                names::dead_letter(NOBODY),
+                nats.api("INFO"),
+                consumer("CREATE"),
+                consumer("MSG.NEXT"),
+                consumer("DELETE"),
+                nats.api(&format!("STREAM.PURGE.KV_{}", names::CONTEXT_BUCKET)),
+            ]);
+            needs.publish(reads_stream);
+            needs.publish([names::VIEW_BUCKET, names::LEASES_BUCKET, names::CONTEXT_BUCKET].map(writes));
+            let read = [names::VIEW_BUCKET, names::LEASES_BUCKET, names::RULES_BUCKET, names::CONTEXT_BUCKET];
+            needs.publish(read.map(reads));
+            needs.publish([reads(names::REFERENCE_BUCKET)]);
+            for request in ["INFO", "CREATE", "UPDATE"] {
+                needs.publish(on_all(request));
+            }
+        }
+        DoctorRole::Gateway => {
+            needs.subscribe([names::VIEW, names::STORAGE, names::PRESENCE, names::USERS]);
+            needs.subscribe([
+                names::gateway(me, "0"),
+                names::snapshot(me, "0"),
+                names::replayed_all(me, "0"),
+                names::alerts_answer(me, "0", 0),
+                names::name(me),
+            ]);
+            needs.publish(interest);
+            needs.publish([names::REPLAY, names::ALERTS, names::PRESENCE, names::USERS]);
+            needs.publish([
+                names::beat("gateway"),
+                names::name(me),
+                names::replay_of(NOBODY, "0"),
+                format!("{}.0", names::inbox("router", NOBODY)),
+                format!("{}.0", names::inbox("gateway", NOBODY)),
+                names::source("alert", NOBODY),
+                nats.api("INFO"),
+            ]);
+            needs.publish(reads_stream);
+            needs.publish([names::SUBSCRIPTIONS_BUCKET, names::ACKS_BUCKET].map(writes));
+            needs.publish([names::VIEW_BUCKET, names::SUBSCRIPTIONS_BUCKET, names::ACKS_BUCKET].map(reads));
+            for request in ["INFO", "CREATE"] {
+                needs.publish(on_all(request));
+            }
+        }
+        DoctorRole::Producer => needs.publish([names::source("pattern", NOBODY)]),
+        DoctorRole::Operator => {
+            needs.publish([names::RULES_BUCKET, names::REFERENCE_BUCKET].map(writes));
+            needs.publish([names::RULES_BUCKET, names::REFERENCE_BUCKET].map(reads));
+            needs.publish(on_all("INFO"));
+            needs.subscribe([names::name("*"), names::STORAGE.to_owned()]);
+        }
+    }
+    needs
+}
+
+/// What only others need. A request to JetStream names a stream that does not exist, so that it changes nothing if it is
+/// allowed.
+pub(super) fn of_others(role: DoctorRole, nats: &Nats) -> RoleSubjects {
+    let mut others = RoleSubjects::default();
+    let edits = ["DELETE", "PURGE", "MSG.DELETE"].map(|request| nats.api(&format!("STREAM.{request}.{NOBODY}")));
+    let write = |bucket: &str| nats.bucket_write(bucket, NOBODY);
+    let of_routers = [
+        names::gateway(SOMEBODY, "0"),
+        names::VIEW.to_owned(),
+        names::heartbeat(0),
+        write(names::VIEW_BUCKET),
+        write(names::LEASES_BUCKET),
+        write(names::CONTEXT_BUCKET),
+    ];
+    let of_gateways = [names::INTEREST.to_owned(), write(names::SUBSCRIPTIONS_BUCKET), write(names::ACKS_BUCKET)];
+    match role {
+        DoctorRole::Router => {
+            others.publish(of_gateways);
+            others.publish(edits);
+        }
+        DoctorRole::Gateway => {
+            others.publish(of_routers);
+            others.publish(edits);
+            others.publish([names::source("pattern", NOBODY), write(names::RULES_BUCKET)]);
+            others.subscribe([names::gateway(SOMEBODY, "0"), format!("{}.0", names::inbox("gateway", SOMEBODY))]);
+        }
+        DoctorRole::Producer => {
+            others.publish(of_routers);
+            others.publish(of_gateways);
+            others.publish(edits);
+            others.publish([names::source("alert", NOBODY), write(names::RULES_BUCKET)]);
+            others.subscribe(["_INBOX_router.>", "_INBOX_gateway.>"]);
+        }
+        DoctorRole::Operator => {
+            others.publish(of_routers);
+            others.publish(of_gateways);
+            others.publish([names::source("pattern", NOBODY)]);
+        }
+    }
+    others.subscribe([names::SOURCE_ALL, "ev.>", "gw.>"]);
+    others
+}
