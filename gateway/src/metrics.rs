@@ -8,7 +8,7 @@ tickwire_node::metrics! {
     // edge.rs
     counter REFUSED_MESSAGES =
         "tickwire_gateway_refused_messages_total",
-        "Messages between nodes that could not be read";
+        "Messages between nodes that could not be read, or ask for an answer elsewhere than at a node";
     histogram CONFIRM_SECONDS =
         "tickwire_gateway_confirm_seconds",
         "Time from a request to its confirmation";

@@ -130,6 +130,10 @@ pub async fn run(watch: NameWatch, drain: CancellationToken) {
             message = inlet.next() => {
                 let Some(message) = message else { return };
                 match wire::decode(message.payload()) {
+                    Ok(announcement) if announcement.node.id != me.node.id => {
+                        metrics::REFUSED_NAME_ANNOUNCEMENTS.increment(1);
+                        debug!(node = %announcement.node, "announcement of another name refused");
+                    }
                     Ok(announcement) => duplicates.note(clock.now(), announcement),
                     Err(error) => {
                         metrics::REFUSED_NAME_ANNOUNCEMENTS.increment(1);

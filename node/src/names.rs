@@ -7,7 +7,7 @@
 //! | `ev.<p>.tick` | a partition heartbeat |
 //! | `events.…` *stored* | what the partition transform did not recognise, under its own subject |
 //! | `dead.<reason>` | a dead letter |
-//! | `tw.beat.<role>` | beats of the nodes of a role |
+//! | `tw.beat.<role>.<node>` | beats of a node |
 //! | `tw.view` | the announcement of a new view |
 //! | `tw.storage` | problems with the storage of NATS, routers to all nodes |
 //! | `tw.presence` | questions of a gateway whether a user has sessions, to all gateways |
@@ -254,9 +254,14 @@ pub fn alerts_of(partitions: u32, key: &str) -> (u32, String) {
     (partition, stored_event(partition, Kind::Alert.as_str(), key))
 }
 
-/// The beats of a role's nodes.
-pub fn beat(role: &str) -> String {
-    format!("tw.beat.{role}")
+/// The beats of a node.
+pub fn beat(role: &str, node: &str) -> String {
+    format!("tw.beat.{role}.{node}")
+}
+
+/// The role and the name of the node in the subject of a beat.
+pub fn parse_beat(subject: &str) -> Option<(&str, &str)> {
+    parse_boot(subject, "tw.beat.")
 }
 
 /// The subject on which nodes of one name announce themselves.

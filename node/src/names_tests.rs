@@ -15,6 +15,7 @@ fn stored_subjects_are_classified() {
 #[test]
 fn built_names_are_parsed_back() {
     assert_eq!(parse_lease_key(&lease_key(17)), Some(17));
+    assert_eq!(parse_beat(&beat("router", "r1")), Some(("router", "r1")));
     assert_eq!(parse_lease_key("p.x"), None);
     assert_eq!(parse_lease_key("q.1"), None);
     assert_eq!(parse_snapshot(&snapshot("gw-1", "a1b2")), Some(("gw-1", "a1b2")));
@@ -36,6 +37,23 @@ fn built_names_are_parsed_back() {
     }
     assert_eq!(parse_dead_letter(&dead_letter("bad_tier")), Some("bad_tier"));
     assert_eq!(parse_dead_letter("dead.a.b"), None);
+}
+
+#[test]
+fn only_inboxes_of_nodes_of_a_role_are_its_inboxes() {
+    let own = format!("{}.00ff", inbox("router", "r1"));
+    assert_eq!(own, "_INBOX_router.r1.00ff");
+    assert_eq!(inbox("router", "r1/replays"), inbox("router", "r1"), "both connections of a node");
+    assert!(is_inbox("router", own.as_bytes()) && !is_inbox("gateway", own.as_bytes()));
+    for other in ["_INBOX_router.r1", "_INBOX_router.r1.*", "_INBOX_router.r1.a.b", "_INBOX_routers.r1.a", "tw.users"] {
+        assert!(!is_inbox("router", other.as_bytes()), "{other}");
+    }
+    assert!(!is_inbox("router", b"_INBOX_router.r1.\xff"));
+}
+
+#[test]
+fn requests_to_jetstream_name_its_domain() {
+    assert_eq!((jetstream(None).as_str(), jetstream(Some("hub")).as_str()), ("$JS.API", "$JS.hub.API"));
 }
 
 #[test]

@@ -88,12 +88,12 @@ pub(super) fn of(role: DoctorRole, nats: &Nats, me: &str, stream: &str) -> RoleS
             let consumer = |request: &str| nats.api(&format!("CONSUMER.{request}.{stream}.{NOBODY}"));
             needs.subscribe(interest);
             needs.subscribe([names::VIEW, names::STORAGE]);
-            needs.subscribe([names::name(me), names::beat("*"), names::replay_of(me, "0")]);
+            needs.subscribe([names::name(me), names::beat("*", "*"), names::replay_of(me, "0")]);
             needs.subscribes.push((names::REPLAY.to_owned(), Some(names::REPLAY_GROUP)));
             needs.subscribes.push((names::ALERTS.to_owned(), Some(names::ALERTS_GROUP)));
             needs.publish([names::VIEW, names::STORAGE, names::USERS]);
             needs.publish([
-                names::beat("router"),
+                names::beat("router", me),
                 names::name(me),
                 names::gateway(NOBODY, "0"),
                 names::snapshot(NOBODY, "0"),
@@ -128,7 +128,7 @@ pub(super) fn of(role: DoctorRole, nats: &Nats, me: &str, stream: &str) -> RoleS
             needs.publish(interest);
             needs.publish([names::REPLAY, names::ALERTS, names::PRESENCE, names::USERS]);
             needs.publish([
-                names::beat("gateway"),
+                names::beat("gateway", me),
                 names::name(me),
                 names::replay_of(NOBODY, "0"),
                 format!("{}.0", names::inbox("router", NOBODY)),

@@ -261,8 +261,8 @@ async fn strange_message_between_nodes_stops_no_node() {
         names::VIEW.to_owned(),
         names::REPLAY.to_owned(),
         names::USERS.to_owned(),
-        names::beat("router"),
-        names::beat("gateway"),
+        names::beat("router", "r"),
+        names::beat("gateway", "g"),
     ];
     for (id, nonce) in &gateways {
         subjects.extend([names::gateway(id, nonce), names::snapshot(id, nonce), names::replayed(id, nonce, 7)]);

@@ -13,7 +13,6 @@
 //! The checkpoint, which reports to every gateway how far every partition was read, is one more batch at its interval.
 
 use serde::Serialize;
-use tickwire_core::placement::Role;
 use tickwire_node::names;
 use tickwire_router_node::LONGEST_WINDOW;
 
@@ -95,9 +94,7 @@ impl TrafficKind {
             names::INTEREST => Some(Self::Interest),
             names::VIEW => Some(Self::Announcements),
             _ if names::parse_gateway(subject).is_some() => Some(Self::Batches),
-            _ if [Role::Gateway, Role::Router].iter().any(|role| subject == names::beat(role.as_str())) => {
-                Some(Self::MembershipBeats)
-            }
+            _ if names::parse_beat(subject).is_some() => Some(Self::MembershipBeats),
             _ if in_bucket("$KV.").is_some() => Some(Self::Renewals),
             _ if in_bucket("$JS.API.STREAM.MSG.GET.KV_").is_some() => Some(Self::LeaseReads),
             _ => match names::parse_stored(subject) {
@@ -263,7 +260,7 @@ mod tests {
     fn subject_gives_the_kind_of_a_message() {
         let of = |subject: &str| TrafficKind::of(subject, None);
         assert_eq!(of(&names::gateway("g", "1a")), Some(TrafficKind::Batches));
-        assert_eq!(of(&names::beat("router")), Some(TrafficKind::MembershipBeats));
+        assert_eq!(of(&names::beat("router", "r1")), Some(TrafficKind::MembershipBeats));
         assert_eq!(of(&names::heartbeat(3)), Some(TrafficKind::Heartbeats));
         assert_eq!(of(&names::source("pattern", "AAPL")), Some(TrafficKind::Events));
         assert_eq!(of("$KV.TICKWIRE_LEASES.p.3"), Some(TrafficKind::Renewals));

@@ -183,9 +183,11 @@ impl PresenceFinder {
     fn answer_one(&self, question: &NatsMessage) -> Result<(), AskError> {
         // Only gateways ask.
         let Some(inbox) = question.reply().filter(|reply| names::is_inbox(Role::Gateway.as_str(), reply)) else {
+            crate::metrics::REFUSED_MESSAGES.increment(1);
             return Ok(());
         };
-        let user: UserId = wire::decode(question.payload())?;
+        let user: UserId =
+            wire::decode(question.payload()).inspect_err(|_| crate::metrics::REFUSED_MESSAGES.increment(1))?;
         let answer = PresenceAnswer { gateway: self.me.clone(), sessions: self.sessions_here(&user) };
         Ok(self.link.publish(inbox, None, &wire::encode(&answer)?)?)
     }

@@ -30,7 +30,7 @@ impl Edge {
     pub fn send_snapshot(&mut self, reply: Option<&[u8]>) {
         let Some(reply) = reply.and_then(|reply| std::str::from_utf8(reply).ok()).filter(|reply| is_routers(reply))
         else {
-            return;
+            return metrics::REFUSED_MESSAGES.increment(1);
         };
         metrics::SNAPSHOTS.increment(1);
         for part in self.log.sent().parts(&self.gateway, self.log.revision(), self.at_most(PART_BYTES)) {

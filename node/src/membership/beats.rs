@@ -40,7 +40,7 @@ async fn beat(nats: &Nats, member: Member, goodbye: bool) {
     if !nats.is_connected() {
         return;
     }
-    let subject = names::beat(member.role.as_str());
+    let subject = names::beat(member.role.as_str(), member.node.id.as_str());
     match wire::encode(&Beat { member, goodbye }) {
         Ok(bytes) => {
             if let Err(error) = nats.client.publish(subject, bytes.into()).await {

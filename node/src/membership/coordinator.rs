@@ -188,8 +188,9 @@ impl Coordinator {
     /// Records a beat. Returns whether it changes the view.
     fn record(&mut self, arrived: Millis, subject: &str, payload: &[u8]) -> bool {
         let folded = match wire::decode::<Beat>(payload) {
-            Ok(beat) if names::beat(beat.member.role.as_str()) != subject => {
-                Err("the subject is of another role".to_owned())
+            // A node can be permitted to send only its own beats.
+            Ok(Beat { member, .. }) if names::beat(member.role.as_str(), member.node.id.as_str()) != subject => {
+                Err("the subject is of another node".to_owned())
             }
             Ok(Beat { member, goodbye: true }) => self.roster.goodbye(arrived, &member).map(|()| true).map_err(text),
             Ok(Beat { member, goodbye: false }) => {

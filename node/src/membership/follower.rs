@@ -63,7 +63,10 @@ impl Follower {
                 let wanted = if is_known { now.plus(self.interval * SILENT_INTERVALS) } else { now };
                 self.read_at = self.review_at.min(wanted).max(self.last_read.plus(LEAST_PAUSE));
             }
-            Err(error) => debug!(%error, "unreadable view announcement refused"),
+            Err(error) => {
+                metrics::VIEW_ANNOUNCEMENTS_REFUSED.increment(1);
+                debug!(%error, "unreadable view announcement refused");
+            }
         }
     }
 

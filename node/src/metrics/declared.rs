@@ -43,6 +43,9 @@ crate::metrics! {
     counter MEMBERSHIP_BEATS_REFUSED =
         "tickwire_membership_beats_refused_total",
         "Membership beats refused because their content is not valid";
+    counter VIEW_ANNOUNCEMENTS_REFUSED =
+        "tickwire_view_announcements_refused_total",
+        "Announcements of the member view that could not be read";
     counter NATS_EVENTS by "event" =
         "tickwire_nats_events_total",
         "Events of the connections to NATS, by event";
@@ -62,7 +65,7 @@ crate::metrics! {
         "Other nodes that have the name of this node";
     counter REFUSED_NAME_ANNOUNCEMENTS =
         "tickwire_refused_name_announcements_total",
-        "Announcements of names that could not be read";
+        "Announcements of names that could not be read, or are of another name";
 
     // secrets/follower.rs
     counter SECRET_RELOADS by "what" of crate::secrets::kinds =

@@ -110,7 +110,7 @@ async fn nodes_join_drain_leave_and_time_out() {
     let nats = Nats::connect(&config(&server, "g3").nats, "gateway", "g3").await.unwrap();
     let member = Member { node: node("g3", 1), role: Role::Gateway, weight: 1, draining: false };
     let beat = wire::encode(&Beat { member, goodbye: false }).unwrap();
-    nats.client.publish(names::beat("gateway"), beat.into()).await.unwrap();
+    nats.client.publish(names::beat("gateway", "g3"), beat.into()).await.unwrap();
     second.expect_view(&[("g3", false), ("r2", false)]).await;
     second.expect_view(&[("r2", false)]).await;
     assert_eq!(second.stop().await, Outcome::Drained);
@@ -208,7 +208,7 @@ async fn coordinator_keeps_its_lease_during_a_flood_of_beats() {
         let member = Member { node: node("r9", 1), role: Role::Router, weight: 1, draining };
         wire::encode(&Beat { member, goodbye: false }).unwrap()
     };
-    let flood = Flood::start(&server.url(), &names::beat("router"), &[beat(false), beat(true)], 5_000);
+    let flood = Flood::start(&server.url(), &names::beat("router", "r9"), &[beat(false), beat(true)], 5_000);
     eventually("the flood has begun", SOON, async || (flood.sent() > 10_000).then_some(())).await;
     let before = revision().await;
     eventually("the lease is renewed again and again", Duration::from_secs(5), async || {

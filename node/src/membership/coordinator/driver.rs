@@ -45,7 +45,7 @@ impl CoordinatorDriver {
         member: &Member,
         followed: watch::Receiver<Arc<View>>,
     ) -> Result<Self, MembershipError> {
-        let beats = crate::membership::subscribe(nats, "member_beats", names::beat("*"), BEAT_BYTES)?;
+        let beats = crate::membership::subscribe(nats, "member_beats", names::beat("*", "*"), BEAT_BYTES)?;
         let mut rounds = interval(round_interval(config));
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let clock = Clock::start();

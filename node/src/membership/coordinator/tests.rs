@@ -60,10 +60,18 @@ impl Fixture {
     fn hear(&mut self, arrived: u64, nodes: &[&str]) {
         for name in nodes {
             let member = member(name);
-            let subject = names::beat(member.role.as_str());
+            let subject = names::beat(member.role.as_str(), member.node.id.as_str());
             let payload = wire::encode(&Beat { member, goodbye: false }).unwrap();
             self.coordinator.beat(Millis(arrived), &subject, &payload);
         }
+    }
+
+    /// Somebody says goodbye for this node on the subject of another one.
+    fn forge_goodbye(&mut self, name: &str, subject_of: &str) {
+        let member = member(name);
+        let subject = names::beat(member.role.as_str(), subject_of);
+        let payload = wire::encode(&Beat { member, goodbye: true }).unwrap();
+        self.coordinator.beat(Millis(self.now), &subject, &payload);
     }
 
     /// A round in which the lease is renewed nearly as slowly as KV may answer, and beats arrive meanwhile.
@@ -129,6 +137,19 @@ fn each_beat_that_changes_the_view_writes_it() {
     fixture.does(&[write_view(2, view(2, &["g1", "r1"]))]);
     fixture.answer(KvAnswer::ViewWritten(Ok(3)));
     fixture.does(&[announcement(2), None]);
+}
+
+#[test]
+fn goodbye_on_the_subject_of_another_node_is_refused() {
+    let mut fixture = Fixture::leading(&["g1", "r1"]);
+    for subject_of in ["g2", "r1", "*"] {
+        fixture.forge_goodbye("g1", subject_of);
+        fixture.coordinator.write_news(Millis(fixture.now));
+        fixture.does(&[None]);
+    }
+    fixture.forge_goodbye("g1", "g1");
+    fixture.coordinator.write_news(Millis(fixture.now));
+    fixture.does(&[write_view(2, view(2, &["r1"]))]);
 }
 
 #[test]

@@ -254,7 +254,7 @@ impl SimNode {
             return;
         }
         let member = Member { draining: self.member.draining || goodbye, ..self.member.clone() };
-        let subject = names::beat(member.role.as_str()).into();
+        let subject = names::beat(member.role.as_str(), member.node.id.as_str()).into();
         let payload = wire::encode(&Beat { member, goodbye }).unwrap().into();
         out.push(Effect::Beat(SimBeat { subject, payload, from: None }));
     }

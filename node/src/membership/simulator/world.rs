@@ -146,13 +146,16 @@ impl World {
         let Some(process) = self.running(slot) else { return };
         let mut member = process.member.clone();
         let other = if member.role == Role::Router { Role::Gateway } else { Role::Router };
-        let mut subject = member.role;
+        let (mut role, mut name) = (member.role, member.node.id.clone());
         let stranger = NodeRef { id: NodeId::new("x1").unwrap(), nonce: Nonce(1) };
         match forgery {
-            Forgery::ForeignSubject => (member.node, subject) = (stranger, other),
+            Forgery::ForeignSubject => (member.node, role) = (stranger, other),
             // A router that does not know the node yet would believe it.
-            Forgery::ForeignRole => (member.role, subject) = (other, other),
-            Forgery::Weightless => (member.node, member.weight) = (stranger, 0),
+            Forgery::ForeignRole => (member.role, role) = (other, other),
+            Forgery::Weightless => {
+                name = stranger.id.clone();
+                (member.node, member.weight) = (stranger, 0);
+            }
             Forgery::Unreadable => {}
         }
         let mut payload = wire::encode(&Beat { member, goodbye: forgery == Forgery::ForeignRole }).unwrap();
@@ -161,7 +164,8 @@ impl World {
         }
         let from = self.slots[slot].unwrap();
         let now = self.now();
-        let beat = SimBeat { subject: names::beat(subject.as_str()).into(), payload: payload.into(), from: None };
+        let subject = names::beat(role.as_str(), name.as_str()).into();
+        let beat = SimBeat { subject, payload: payload.into(), from: None };
         for to in 0..self.processes.len() {
             let router = &self.processes[to];
             let knows = forgery != Forgery::ForeignRole || router.has_heard(self.network.now, from, 10_000);
