@@ -164,8 +164,8 @@ async fn no_user_can_do_what_is_the_work_of_another() {
 #[tokio::test]
 async fn doctor_finds_that_each_shipped_user_has_what_its_role_needs_and_no_more() {
     let nats = SecuredNats::start(&["--gateway", "g1"]);
-    let mut router = [nats.node("router", "r1", "router", &[])];
-    wait_until_ready(&mut router).await;
+    let mut nodes = [nats.node("router", "r1", "router", &[]), nats.node("gateway", "g1", "gateway-g1", &[])];
+    wait_until_ready(&mut nodes).await;
     let url = nats.server.url();
     let users = [("router", "router"), ("gateway", "gateway-g1"), ("producer", "producer"), ("operator", "operator")];
     for (role, user) in users {

@@ -9,6 +9,7 @@ use super::view_change::ViewChange;
 use super::{Announcement, measure};
 use crate::clock::millis;
 use crate::lease::LeaseError;
+use crate::metrics;
 use std::sync::Arc;
 use std::time::Duration;
 use tickwire_core::ids::Millis;
