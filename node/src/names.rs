@@ -13,8 +13,8 @@
 //! | `tw.presence` | questions of a gateway whether a user has sessions, to all gateways |
 //! | `tw.users` | questions of a node about the sessions of a user, to all gateways |
 //! | `tw.name.<node>` | announcements of a node's name, to other nodes of the same name |
-//! | `tw.interest` | interest deltas, gateways to routers |
-//! | `tw.gwbeat` | interest beats, gateways to routers |
+//! | `tw.interest.<gateway>` | interest deltas, gateways to routers |
+//! | `tw.gwbeat.<gateway>` | interest beats, gateways to routers |
 //! | `tw.snapshot.<gateway>.<nonce>` | requests for a gateway's whole interest |
 //! | `gw.<gateway>.<nonce>` | batches, routers to one start of one gateway |
 //! | `tw.replay` | requests for replays, gateways to one of the routers |
@@ -89,11 +89,11 @@ pub const VIEW: &str = "tw.view";
 /// Problems with the storage of NATS, from routers.
 pub const STORAGE: &str = "tw.storage";
 
-/// Interest deltas.
-pub const INTEREST: &str = "tw.interest";
+/// The interest deltas of all gateways.
+pub const INTEREST_ALL: &str = "tw.interest.*";
 
-/// Interest beats.
-pub const INTEREST_BEAT: &str = "tw.gwbeat";
+/// The interest beats of all gateways.
+pub const INTEREST_BEATS_ALL: &str = "tw.gwbeat.*";
 
 /// Questions whether a user has sessions, from a gateway to all gateways.
 pub const PRESENCE: &str = "tw.presence";
@@ -262,6 +262,26 @@ pub fn beat(role: &str, node: &str) -> String {
 /// The role and the name of the node in the subject of a beat.
 pub fn parse_beat(subject: &str) -> Option<(&str, &str)> {
     parse_boot(subject, "tw.beat.")
+}
+
+/// The interest deltas of a gateway.
+pub fn interest(gateway: &str) -> String {
+    format!("tw.interest.{gateway}")
+}
+
+/// Whether it is the subject of interest deltas.
+pub fn is_interest(subject: &str) -> bool {
+    subject.strip_prefix("tw.interest.").is_some_and(is_token)
+}
+
+/// The interest beats of a gateway.
+pub fn interest_beat(gateway: &str) -> String {
+    format!("tw.gwbeat.{gateway}")
+}
+
+/// Whether it is the subject of interest beats.
+pub fn is_interest_beat(subject: &str) -> bool {
+    subject.strip_prefix("tw.gwbeat.").is_some_and(is_token)
 }
 
 /// The subject on which nodes of one name announce themselves.

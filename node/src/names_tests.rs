@@ -15,6 +15,10 @@ fn stored_subjects_are_classified() {
 #[test]
 fn built_names_are_parsed_back() {
     assert_eq!(parse_lease_key(&lease_key(17)), Some(17));
+    assert!(is_interest(&interest("gw-1")) && !is_interest(&interest_beat("gw-1")) && !is_interest("tw.interest.*"));
+    assert!(
+        is_interest_beat(&interest_beat("gw-1")) && !is_interest_beat("tw.gwbeat") && !is_interest_beat("tw.gwbeat.")
+    );
     assert_eq!(parse_beat(&beat("router", "r1")), Some(("router", "r1")));
     assert_eq!(parse_lease_key("p.x"), None);
     assert_eq!(parse_lease_key("q.1"), None);

@@ -10,7 +10,7 @@ use tickwire_core::ids::{NodeRef, Revision};
 use tickwire_core::interest::table::{InterestRefused, SharedInterest, TableLimits};
 use tickwire_core::interest::{Delta, InterestBeat, SnapshotPart};
 use tickwire_core::wire;
-use tickwire_node::link::{LinkError, LinkSubscriber, Status};
+use tickwire_node::link::{LinkError, LinkSubscriber, NatsMessage, Status};
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
 use tickwire_node::start::StartError;
@@ -74,8 +74,8 @@ impl InterestSubscription {
             })
         };
         Ok(Self {
-            deltas: subscribe("interest_deltas", names::INTEREST, DELTA_BYTES)?,
-            beats: subscribe("interest_beats", names::INTEREST_BEAT, BEAT_BYTES)?,
+            deltas: subscribe("interest_deltas", names::INTEREST_ALL, DELTA_BYTES)?,
+            beats: subscribe("interest_beats", names::INTEREST_BEATS_ALL, BEAT_BYTES)?,
         })
     }
 
@@ -85,11 +85,30 @@ impl InterestSubscription {
         // Deltas first: a beat that announces a delta was sent after it, and would look as if the delta was missed.
         let message = tokio::select! {
             biased;
-            message = self.deltas.next() => read(message?.payload()).map(InterestMessage::Delta),
-            message = self.beats.next() => read(message?.payload()).map(InterestMessage::Beat),
+            message = self.deltas.next() => {
+                let message = message?;
+                let own = |delta: &Delta| is_own(&message, &names::interest(delta.gateway.id.as_str()));
+                read(message.payload()).filter(own).map(InterestMessage::Delta)
+            }
+            message = self.beats.next() => {
+                let message = message?;
+                let own = |beat: &InterestBeat| is_own(&message, &names::interest_beat(beat.gateway.id.as_str()));
+                read(message.payload()).filter(own).map(InterestMessage::Beat)
+            }
         };
         Some(message.unwrap_or(InterestMessage::Nothing))
     }
+}
+
+/// Whether a message has the subject of the gateway that it names. A gateway can be permitted to send only its own
+/// interest.
+fn is_own(message: &NatsMessage, subject: &str) -> bool {
+    let is_own = message.subject() == subject.as_bytes();
+    if !is_own {
+        metrics::INTEREST_REFUSED.with("other_gateway").increment(1);
+        debug!(subject = %message.subject_text(), expected = subject, "interest message of another gateway refused");
+    }
+    is_own
 }
 
 fn read<T: DeserializeOwned>(payload: &[u8]) -> Option<T> {

@@ -82,12 +82,10 @@ pub(super) fn of(role: DoctorRole, nats: &Nats, me: &str, stream: &str) -> RoleS
     let reads = |bucket: &str| nats.api(&format!("STREAM.MSG.GET.KV_{bucket}"));
     let writes = |bucket: &str| nats.bucket_write(bucket, NOBODY);
     let reads_stream = [nats.api(&names::direct_get(stream)), nats.api(&format!("STREAM.MSG.GET.{stream}"))];
-    let interest = [names::INTEREST, names::INTEREST_BEAT];
     match role {
         DoctorRole::Router => {
             let consumer = |request: &str| nats.api(&format!("CONSUMER.{request}.{stream}.{NOBODY}"));
-            needs.subscribe(interest);
-            needs.subscribe([names::VIEW, names::STORAGE]);
+            needs.subscribe([names::INTEREST_ALL, names::INTEREST_BEATS_ALL, names::VIEW, names::STORAGE]);
             needs.subscribe([names::name(me), names::beat("*", "*"), names::replay_of(me, "0")]);
             needs.subscribes.push((names::REPLAY.to_owned(), Some(names::REPLAY_GROUP)));
             needs.subscribes.push((names::ALERTS.to_owned(), Some(names::ALERTS_GROUP)));
@@ -125,9 +123,10 @@ pub(super) fn of(role: DoctorRole, nats: &Nats, me: &str, stream: &str) -> RoleS
                 names::alerts_answer(me, "0", 0),
                 names::name(me),
             ]);
-            needs.publish(interest);
             needs.publish([names::REPLAY, names::ALERTS, names::PRESENCE, names::USERS]);
             needs.publish([
+                names::interest(me),
+                names::interest_beat(me),
                 names::beat("gateway", me),
                 names::name(me),
                 names::replay_of(NOBODY, "0"),
@@ -168,7 +167,7 @@ pub(super) fn of_others(role: DoctorRole, nats: &Nats) -> RoleSubjects {
         write(names::LEASES_BUCKET),
         write(names::CONTEXT_BUCKET),
     ];
-    let of_gateways = [names::INTEREST.to_owned(), write(names::SUBSCRIPTIONS_BUCKET), write(names::ACKS_BUCKET)];
+    let of_gateways = [names::interest(SOMEBODY), write(names::SUBSCRIPTIONS_BUCKET), write(names::ACKS_BUCKET)];
     match role {
         DoctorRole::Router => {
             others.publish(of_gateways);
@@ -178,6 +177,7 @@ pub(super) fn of_others(role: DoctorRole, nats: &Nats) -> RoleSubjects {
             others.publish(of_routers);
             others.publish(edits);
             others.publish([names::source("pattern", NOBODY), write(names::RULES_BUCKET)]);
+            others.publish([names::interest(SOMEBODY), names::beat("gateway", SOMEBODY)]);
             others.subscribe([names::gateway(SOMEBODY, "0"), format!("{}.0", names::inbox("gateway", SOMEBODY))]);
         }
         DoctorRole::Producer => {

@@ -80,7 +80,7 @@ async fn forged_claims_about_the_stream_cost_no_event() {
     let gateway = NodeRef { id: NodeId::new(id).unwrap(), nonce: Nonce(u64::from_str_radix(nonce, 16).unwrap()) };
     let reached = Some(GatewayCoverage { epoch_id: EpochId::LAST, through: Seq(1), last: None });
     let beat = InterestBeat { gateway, revision: Revision(0), reached };
-    cluster.client.publish(names::INTEREST_BEAT, wire::encode(&beat).unwrap().into()).await.unwrap();
+    cluster.client.publish(names::interest_beat(id), wire::encode(&beat).unwrap().into()).await.unwrap();
     let leases = jetstream::new(cluster.client.clone()).get_key_value(names::LEASES_BUCKET).await.unwrap();
     let state = Checkpoint { checkpoint: Seq(1), epoch_id: EpochId::LAST, mark: None };
     let lease = LeaseRecord { owner: Some(real.router.clone()), state };

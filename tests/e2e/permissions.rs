@@ -117,7 +117,7 @@ async fn no_user_can_do_what_is_the_work_of_another() {
     let of_routers =
         ["gw.g2.0", "tw.view", "tw.beat.router.r1", "tw.storage", "ev.0.tick", "dead.x", "tw.replayed.g2.0.1"];
     let leases = ["$KV.TICKWIRE_LEASES.p.0", "$KV.TICKWIRE_VIEW.view", "$KV.TICKWIRE_CONTEXT.volumes.0"];
-    let of_gateways = ["tw.interest", "tw.gwbeat", "tw.beat.gateway.g2", "tw.presence", "$KV.TICKWIRE_ACKS.ann"];
+    let of_gateways = ["tw.interest.g2", "tw.gwbeat.g2", "tw.beat.gateway.g2", "tw.presence", "$KV.TICKWIRE_ACKS.ann"];
     let of_operators = ["$KV.TICKWIRE_REFERENCE.AAPL", "$JS.API.STREAM.INFO.OTHER"];
     let rules = ["$KV.TICKWIRE_RULES.r", "$JS.API.STREAM.UPDATE.EVENTS", "$JS.API.CONSUMER.CREATE.EVENTS.x"];
     let reading = [">", "events.>", "ev.>", "dead.>", "gw.>", "$KV.>", "_INBOX_router.>", "_INBOX_gateway.>"];
@@ -127,7 +127,15 @@ async fn no_user_can_do_what_is_the_work_of_another() {
     producer.is_refused(&publishes, &[&reading[..], &["tw.>", "_INBOX_operator.>"]].concat()).await;
 
     let gateway = nats.connect("gateway-g1", "_INBOX_gateway.g1").await;
-    let own = ["events.pattern.AAPL", "tw.name.g2", "tw.beat.gateway.g2", "tw.snapshot.g2.0", "tw.alerts.g2.0.1"];
+    let own = [
+        "events.pattern.AAPL",
+        "tw.name.g2",
+        "tw.beat.gateway.g2",
+        "tw.interest.g2",
+        "tw.gwbeat.g2",
+        "tw.snapshot.g2.0",
+        "tw.alerts.g2.0.1",
+    ];
     let publishes = [&own[..], &edits, &of_routers, &leases, &of_operators, &rules].concat();
     let others = [
         "gw.g2.0",
@@ -139,8 +147,8 @@ async fn no_user_can_do_what_is_the_work_of_another() {
         "_INBOX_gateway.g2.>",
         "_INBOX.>",
         "tw.>",
-        "tw.interest",
-        "tw.gwbeat",
+        "tw.interest.*",
+        "tw.gwbeat.*",
         "tw.replay",
         "tw.beat.*.*",
     ];
@@ -208,7 +216,7 @@ async fn node_without_a_permission_ends_at_once_and_names_user_and_subject() {
     let cases = [
         ("router", "$JS.API.CONSUMER.CREATE.EVENTS.>", "Publish", "$JS.API.CONSUMER.CREATE.EVENTS."),
         ("router", "$JS.API.STREAM.MSG.GET.KV_TICKWIRE_VIEW", "Publish", "$JS.API.STREAM.MSG.GET.KV_TICKWIRE_VIEW"),
-        ("router", "tw.interest", "Subscription", "tw.interest"),
+        ("router", "tw.interest.*", "Subscription", "tw.interest.*"),
         ("router", "tw.beat.router.*", "Publish", "tw.beat.router.router-x"),
         ("gateway", "tw.presence", "Subscription", "tw.presence"),
         ("gateway", "gw.*.*", "Subscription", "gw.gateway-x."),

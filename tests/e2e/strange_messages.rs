@@ -256,8 +256,8 @@ async fn strange_message_between_nodes_stops_no_node() {
     drop(gateway_messages);
     cluster.client.flush().await.unwrap();
     let mut subjects = vec![
-        names::INTEREST.to_owned(),
-        names::INTEREST_BEAT.to_owned(),
+        names::interest("g"),
+        names::interest_beat("g"),
         names::VIEW.to_owned(),
         names::REPLAY.to_owned(),
         names::USERS.to_owned(),

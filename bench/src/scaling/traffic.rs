@@ -90,9 +90,9 @@ impl TrafficKind {
             [names::LEASES_BUCKET, names::VIEW_BUCKET].contains(&bucket).then_some(())
         };
         match subject {
-            names::INTEREST_BEAT => Some(Self::InterestBeats),
-            names::INTEREST => Some(Self::Interest),
             names::VIEW => Some(Self::Announcements),
+            _ if names::is_interest_beat(subject) => Some(Self::InterestBeats),
+            _ if names::is_interest(subject) => Some(Self::Interest),
             _ if names::parse_gateway(subject).is_some() => Some(Self::Batches),
             _ if names::parse_beat(subject).is_some() => Some(Self::MembershipBeats),
             _ if in_bucket("$KV.").is_some() => Some(Self::Renewals),

@@ -34,7 +34,7 @@ impl Edge {
         };
         metrics::SNAPSHOTS.increment(1);
         for part in self.log.sent().parts(&self.gateway, self.log.revision(), self.at_most(PART_BYTES)) {
-            self.publish(Cow::Owned(reply.to_owned()), &part);
+            self.publish(reply.to_owned(), &part);
         }
     }
 
@@ -54,7 +54,7 @@ impl Edge {
                 return self.beat(now);
             }
             self.beat_at = self.beat_at.min(now.plus(LAG));
-            self.publish(Cow::Borrowed(names::INTEREST), &delta);
+            self.publish(names::interest(self.gateway.id.as_str()), &delta);
         }
     }
 
@@ -63,7 +63,7 @@ impl Edge {
         self.beat_at = now.plus(if lags { LAG.min(self.beat_interval) } else { self.beat_interval });
         let reached = (self.reached != GatewayCoverage::default()).then_some(self.reached);
         let beat = InterestBeat { gateway: self.gateway.clone(), revision: self.log.revision(), reached };
-        self.publish(Cow::Borrowed(names::INTEREST_BEAT), &beat);
+        self.publish(names::interest_beat(self.gateway.id.as_str()), &beat);
         let outage = self.outage(now);
         metrics::SILENT_PARTITIONS.set(outage.map_or(0, |outage| outage.silent()) as f64);
         match (self.too_large, outage) {
@@ -80,7 +80,7 @@ impl Edge {
     }
 
     /// Publishes to the routers. The next beat repairs a loss.
-    fn publish<T: serde::Serialize>(&mut self, subject: Cow<'static, str>, message: &T) {
+    fn publish<T: serde::Serialize>(&mut self, subject: String, message: &T) {
         let payload = match wire::encode(message) {
             Ok(payload) => payload,
             Err(error) => return refused(&error),
@@ -95,7 +95,7 @@ impl Edge {
         if self.too_large.is_some_and(|too_large| size >= too_large || most >= too_large) {
             self.too_large = None;
         }
-        self.outgoing.push(Outgoing { subject, reply: None, payload, ask: None });
+        self.outgoing.push(Outgoing { subject: Cow::Owned(subject), reply: None, payload, ask: None });
     }
 }
 

@@ -299,8 +299,10 @@ impl SimCluster {
             return;
         }
         let mut message = match &*subject {
-            names::INTEREST => SimMessage::Delta(0, wire::decode::<Delta>(&payload).unwrap()),
-            names::INTEREST_BEAT => SimMessage::Beat(0, wire::decode::<InterestBeat>(&payload).unwrap()),
+            delta if names::is_interest(delta) => SimMessage::Delta(0, wire::decode::<Delta>(&payload).unwrap()),
+            beat if names::is_interest_beat(beat) => {
+                SimMessage::Beat(0, wire::decode::<InterestBeat>(&payload).unwrap())
+            }
             other => panic!("{other}"),
         };
         for router in 0..NODES {

@@ -26,7 +26,7 @@ fn delta() -> Vec<u8> {
 async fn events_flow_during_a_flood_of_interest_deltas() {
     const WITHIN: Duration = Duration::from_secs(4);
     let (server, nats, router, gateway) = one_of_each().await;
-    let flood = Flood::start(&server.url(), names::INTEREST, &[delta()], 2_000);
+    let flood = Flood::start(&server.url(), &names::interest("stranger"), &[delta()], 2_000);
     eventually("the flood has begun", WITHIN, async || (flood.sent() > 4_000).then_some(())).await;
     for count in 1..=5 {
         publish(&nats, "AAPL", &count.to_string()).await;

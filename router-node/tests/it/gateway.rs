@@ -268,10 +268,10 @@ impl EdgeDriver {
         {
             let mut state = self.state.lock().unwrap();
             state.replays += usize::from(ask.is_some());
-            if subject == names::INTEREST && state.drops_deltas {
+            if names::is_interest(&subject) && state.drops_deltas {
                 return;
             }
-            if subject == names::INTEREST_BEAT && state.hides_coverage {
+            if names::is_interest_beat(&subject) && state.hides_coverage {
                 let beat: InterestBeat = wire::decode(&payload).unwrap();
                 payload = wire::encode(&InterestBeat { reached: None, ..beat }).unwrap();
             }
