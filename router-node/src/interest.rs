@@ -177,3 +177,28 @@ pub(crate) fn note_refused(gateway: &NodeRef, refused: InterestRefused) {
     metrics::INTEREST_REFUSED.with(refused.as_str()).increment(1);
     warn!(%gateway, reason = refused.as_str(), "interest message of a gateway refused");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tickwire_core::ids::{NodeId, Nonce};
+    use tickwire_node::config::{Config, LoadOptions};
+    use tickwire_testkit::NatsServer;
+
+    #[tokio::test]
+    async fn interest_on_the_subject_of_another_gateway_is_refused() {
+        let server = NatsServer::start();
+        let sets = vec![("nats.url".to_owned(), server.url())];
+        let config = Config::load(&LoadOptions { sets, ..LoadOptions::default() }).unwrap();
+        let nats = Nats::connect(&config.nats, "router", "r1").await.unwrap();
+        let mut messages = InterestSubscription::subscribe(&nats).unwrap();
+        nats.check().await.unwrap();
+        let gateway = NodeRef { id: NodeId::new("g1").unwrap(), nonce: Nonce(1) };
+        let beat = wire::encode(&InterestBeat { gateway, revision: Revision(7), reached: None }).unwrap();
+        for sender in ["g2", "g1"] {
+            nats.client.publish(names::interest_beat(sender), beat.clone().into()).await.unwrap();
+        }
+        assert!(matches!(messages.next().await, Some(InterestMessage::Nothing)));
+        assert!(matches!(messages.next().await, Some(InterestMessage::Beat(beat)) if beat.revision == Revision(7)));
+    }
+}

@@ -122,6 +122,36 @@ async fn denied_subscription_fails_the_check() {
 }
 
 #[tokio::test]
+async fn denied_permission_ends_the_wait_for_an_answer_that_never_comes() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("nats.conf");
+    let user = r#"{ user: bob, password: p, permissions: { publish: { deny: ["$JS.API.INFO"] } } }"#;
+    std::fs::write(&file, format!("authorization {{ users: [{user}] }}\n")).unwrap();
+    let server = NatsServer::start_with(&["-js", "-c", file.to_str().unwrap()]);
+    let bob = [("nats.user", "bob"), ("nats.password", "p"), ("nats.request_timeout", "60s")];
+    let nats = Nats::connect(&config(&server.url(), &bob), "gateway", "gw-1").await.unwrap();
+    assert_eq!(nats.unless_refused(std::future::ready(7)).await.unwrap(), 7, "nothing is denied yet");
+    let start = Instant::now();
+    let refused = nats.unless_refused(nats.jetstream.query_account()).await.map(drop).unwrap_err();
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    let text = refused.to_string();
+    assert!(text.contains("the user bob") && text.contains("Publish to \"$JS.API.INFO\""), "{text}");
+}
+
+#[tokio::test]
+async fn requests_and_writes_to_buckets_name_the_domain() {
+    let server = NatsServer::start();
+    let subjects = async |domain: &str| {
+        let config = config(&server.url(), &[("nats.domain", domain)]);
+        let nats = Nats::connect(&config, "router", "r1").await.unwrap();
+        (nats.api("STREAM.INFO.S"), nats.bucket_write("B", "k"))
+    };
+    let of = |request: &str, write: &str| (request.to_owned(), write.to_owned());
+    assert_eq!(subjects("").await, of("$JS.API.STREAM.INFO.S", "$KV.B.k"));
+    assert_eq!(subjects("hub").await, of("$JS.hub.API.STREAM.INFO.S", "$JS.hub.API.$KV.B.k"));
+}
+
+#[tokio::test]
 async fn publishes_before_close_arrive() {
     let server = NatsServer::start();
     let sender = Nats::connect(&config(&server.url(), &[]), "router", "r1").await.unwrap();

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tickwire_node::config::StreamConfig;
 use tickwire_node::names::{self, StoredSubject};
 use tickwire_node::nats::Nats;
-use tickwire_node::provision::{ProvisionError, Provisioned, provision};
+use tickwire_node::provision::{ProvisionError, Provisioned, provision, provision_missing};
 use tickwire_testkit::NatsServer;
 
 fn stream(sets: &[(&str, &str)]) -> StreamConfig {
@@ -138,6 +138,25 @@ async fn changed_limits_are_updated_and_other_settings_kept() {
     assert_eq!(config.metadata["tickwire.partitions"], "32");
     assert_eq!(events.cached_info().state.messages, 1);
     assert_eq!(config.storage, StorageType::File);
+}
+
+/// What gateways do: they need no permission to edit a stream.
+#[tokio::test]
+async fn missing_streams_are_created_without_changing_the_others() {
+    let server = NatsServer::start();
+    let nats = connect(&server).await;
+    let made = provision_missing(&nats, &stream(&[])).await.unwrap();
+    nats.jetstream.delete_stream("KV_TICKWIRE_ACKS").await.unwrap();
+    let mut updates = nats.client.subscribe("$JS.EVENT.ADVISORY.STREAM.UPDATED.>").await.unwrap();
+    let changed = stream(&[("stream.max_age", "2h")]);
+    assert_eq!(provision_missing(&nats, &changed).await.unwrap(), made);
+    let max_age = async |stream: &str| nats.jetstream.get_stream(stream).await.unwrap().cached_info().config.max_age;
+    assert_eq!(max_age("EVENTS").await, Duration::from_secs(24 * 3600));
+    assert_eq!(max_age("KV_TICKWIRE_ACKS").await, tickwire_node::provision::ACKS_KEPT);
+    nats.check().await.unwrap();
+    assert!(updates.next().now_or_never().is_none(), "a stream was changed");
+    let other = provision_missing(&nats, &stream(&[("stream.partitions", "16")])).await;
+    assert!(matches!(other, Err(ProvisionError::Partitions { running: 32, configured: 16, .. })), "{other:?}");
 }
 
 #[tokio::test]
