@@ -129,7 +129,7 @@ pub async fn run(watch: NameWatch, drain: CancellationToken) {
             _ = ticks.tick() => announce(&nats, &me),
             message = inlet.next() => {
                 let Some(message) = message else { return };
-                match wire::decode(message.payload()) {
+                match wire::decode::<NodeAnnouncement>(message.payload()) {
                     Ok(announcement) if announcement.node.id != me.node.id => {
                         metrics::REFUSED_NAME_ANNOUNCEMENTS.increment(1);
                         debug!(node = %announcement.node, "announcement of another name refused");

@@ -205,8 +205,8 @@ async fn acknowledgement_that_a_producer_directs_to_jetstream_changes_nothing() 
     // It is stored after the others, so the server has acknowledged them.
     let last = producer.publish(&feed::pattern("AAPL", 1)).await;
     let operator = nats.connect("operator", "_INBOX_operator").await;
-    let mut events = jetstream::new(operator.client).get_stream("EVENTS").await.unwrap();
-    let state = events.get_info().await.unwrap().state.clone();
+    let events = jetstream::new(operator.client).get_stream("EVENTS").await.unwrap();
+    let state = events.get_info().await.unwrap().state;
     assert!(last >= first + 4 && state.last_sequence >= last, "{first} {last} {state:?}");
     assert_eq!((state.first_sequence, state.messages), (1, state.last_sequence), "a message is missing");
 }
