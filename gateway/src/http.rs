@@ -36,7 +36,7 @@ use tickwire_core::placement::View;
 use tickwire_core::protocol::Encoding;
 use tickwire_node::api::document;
 use tickwire_node::clock::wall_clock;
-use tickwire_node::config::{GatewayConfig, WebOrigin};
+use tickwire_node::config::{GatewayConfig, ProxyProtocol, WebOrigin};
 use tickwire_node::http::{
     ClientNetwork, ConnectionSlot, ConnectionSlots, Deadlines, HttpLimits, HttpPeer, HttpServer, Proxies, into_tcp,
 };
@@ -125,7 +125,12 @@ impl HttpState {
             admission: Admission::new(config.admission_rate),
             sessions: Arc::new(Semaphore::new(capacity.sessions)),
             unnamed: ConnectionSlots::new(capacity.unnamed, Arc::clone(&proxies)),
-            limits: HttpLimits { connections: capacity.connections, deadlines, proxies: Arc::clone(&proxies) },
+            limits: HttpLimits {
+                connections: capacity.connections,
+                deadlines,
+                proxies: Arc::clone(&proxies),
+                proxy_headers: config.proxy_protocol == ProxyProtocol::Required,
+            },
             proxies,
             max_frame_bytes: config.max_frame_bytes,
             rate: ReadRate { frames: config.read_frames, bytes: config.read_bytes },

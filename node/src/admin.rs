@@ -133,7 +133,12 @@ impl Admin {
         let stop = CancellationToken::new();
         let (status, readings) = (Arc::default(), Arc::new(Readings::new(metrics.clone())));
         let routes = routes(readiness, metrics, shutdown.drain().clone(), Arc::clone(&status));
-        let limits = HttpLimits { connections: config.max_connections, deadlines: DEADLINES, proxies: Arc::default() };
+        let limits = HttpLimits {
+            connections: config.max_connections,
+            deadlines: DEADLINES,
+            proxies: Arc::default(),
+            proxy_headers: false,
+        };
         let listener = listener.into_std().map_err(failed)?;
         let (stopped, (result_sender, result)) = (stop.clone(), oneshot::channel());
         let taken = Arc::clone(&readings);

@@ -18,8 +18,8 @@ pub use error::{ConfigError, Origin};
 pub use origins::WebOrigin;
 pub use sections::{
     AdminConfig, AuthConfig, AuthMode, Config, EventsConfig, GatewayConfig, HealthConfig, LogConfig, LogFormat,
-    MembershipConfig, NatsConfig, NodeConfig, RouterConfig, SilenceHours, Storage, StreamConfig, TokenRequirement,
-    TracesConfig,
+    MembershipConfig, NatsConfig, NodeConfig, ProxyProtocol, RouterConfig, SilenceHours, Storage, StreamConfig,
+    TokenRequirement, TracesConfig,
 };
 pub use values::Secret;
 

@@ -7,6 +7,7 @@
 
 mod client_network;
 mod deadlines;
+mod proxy_header;
 mod slots;
 
 pub use crate::http::deadlines::Deadlines;
@@ -15,6 +16,7 @@ pub use client_network::{ClientNetwork, Proxies};
 
 use crate::clock::Clock;
 use crate::http::deadlines::{ConnectionDeadline, Phase, Timed};
+use crate::http::proxy_header::read_client;
 use crate::metrics;
 use crate::shutdown::contain;
 use axum::Router;
@@ -64,9 +66,11 @@ pub struct HttpLimits {
     pub deadlines: Deadlines,
     /// The proxies, which connect for others. Their connections are displaced last.
     pub proxies: Arc<Proxies>,
+    /// Whether only these may connect, and have to begin each connection with a PROXY header.
+    pub proxy_headers: bool,
 }
 
-/// The sender of a request: an extension of every request.
+/// The sender of a request, or the client that a PROXY header states for it: an extension of every request.
 #[derive(Debug, Clone, Copy)]
 pub struct HttpPeer(pub SocketAddr);
 
@@ -176,38 +180,49 @@ impl HttpServer {
     /// Serves one connection until either side ends it, it is upgraded, or it is displaced.
     fn serve(
         &self,
-        tcp: TcpStream,
+        mut tcp: TcpStream,
         peer: SocketAddr,
         deadline: ConnectionDeadline,
         cut: CancellationToken,
     ) -> impl Future<Output = ()> + Send + 'static {
-        let line = Arc::new(deadline);
-        let (service, closing, stop) =
-            (TowerToHyperService::new(self.routes.clone()), self.closing.clone(), self.stop.clone());
-        let called = Arc::clone(&line);
-        let answer = service_fn(move |mut request: hyper::Request<Incoming>| {
-            called.enter(Phase::Answering);
-            request.extensions_mut().insert(HttpPeer(peer));
-            let answered = names_host(&request).then(|| service.call(request));
-            let is_last = closing.is_cancelled() || answered.is_none();
-            async move {
-                let mut response = match answered {
-                    Some(answered) => answered.await?,
-                    None => without_host(),
-                };
-                if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-                }
-                Ok::<_, std::convert::Infallible>(response)
-            }
-        });
-        let timed = Timed::new(tcp, Arc::clone(&line), self.limits.deadlines);
-        let mut http = http1::Builder::new();
-        // The deadline for a head is ours (`Timed`); it does not count the idle time before the head.
-        http.header_read_timeout(None).max_buf_size(HEAD_BYTES);
-        let connection = http.serve_connection(TokioIo::new(timed), answer).with_upgrades();
-        let name = self.name;
+        let (name, limits, service) = (self.name, self.limits.clone(), TowerToHyperService::new(self.routes.clone()));
+        let (closing, stop) = (self.closing.clone(), self.stop.clone());
         async move {
+            let line = Arc::new(deadline);
+            let peer = if limits.proxy_headers {
+                let client = tokio::select! {
+                    client = read_client(name, &mut tcp, peer, &limits.proxies, limits.deadlines.head) => client,
+                    () = line.displaced() => None,
+                    () = stop.cancelled() => None,
+                };
+                let Some(client) = client else { return };
+                line.counts_for(ClientNetwork::of(client.ip()));
+                client
+            } else {
+                peer
+            };
+            let called = Arc::clone(&line);
+            let answer = service_fn(move |mut request: hyper::Request<Incoming>| {
+                called.enter(Phase::Answering);
+                request.extensions_mut().insert(HttpPeer(peer));
+                let answered = names_host(&request).then(|| service.call(request));
+                let is_last = closing.is_cancelled() || answered.is_none();
+                async move {
+                    let mut response = match answered {
+                        Some(answered) => answered.await?,
+                        None => without_host(),
+                    };
+                    if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                    }
+                    Ok::<_, std::convert::Infallible>(response)
+                }
+            });
+            let timed = Timed::new(tcp, Arc::clone(&line), limits.deadlines);
+            let mut http = http1::Builder::new();
+            // The deadline for a head is ours (`Timed`); it does not count the idle time before the head.
+            http.header_read_timeout(None).max_buf_size(HEAD_BYTES);
+            let connection = http.serve_connection(TokioIo::new(timed), answer).with_upgrades();
             let mut connection = std::pin::pin!(connection);
             let served = tokio::select! {
                 served = connection.as_mut() => served,

@@ -3,7 +3,7 @@
 use tickwire_core::event::{Kind, Kinds};
 
 use super::error::ConfigError;
-use super::sections::{AuthConfig, AuthMode, Config, EventsConfig};
+use super::sections::{AuthConfig, AuthMode, Config, EventsConfig, ProxyProtocol};
 use super::values::Secret;
 use std::path::PathBuf;
 
@@ -101,6 +101,11 @@ impl Config {
                 "gateway.max_frame_bytes, gateway.max_filter_bytes, gateway.max_subscriptions",
                 "the largest session must fit into one resume: max_frame_bytes must be at least max_filter_bytes, and 256 \
                  bytes for each of max_subscriptions, and 32 for each of stream.partitions",
+            ),
+            (
+                gateway.proxy_protocol == ProxyProtocol::Off || !gateway.trusted_proxies.is_empty(),
+                "gateway.proxy_protocol, gateway.trusted_proxies",
+                "PROXY headers are read only from trusted proxies: name those that may connect",
             ),
             (health.is_ordered(), "health", "the threshold of a warning must be reached before that of the error"),
             (

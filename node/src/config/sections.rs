@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tickwire_core::event::KindAudience;
 
-pub use gateway::GatewayConfig;
+pub use gateway::{GatewayConfig, ProxyProtocol};
 pub use health::{HealthConfig, SilenceHours};
 pub use traces::TracesConfig;
 

@@ -5,6 +5,7 @@
 //! limits, and an answer that the peer does not read ends.
 
 use crate::clock::Clock;
+use crate::http::client_network::ClientNetwork;
 use crate::http::slots::ConnectionSlot;
 use crate::metrics;
 use std::io::{self, ErrorKind, IoSlice};
@@ -92,6 +93,11 @@ impl ConnectionDeadline {
             _ => Phase::Idle,
         };
         (phase, Millis(packed >> 2))
+    }
+
+    /// The connection counts for this network from now on, and no longer for that of its peer.
+    pub(super) fn counts_for(&self, network: ClientNetwork) {
+        self.place.counts_for(network);
     }
 
     /// Waits until the slot is given to another connection.

@@ -117,6 +117,18 @@ impl ConnectionSlots {
     }
 }
 
+impl TakenSlots {
+    /// One slot of this network less.
+    fn uncount(&mut self, network: ClientNetwork) {
+        if let Some(count) = self.by_network.get_mut(&network) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_network.remove(&network);
+            }
+        }
+    }
+}
+
 impl SharedSlots {
     fn lock(&self) -> MutexGuard<'_, TakenSlots> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
@@ -130,6 +142,15 @@ impl ConnectionSlot {
         self.holder.served.store(served, Ordering::Relaxed);
     }
 
+    /// It counts for this network from now on: that of the client for which a proxy has connected.
+    pub fn counts_for(&self, network: ClientNetwork) {
+        let mut taken = self.shared.lock();
+        let Some((counted, _)) = taken.places.get_mut(self.at) else { return };
+        let former = std::mem::replace(counted, network);
+        taken.uncount(former);
+        *taken.by_network.entry(network).or_default() += 1;
+    }
+
     /// Waits until another connection needs the slot.
     pub async fn displaced(&self) {
         self.holder.displaced.notified().await;
@@ -140,12 +161,7 @@ impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         let mut taken = self.shared.lock();
         let (network, _) = taken.places.remove(self.at);
-        if let Some(count) = taken.by_network.get_mut(&network) {
-            *count -= 1;
-            if *count == 0 {
-                taken.by_network.remove(&network);
-            }
-        }
+        taken.uncount(network);
         drop(taken);
         self.shared.freed.notify_one();
     }
@@ -200,5 +216,18 @@ mod tests {
         let other = places.take(network(2), Millis(2)).unwrap();
         assert!(places.displace(Millis(3)) && is_displaced(&other));
         assert!(places.displace(Millis(3)) && is_displaced(&proxied[0]) && !is_displaced(&proxied[1]));
+    }
+
+    #[test]
+    fn connection_of_a_proxy_counts_for_its_client_once_that_is_known() {
+        let proxies = Proxies::new(vec!["192.0.2.1/32".parse().unwrap()]);
+        let places = ConnectionSlots::new(3, Arc::new(proxies));
+        let proxied: Vec<ConnectionSlot> = (0..3).map(|at| places.take(network(1), Millis(at)).unwrap()).collect();
+        proxied[0].counts_for(network(2));
+        proxied[1].counts_for(network(3));
+        proxied[2].counts_for(network(3));
+        assert!(places.displace(Millis(9)) && is_displaced(&proxied[1]), "the client with the most connections");
+        drop(proxied);
+        assert!(places.0.lock().by_network.is_empty());
     }
 }

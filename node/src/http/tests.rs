@@ -1,7 +1,9 @@
 use super::*;
 
+use axum::Extension;
 use axum::routing::get;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
 
 /// The deadline for any step of these tests.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -19,14 +21,20 @@ struct Running {
 }
 
 async fn start(connections: usize) -> Running {
+    start_behind(Proxies::default(), connections, false).await
+}
+
+/// The same behind these proxies, which may have to send PROXY headers.
+async fn start_behind(proxies: Proxies, connections: usize, proxy_headers: bool) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let routes = Router::new()
         .route("/", get(|| async { "here" }))
+        .route("/peer", get(async |Extension(HttpPeer(peer)): Extension<HttpPeer>| peer.to_string()))
         .route("/large", get(|| async { vec![b'x'; 16 * 1024 * 1024] }))
         .route("/panic", get(async || -> &'static str { panic!("at work") }));
     let deadlines = Deadlines { head: HEAD, idle: IDLE, write: WRITE };
-    let limits = HttpLimits { connections, deadlines, proxies: Arc::default() };
+    let limits = HttpLimits { connections, deadlines, proxies: Arc::new(proxies), proxy_headers };
     let (closing, stop) = (CancellationToken::new(), CancellationToken::new());
     let server = HttpServer::new("test", listener, routes, limits).closing(closing.clone());
     let served = tokio::spawn(server.run(stop.clone()));
@@ -151,4 +159,61 @@ async fn closing_server_still_answers_and_stopped_server_ends() {
     timeout(DEADLINE, server.served).await.expect("the server ends").unwrap();
     end(&mut idle).await;
     assert!(TcpStream::connect(server.address).await.is_err());
+}
+
+/// A server that takes PROXY headers from 127.0.0.1.
+async fn start_proxied() -> Running {
+    start_behind(Proxies::new(vec!["127.0.0.1/32".parse().unwrap()]), 8, true).await
+}
+
+/// What a server answers to these bytes until the connection ends.
+async fn answer_to(client: &mut TcpStream, bytes: &[u8]) -> String {
+    // A server that refuses a connection does not read all of them.
+    client.write_all(bytes).await.ok();
+    let mut answer = Vec::new();
+    timeout(DEADLINE, client.read_to_end(&mut answer)).await.expect("the server ends the connection").ok();
+    String::from_utf8(answer).unwrap()
+}
+
+const ASK_PEER: &[u8] = b"GET /peer HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+
+const HEADER: &[u8] = b"PROXY TCP4 192.0.2.1 198.51.100.7 4711 443\r\n";
+
+/// A health check of a proxy, in version 2.
+const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+
+#[tokio::test]
+async fn peer_of_a_request_is_the_client_in_the_proxy_header() {
+    let server = start_proxied().await;
+    let mut client = server.connect().await;
+    let answer = answer_to(&mut client, &[HEADER, ASK_PEER].concat()).await;
+    assert!(answer.ends_with("\r\n\r\n192.0.2.1:4711"), "{answer}");
+    let mut client = server.connect().await;
+    let own = client.local_addr().unwrap();
+    let answer = answer_to(&mut client, &[LOCAL, ASK_PEER].concat()).await;
+    assert!(answer.ends_with(&format!("\r\n\r\n{own}")), "{answer}");
+}
+
+#[tokio::test]
+async fn connection_without_a_proxy_header_of_a_proxy_is_refused() {
+    let server = start_proxied().await;
+    for bytes in [ASK_PEER, b"PROXY TCP4 192.0.2.1\r\n", b"\r\n\r\n\0\r\nQUIT\n\x21\x11\xff\xff"] {
+        let bytes = [bytes, ASK_PEER].concat();
+        assert_eq!(answer_to(&mut server.connect().await, &bytes).await, "", "{bytes:?}");
+    }
+    let other = TcpSocket::new_v4().unwrap();
+    other.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let mut other = other.connect(server.address).await.unwrap();
+    assert_eq!(answer_to(&mut other, &[HEADER, ASK_PEER].concat()).await, "");
+}
+
+#[tokio::test]
+async fn proxy_header_has_the_deadline_of_a_head() {
+    let server = start_proxied().await;
+    let mut slow = server.connect().await;
+    slow.write_all(&HEADER[..20]).await.unwrap();
+    assert!((HEAD / 2..IDLE).contains(&end(&mut slow).await));
+    let mut silent = server.connect().await;
+    silent.write_all(HEADER).await.unwrap();
+    assert!((HEAD / 2..IDLE).contains(&end(&mut silent).await));
 }

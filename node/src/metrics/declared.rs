@@ -33,6 +33,9 @@ crate::metrics! {
     counter HTTP_ACCEPT_ERRORS by "server" =
         "tickwire_http_accept_errors_total",
         "Connections that the system could not accept";
+    counter HTTP_REFUSED_PROXY_HEADERS by "reason" =
+        "tickwire_http_refused_proxy_headers_total",
+        "Connections refused for want of a valid PROXY header, by reason";
 
     // link.rs
     counter NATS_DROPPED_MESSAGES by "queue" =

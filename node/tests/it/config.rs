@@ -178,6 +178,7 @@ fn value_out_of_range_names_key_value_source_and_range() {
         ("traces.ratio", "nan"),
         ("traces.rate", "0"),
         ("traces.token", "two words"),
+        ("gateway.proxy_protocol", "v2"),
     ] {
         let (_, reason) = invalid(key, value);
         assert!(!reason.is_empty(), "{key}={value}");
@@ -200,6 +201,7 @@ fn keys_that_conflict_are_refused() {
         &[("nats.user", "a"), ("nats.token", "b")],
         &[("nats.password", "a")],
         &[("nats.tls_cert", "/a.pem")],
+        &[("gateway.proxy_protocol", "required")],
         // The largest session would not fit into one resume.
         &[("gateway.max_frame_bytes", "65536")],
         &[("gateway.max_filter_bytes", "131072")],

@@ -34,9 +34,11 @@ pub struct GatewayConfig {
     /// How long a client may take to read an answer.
     #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<100, 300_000, _>")]
     pub write_timeout: Duration,
-    /// The proxies whose `X-Forwarded-For` is trusted.
+    /// The proxies whose `X-Forwarded-For` and PROXY header are trusted.
     #[serde(deserialize_with = "values::networks")]
     pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// Whether connections begin with a PROXY header.
+    pub proxy_protocol: ProxyProtocol,
     /// WebSockets that are not authenticated yet.
     #[serde(deserialize_with = "values::within::<1, 1_000_000, _, _>")]
     pub max_unnamed: usize,
@@ -165,4 +167,14 @@ impl GatewayConfig {
     pub fn rate_of(&self, plan: Option<&str>) -> u32 {
         plan.and_then(|plan| self.plans.get(plan)).copied().unwrap_or(self.rate)
     }
+}
+
+/// Whether connections begin with a PROXY header, by which a load balancer states the address of the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProxyProtocol {
+    /// They do not.
+    Off,
+    /// Each has one, of version 1 or 2, and comes from a trusted proxy. Others are refused.
+    Required,
 }
