@@ -67,6 +67,11 @@ impl Process {
         self.signal(Signal::INT);
     }
 
+    /// Asks the process to read its configuration again, as HAProxy takes SIGUSR2.
+    pub fn reload(&self) {
+        self.signal(Signal::USR2);
+    }
+
     /// Suspends the process (SIGSTOP), like a long pause of its machine. Returns when none of its threads runs.
     pub fn freeze(&self) {
         self.signal(Signal::STOP);

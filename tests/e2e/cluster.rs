@@ -40,7 +40,7 @@ const SETTINGS: [(&str, &str); 11] = [
 ];
 
 /// The secret that signs the tokens of clusters with the default configuration.
-const SECRET: &str = "a secret of at least thirty-two bytes";
+pub(crate) const SECRET: &str = "a secret of at least thirty-two bytes";
 
 /// How long a token is valid: for the whole test, even if a clock is a day ahead.
 const VALID_FOR: Duration = Duration::from_secs(3 * 86_400);

@@ -1,0 +1,272 @@
+//! `deploy/haproxy/haproxy.cfg` finds gateways by DNS, and places users and names.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tempfile::TempDir;
+use tickwire_testkit::eventually;
+use tokio::net::TcpListener;
+use tokio::task::unconstrained;
+
+use super::DEADLINE;
+use super::dns::Dns;
+use super::front::{Certificate, Front, SecureSocket, is_open};
+use super::running::{ALL, BEHIND, Balancer, SUFFIX, Site};
+use crate::cluster::{Cluster, SECRET};
+use crate::foreign::tools::{is_full, report};
+use crate::http;
+use crate::node::{TestNode, get};
+
+/// How many users connect.
+const USERS: usize = 300;
+
+/// The most connections of a gateway, in percent of the mean, by `hash-balance-factor`; and what rounding adds.
+const MOST_PERCENT: usize = 125;
+const ROUNDING: usize = 2;
+
+/// How many users connect a second time.
+const AGAIN: usize = 30;
+
+/// How long a token is valid.
+const VALID_FOR: Duration = Duration::from_secs(600);
+
+/// An address that no gateway has.
+const STRANGER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 99);
+
+/// A cluster behind a running HAProxy.
+struct Deployment {
+    cluster: Cluster,
+    site: Site,
+    dns: Dns,
+    balancer: Balancer,
+    front: Front,
+    _home: TempDir,
+}
+
+impl Deployment {
+    /// Starts gateways and HAProxy, and waits until it uses all of them.
+    async fn start(gateways: u8, settings: &[(&str, &str)], environment: &[(&str, &str)]) -> Self {
+        // Sessions that the cluster moves by itself are not the balancer's.
+        let mine = [("auth.jwt_secret", SECRET), ("gateway.rebalance_rate", "0"), BEHIND];
+        let mut cluster = Cluster::as_shipped_but_for(&[&mine[..], settings].concat()).await;
+        cluster.add_router();
+        let (site, dns) = (Site::of(gateways), Dns::start().await);
+        dns.set(ALL, &site.addresses);
+        for (number, address) in site.addresses.iter().enumerate() {
+            let [listen, admin] = site.settings(number);
+            let gateway = cluster.node_with("gateway", &[(listen.0, &listen.1), (admin.0, &admin.1)]);
+            dns.set(&format!("{}{SUFFIX}", gateway.id), &[*address]);
+            cluster.gateways.push(gateway);
+        }
+        cluster.settled().await;
+        let home = TempDir::with_prefix("tickwire-e2e-balancer-").unwrap();
+        let certificate = Certificate::create(home.path());
+        let file = certificate.file.to_str().unwrap().to_owned();
+        let environment = [&[("LB_CERTIFICATE", file.as_str())][..], environment].concat();
+        let balancer = Balancer::haproxy(home.path(), &site, &dns, &environment);
+        let front = Front { address: balancer.address, certificate };
+        let deployment = Self { cluster, site, dns, balancer, front, _home: home };
+        deployment.until_usable(usize::from(gateways)).await;
+        deployment
+    }
+
+    /// Waits until HAProxy uses so many gateways.
+    async fn until_usable(&self, count: usize) {
+        eventually(&format!("{count} usable gateways"), DEADLINE, async || {
+            (self.balancer.usable("gateways").await == count).then_some(())
+        })
+        .await;
+    }
+
+    fn ids(&self) -> Vec<String> {
+        self.cluster.gateways.iter().map(|gateway| gateway.id.clone()).collect()
+    }
+}
+
+fn user(number: usize) -> String {
+    format!("/v1/stream?user=user-{number}")
+}
+
+fn named(gateway: &str) -> String {
+    format!("/g/{gateway}/v1/stream?user=ann")
+}
+
+/// How many of these sockets are open.
+async fn open(sockets: &mut [(SecureSocket, String)]) -> usize {
+    let mut count = 0;
+    for (socket, _) in sockets {
+        count += usize::from(is_open(socket).await);
+    }
+    count
+}
+
+#[tokio::test]
+async fn haproxy_places_users_by_hash_and_names_exactly() {
+    let settings = [("gateway.drain_window", "2s")];
+    let mut deployment = Deployment::start(3, &settings, &[("LB_ADDRESS_RATE", "100000")]).await;
+    let ids = deployment.ids();
+    let front = &deployment.front;
+
+    // A named gateway gets the connection, in any case of its name. Without it, another one does.
+    for id in &ids {
+        assert_eq!(&front.gateway(&named(id)).await, id);
+        assert_eq!(&front.gateway(&named(&id.to_uppercase())).await, id);
+    }
+    assert!(ids.contains(&front.gateway(&named("gateway-99")).await));
+
+    // No name makes HAProxy connect to a host that is not one of the gateways.
+    let stranger = TcpListener::bind((STRANGER, deployment.site.port)).await.unwrap();
+    deployment.dns.set(&format!("evil{SUFFIX}"), &[STRANGER]);
+    assert!(ids.contains(&front.gateway(&named("evil")).await));
+    for path in ["/g/127.0.0.99/v1/stream", "/g/evil.example/v1/stream", "/g/../v1/stream", "/g//v1/stream", "/g/x"] {
+        assert_eq!(front.open(&format!("{path}?user=ann")).await.err(), Some(404), "{path}");
+    }
+    assert!(unconstrained(stranger.accept()).now_or_never().is_none(), "HAProxy has connected to a stranger");
+
+    // The admin servers cannot be reached.
+    for path in ["metrics", "readyz", "livez", "v1/cluster", "v1/stats", "v1/health", "v1/rules", "v1/alerts"] {
+        for path in [format!("/{path}"), format!("//{path}"), format!("/g/{}/{path}", ids[0])] {
+            assert_eq!(front.get(&path).await.0, 404, "{path}");
+        }
+    }
+    // Without TLS there is only the way to it.
+    let redirected = http::send("GET", deployment.balancer.plain, "/?x=1", &[], b"").await;
+    assert_eq!((redirected.status, redirected.header("location")), (308, Some("https://x/?x=1")));
+    let upgrade = [("Connection", "Upgrade"), ("Upgrade", "websocket")];
+    assert_eq!(http::send("GET", deployment.balancer.plain, "/v1/stream", &upgrade, b"").await.status, 403);
+
+    // Users are spread, within the bound.
+    let mut sockets = Vec::new();
+    for number in 0..USERS {
+        sockets.push(front.open(&user(number)).await.unwrap());
+    }
+    let at = |id: &String| sockets.iter().filter(|(_, gateway)| gateway == id).count();
+    let (counts, mean) = (ids.iter().map(at).collect::<Vec<_>>(), USERS / ids.len());
+    assert!(counts.iter().all(|count| *count <= mean * MOST_PERCENT / 100 + ROUNDING), "{counts:?}");
+    report("balancers/Haproxy/hash", &format!("{counts:?} of {USERS} users"));
+
+    // A user comes to the same gateway again, by name or by token. A gateway that is at its bound may pass one on.
+    let mut same = [0; 3];
+    for (number, (_, gateway)) in sockets.iter().enumerate().take(AGAIN) {
+        let token = Cluster::query_for(&format!("user-{number}"), VALID_FOR);
+        let bearer = format!("Bearer {}", token.trim_start_matches("?token="));
+        let headers = [("authorization", bearer.as_str())];
+        let found = [
+            front.gateway(&user(number)).await,
+            front.gateway(&format!("/v1/stream{token}")).await,
+            front.open_from(Ipv4Addr::LOCALHOST, "/v1/stream", &headers).await.unwrap().1,
+        ];
+        for (same, found) in same.iter_mut().zip(&found) {
+            *same += usize::from(found == gateway);
+        }
+    }
+    assert!(same.iter().all(|same| *same >= AGAIN * 9 / 10), "{same:?} of {AGAIN}");
+
+    // A gateway that leaves DNS gets no new connection, and keeps its sockets. The other users stay where they were.
+    let (left, left_at) = (ids[2].clone(), deployment.site.addresses[2]);
+    deployment.dns.set(ALL, &deployment.site.addresses[..2]);
+    deployment.until_usable(2).await;
+    let mut moved = 0;
+    let others = sockets.iter().enumerate().filter(|(_, (_, gateway))| *gateway != left).take(AGAIN);
+    let others: Vec<(usize, String)> = others.map(|(number, (_, gateway))| (number, gateway.clone())).collect();
+    for (number, gateway) in others {
+        let now = front.gateway(&user(number)).await;
+        assert_ne!(now, left, "the gateway {left_at} is no longer in DNS");
+        moved += usize::from(now != gateway);
+    }
+    assert!(moved <= AGAIN / 5, "{moved} of {AGAIN} have moved");
+    assert_ne!(front.gateway(&named(&left)).await, left);
+    assert_eq!(open(&mut sockets).await, USERS);
+    deployment.dns.set(ALL, &deployment.site.addresses);
+    deployment.until_usable(3).await;
+    assert_eq!(front.gateway(&named(&left)).await, left);
+
+    // A reload, during which clients connect, cuts no socket.
+    let before = deployment.balancer.process.descendants();
+    deployment.balancer.process.reload();
+    eventually("a new process of HAProxy", DEADLINE, async || {
+        front.gateway(&user(0)).await;
+        deployment.balancer.process.descendants().iter().any(|pid| !before.contains(pid)).then_some(())
+    })
+    .await;
+    for number in 0..AGAIN {
+        front.gateway(&user(number)).await;
+    }
+    assert_eq!(open(&mut sockets).await, USERS);
+
+    // A gateway that dies, or stops, is replaced at once.
+    deployment.until_usable(3).await;
+    deployment.cluster.gateways[2].process.kill();
+    assert_ne!(front.gateway(&named(&left)).await, left);
+    deployment.until_usable(2).await;
+    deployment.cluster.gateways[1].process.terminate();
+    eventually("the draining gateway gets no client", DEADLINE, async || {
+        (front.gateway(&named(&ids[1])).await == ids[0]).then_some(())
+    })
+    .await;
+    assert_eq!(deployment.cluster.gateways[1].process.wait(DEADLINE).await.code(), Some(0));
+    deployment.until_usable(1).await;
+    let log = deployment.balancer.log();
+    assert!(log.contains("/v1/stream 101") && !log.contains("user=") && !log.contains("token="), "{log}");
+}
+
+/// Waits until a gateway has logged a session of this user from this address.
+async fn until_opened(gateways: &[TestNode], user: &str, from: Ipv4Addr) {
+    let (user, peer) = (format!("\"user\":\"{user}\""), format!("\"peer\":\"{from}\""));
+    let is_it = |line: &str| line.contains("session opened") && line.contains(&user) && line.contains(&peer);
+    eventually(&format!("a session with {user} and {peer}"), DEADLINE, async || {
+        gateways.iter().any(|gateway| gateway.process.stderr().lines().any(is_it)).then_some(())
+    })
+    .await;
+}
+
+/// How clients of different addresses are told apart, and that nobody can claim another one's address.
+async fn addresses_are_true(deployment: &Deployment, tag: &str) {
+    let forged = [("x-forwarded-for", "203.0.113.7")];
+    for number in [21, 22] {
+        let (from, user) = (Ipv4Addr::new(127, 0, 0, number), format!("{tag}-{number}"));
+        let path = format!("/v1/stream?user={user}");
+        let (_socket, _) = deployment.front.open_from(from, &path, &forged).await.unwrap();
+        until_opened(&deployment.cluster.gateways, &user, from).await;
+    }
+}
+
+#[tokio::test]
+async fn haproxy_states_the_addresses_of_clients_in_a_header() {
+    let mut deployment = Deployment::start(2, &[], &[("LB_ADDRESS_SOCKETS", "3")]).await;
+    addresses_are_true(&deployment, "header").await;
+
+    // One address has a bounded number of connections, and others have theirs.
+    let (one, other) = (Ipv4Addr::new(127, 0, 0, 31), Ipv4Addr::new(127, 0, 0, 32));
+    let front = &deployment.front;
+    let mut kept = Vec::new();
+    for _ in 0..3 {
+        kept.push(front.open_from(one, &user(1), &[]).await.unwrap());
+    }
+    assert!(front.is_cut(one).await, "the fourth connection of one address");
+    front.open_from(other, &user(2), &[]).await.unwrap();
+
+    // While NATS is away no gateway is ready. Sockets stay, and new clients are welcome.
+    if is_full() {
+        deployment.cluster.nats[0].kill();
+        deployment.until_usable(0).await;
+        front.gateway(&named(&deployment.ids()[1])).await;
+        assert_eq!(open(&mut kept).await, kept.len());
+    }
+}
+
+#[tokio::test]
+async fn haproxy_states_the_addresses_of_clients_by_the_proxy_protocol() {
+    let settings = [("gateway.proxy_protocol", "required")];
+    let mut deployment = Deployment::start(2, &settings, &[("LB_PROXY_PROTOCOL", "on")]).await;
+    addresses_are_true(&deployment, "protocol").await;
+    // A gateway serves nobody else.
+    let gateway = &mut deployment.cluster.gateways[0];
+    let address = gateway.gateway().await;
+    assert_eq!(get(address, "/").await.0, 0);
+    let metrics = gateway.metrics().await;
+    let refused = metrics.get_labelled("tickwire_http_refused_proxy_headers_total", "reason=\"missing\"");
+    let untrusted = metrics.get_labelled("tickwire_http_refused_proxy_headers_total", "reason=\"untrusted\"");
+    assert!(refused >= 1.0 && untrusted == 0.0, "{refused}, {untrusted}");
+}

@@ -1,0 +1,144 @@
+//! Clients of a balancer that terminates TLS.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::{self, Bytes, Message};
+use tokio_tungstenite::{WebSocketStream, client_async};
+
+use crate::node::DEADLINE;
+
+/// The name in the certificate.
+const HOST: &str = "localhost";
+
+/// A certificate for a balancer, and what its clients need to trust it.
+pub(super) struct Certificate {
+    /// The file with the certificate and its key.
+    pub(super) file: PathBuf,
+    connector: TlsConnector,
+}
+
+impl Certificate {
+    /// Writes a certificate of a new authority into this folder.
+    pub(super) fn create(home: &Path) -> Self {
+        let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let authority_key = rcgen::KeyPair::generate().unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.self_signed(&authority_key).unwrap().der().clone()).unwrap();
+        let issuer = rcgen::Issuer::new(authority, authority_key);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = rcgen::CertificateParams::new(vec![HOST.to_owned()]).unwrap();
+        let file = home.join("tls.pem");
+        let chain = certificate.signed_by(&key, &issuer).unwrap().pem();
+        fs::write(&file, format!("{chain}{}", key.serialize_pem())).unwrap();
+        let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Self { file, connector: TlsConnector::from(Arc::new(config)) }
+    }
+}
+
+/// A WebSocket over TLS.
+pub(super) type SecureSocket = WebSocketStream<TlsStream<TcpStream>>;
+
+/// Where clients connect with TLS.
+pub(super) struct Front {
+    pub(super) address: SocketAddr,
+    pub(super) certificate: Certificate,
+}
+
+impl Front {
+    /// Opens a WebSocket at this path. The socket and the gateway that its welcome names, or the status of a refusal.
+    pub(super) async fn open(&self, path: &str) -> Result<(SecureSocket, String), u16> {
+        self.open_from(Ipv4Addr::LOCALHOST, path, &[]).await
+    }
+
+    /// The same from this address, with these headers.
+    pub(super) async fn open_from(
+        &self,
+        from: Ipv4Addr,
+        path: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<(SecureSocket, String), u16> {
+        let mut request = format!("wss://{HOST}{path}").into_client_request().unwrap();
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().unwrap());
+        }
+        let tls = self.connect(from).await;
+        let (mut socket, _) = match timeout(DEADLINE, client_async(request, tls)).await.expect("an answer in time") {
+            Ok(opened) => opened,
+            Err(tungstenite::Error::Http(answer)) => return Err(answer.status().as_u16()),
+            Err(error) => panic!("{path}: {error}"),
+        };
+        let first = timeout(DEADLINE, socket.next()).await.expect("a welcome in time").unwrap().unwrap();
+        let messages: Value = serde_json::from_str(first.to_text().unwrap()).unwrap();
+        let gateway = messages[0]["gateway"].as_str().unwrap_or_else(|| panic!("{path}: {messages}")).to_owned();
+        Ok((socket, gateway))
+    }
+
+    /// The gateway that a client reaches at this path.
+    pub(super) async fn gateway(&self, path: &str) -> String {
+        self.open(path).await.unwrap_or_else(|status| panic!("{path}: {status}")).1
+    }
+
+    /// The status and the head of the answer to a GET.
+    pub(super) async fn get(&self, path: &str) -> (u16, String) {
+        let mut tls = self.connect(Ipv4Addr::LOCALHOST).await;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n");
+        tls.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        // A peer may end TCP without ending TLS before.
+        timeout(DEADLINE, tls.read_to_end(&mut answer)).await.expect("an answer in time").ok();
+        let answer = String::from_utf8(answer).unwrap();
+        (answer.split(' ').nth(1).unwrap().parse().unwrap(), answer)
+    }
+
+    /// Whether a connection from this address is ended before it is served.
+    pub(super) async fn is_cut(&self, from: Ipv4Addr) -> bool {
+        let Ok(tcp) = self.dial(from).await else { return true };
+        let served = self.certificate.connector.connect(ServerName::try_from(HOST).unwrap(), tcp);
+        timeout(DEADLINE, served).await.expect("an end in time").is_err()
+    }
+
+    async fn dial(&self, from: Ipv4Addr) -> std::io::Result<TcpStream> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(SocketAddr::from((from, 0)))?;
+        socket.connect(self.address).await
+    }
+
+    async fn connect(&self, from: Ipv4Addr) -> TlsStream<TcpStream> {
+        let tcp = self.dial(from).await.unwrap();
+        let tls = self.certificate.connector.connect(ServerName::try_from(HOST).unwrap(), tcp).await.unwrap();
+        assert_eq!(tls.get_ref().1.alpn_protocol(), Some(b"http/1.1".as_slice()), "only HTTP/1.1 has WebSockets here");
+        tls
+    }
+}
+
+/// Whether a gateway still answers on this socket.
+pub(super) async fn is_open(socket: &mut SecureSocket) -> bool {
+    if socket.send(Message::Ping(Bytes::new())).await.is_err() {
+        return false;
+    }
+    let answered = async {
+        loop {
+            match socket.next().await {
+                Some(Ok(Message::Pong(_))) => return true,
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return false,
+                Some(Ok(_)) => {}
+            }
+        }
+    };
+    timeout(DEADLINE, answered).await.unwrap_or(false)
+}
