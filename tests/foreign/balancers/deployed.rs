@@ -133,7 +133,12 @@ async fn haproxy_places_users_by_hash_and_names_exactly() {
     // Without TLS there is only the way to it.
     let redirected = http::send("GET", deployment.balancer.plain, "/?x=1", &[], b"").await;
     assert_eq!((redirected.status, redirected.header("location")), (308, Some("https://x/?x=1")));
-    let upgrade = [("Connection", "Upgrade"), ("Upgrade", "websocket")];
+    let upgrade = [
+        ("Connection", "Upgrade"),
+        ("Upgrade", "websocket"),
+        ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
     assert_eq!(http::send("GET", deployment.balancer.plain, "/v1/stream", &upgrade, b"").await.status, 403);
 
     // Users are spread, within the bound.
