@@ -252,11 +252,11 @@ async fn haproxy_states_the_addresses_of_clients_in_a_header() {
     assert!(front.is_cut(one).await, "the fourth connection of one address");
     front.open_from(other, &user(2), &[]).await.unwrap();
 
-    // While NATS is away no gateway is ready. Sockets stay, and new clients are welcome.
+    // While NATS is away no gateway is ready. Sockets stay, and new clients get one.
     if is_full() {
         deployment.cluster.nats[0].kill();
         deployment.until_usable(0).await;
-        front.gateway(&named(&deployment.ids()[1])).await;
+        front.upgrade(Ipv4Addr::LOCALHOST, &named(&deployment.ids()[1]), &[]).await.unwrap();
         assert_eq!(open(&mut kept).await, kept.len());
     }
 }

@@ -72,20 +72,30 @@ impl Front {
         path: &str,
         headers: &[(&'static str, &str)],
     ) -> Result<(SecureSocket, String), u16> {
+        let mut socket = self.upgrade(from, path, headers).await?;
+        let first = timeout(DEADLINE, socket.next()).await.expect("a welcome in time").unwrap().unwrap();
+        let messages: Value = serde_json::from_str(first.to_text().unwrap()).unwrap();
+        let gateway = messages[0]["gateway"].as_str().unwrap_or_else(|| panic!("{path}: {messages}")).to_owned();
+        Ok((socket, gateway))
+    }
+
+    /// The same without waiting for a welcome.
+    pub(super) async fn upgrade(
+        &self,
+        from: Ipv4Addr,
+        path: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<SecureSocket, u16> {
         let mut request = format!("wss://{HOST}{path}").into_client_request().unwrap();
         for (name, value) in headers {
             request.headers_mut().insert(*name, value.parse().unwrap());
         }
         let tls = self.connect(from).await;
-        let (mut socket, _) = match timeout(DEADLINE, client_async(request, tls)).await.expect("an answer in time") {
-            Ok(opened) => opened,
-            Err(tungstenite::Error::Http(answer)) => return Err(answer.status().as_u16()),
+        match timeout(DEADLINE, client_async(request, tls)).await.expect("an answer in time") {
+            Ok((socket, _)) => Ok(socket),
+            Err(tungstenite::Error::Http(answer)) => Err(answer.status().as_u16()),
             Err(error) => panic!("{path}: {error}"),
-        };
-        let first = timeout(DEADLINE, socket.next()).await.expect("a welcome in time").unwrap().unwrap();
-        let messages: Value = serde_json::from_str(first.to_text().unwrap()).unwrap();
-        let gateway = messages[0]["gateway"].as_str().unwrap_or_else(|| panic!("{path}: {messages}")).to_owned();
-        Ok((socket, gateway))
+        }
     }
 
     /// The gateway that a client reaches at this path.
