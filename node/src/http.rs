@@ -4,6 +4,8 @@
 //! A connection that arrives when all slots are taken displaces the one that has waited longest, of the network that
 //! has the most of them ([`ConnectionSlots`]). So a flood displaces itself, and a request that arrives complete is
 //! answered before its connection can be displaced. An upgraded connection leaves its slot.
+//!
+//! Behind load balancers that pass TCP on, each connection begins with a PROXY header, which states its client.
 
 mod client_network;
 mod deadlines;
