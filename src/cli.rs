@@ -8,6 +8,7 @@ use crate::dev::DevArgs;
 use crate::doctor::DoctorArgs;
 use crate::feed::FeedArgs;
 use crate::guard::GuardArgs;
+use crate::health::HealthArgs;
 use crate::node_command::NodeArgs;
 use crate::publish::PublishArgs;
 use crate::reference::ReferenceCommand;
@@ -77,6 +78,8 @@ Examples:
     Token(TokenArgs),
     /// Check what tickwire needs of NATS, one line each
     Doctor(DoctorArgs),
+    /// Ask a node on this host whether it runs, or whether it is ready
+    Health(HealthArgs),
     /// Measure what a gateway costs and how fast it is, on this machine
     Bench(BenchArgs),
     /// Run the server that `bench` compares with

@@ -1,6 +1,7 @@
 //! The `tickwire` command: one binary for every role. This file parses a command, runs it and returns its exit code.
 //! Each command is in the file of its name: `node_command` (`gateway` and `router`), `config_command`, `dev`, `feed`,
-//! `publish`, `watch`, `rules`, `reference`, `token`, `doctor` and `guard`. `bench` is a crate of its own. `values` parses flags.
+//! `publish`, `watch`, `rules`, `reference`, `token`, `doctor`, `health` and `guard`. `bench` is a crate of its own.
+//! `values` parses flags.
 
 mod cli;
 mod config_command;
@@ -8,6 +9,7 @@ mod dev;
 mod doctor;
 mod feed;
 mod guard;
+mod health;
 mod node_command;
 mod publish;
 mod reference;
@@ -57,6 +59,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Watch(args) => return Ok(args.run().await.map(|()| ExitCode::SUCCESS)?),
         Command::Config { command } => command.run()?,
         Command::Feed(args) => args.run().await?,
+        Command::Health(args) => args.run().await?,
         Command::Publish(args) => args.run().await?,
         Command::Rules { command } => command.run().await?,
         Command::Reference { command } => command.run().await?,

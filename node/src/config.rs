@@ -8,6 +8,7 @@
 
 mod error;
 mod layer;
+mod node_id;
 mod origins;
 mod rules;
 mod secret_files;

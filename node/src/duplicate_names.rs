@@ -4,14 +4,15 @@
 
 use crate::admin::Check;
 use crate::clock::Clock;
+use crate::host;
 use crate::link::{Link, LinkError, LinkSubscriber};
 use crate::metrics;
 use crate::names;
 use crate::nats::Nats;
 use std::collections::BTreeMap;
+use std::process;
 use std::sync::Arc;
 use std::time::Duration;
-use std::{env, fs, process};
 use tickwire_core::ids::{Millis, NodeRef, Nonce};
 use tickwire_core::placement::duplicate_names::NodeAnnouncement;
 use tickwire_core::placement::{Role, View};
@@ -89,7 +90,8 @@ impl DuplicateNames {
 
 /// The announcement of a node.
 pub fn announcement(node: NodeRef, role: Role, admin: String) -> NodeAnnouncement {
-    NodeAnnouncement { node, role, host: host(), process: process::id(), admin, draining: false }
+    let host = host::name().unwrap_or_else(|| "unknown".to_owned());
+    NodeAnnouncement { node, role, host, process: process::id(), admin, draining: false }
 }
 
 /// Subscribes to announcements under this name.
@@ -172,13 +174,6 @@ fn announce(nats: &Nats, me: &NodeAnnouncement) {
     if let Err(error) = sent {
         debug!(error, "name announcement not sent");
     }
-}
-
-/// The name of this host, from the system or the environment.
-fn host() -> String {
-    let hostname = fs::read_to_string("/proc/sys/kernel/hostname").ok();
-    let hostname = hostname.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
-    hostname.or_else(|| env::var("HOSTNAME").ok()).unwrap_or_else(|| "unknown".to_owned())
 }
 
 #[cfg(test)]

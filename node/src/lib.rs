@@ -21,6 +21,8 @@
 //!   describes further endpoints, `status` has those of every node, and `users` asks all gateways about a user;
 //! * `traces` records the spans of traced events, and sends them to a collector;
 //! * `descriptors` raises the limit of file descriptors, and `ports` writes the addresses that a node listens on;
+//! * `host` has the name of the host, `descriptors` raises the limit of file descriptors, and `ports` writes the addresses
+//!   that a node listens on;
 //! * `start` does all of this in order, for a node of any role.
 
 pub mod config;
@@ -78,6 +80,7 @@ pub mod admin;
 pub mod api;
 
 pub mod traces;
+pub(crate) mod host;
 
 pub mod descriptors;
 

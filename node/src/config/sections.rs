@@ -6,6 +6,7 @@ mod gateway;
 mod health;
 mod traces;
 
+use super::node_id;
 use super::values::{self, Secret};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
@@ -54,7 +55,7 @@ pub struct Config {
 #[serde(deny_unknown_fields)]
 pub struct NodeConfig {
     /// The configured name; [`identity`](Self::identity) gives the one to use.
-    #[serde(serialize_with = "values::show_optional", deserialize_with = "values::optional_token")]
+    #[serde(serialize_with = "values::show_optional", deserialize_with = "node_id::node_id")]
     pub id: Option<String>,
     /// How long a drain may take.
     #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<0, 600_000, _>")]

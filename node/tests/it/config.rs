@@ -165,6 +165,7 @@ fn value_out_of_range_names_key_value_source_and_range() {
         ("log.format", "xml"),
         ("log.level", "info,=,=="),
         ("node.id", "a.b"),
+        ("node.id", "{host}"),
         ("stream.name", ""),
         ("nats.url", "nats://bob:secret@127.0.0.1:4222"),
         ("nats.url", "nats://127.0.0.1:4222,"),
@@ -246,6 +247,15 @@ fn node_without_a_name_draws_a_unique_one() {
     assert!(first.starts_with("gateway-") && first.len() == "gateway-".len() + 8, "{first}");
     assert_ne!(first, second);
     assert_eq!(from_sets(&[("node.id", "gw-1")]).unwrap().node.identity("gateway"), "gw-1");
+}
+
+#[test]
+fn node_id_with_the_host_name_is_the_same_in_every_role_and_shown_as_it_is_used() {
+    let config = from_sets(&[("node.id", "gw-{hostname}")]).unwrap();
+    let id = config.node.identity("gateway");
+    assert!(id.starts_with("gw-") && id.len() > "gw-".len() && !id.contains('{'), "{id}");
+    assert_eq!(config.node.identity("router"), id);
+    assert!(config.show().contains(&format!("id = \"{id}\"")), "{}", config.show());
 }
 
 #[test]
