@@ -41,6 +41,7 @@ mod forged;
 mod frames;
 mod gaps;
 mod greedy;
+mod health;
 mod holders;
 mod hot_reload;
 mod interest;
