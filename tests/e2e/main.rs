@@ -29,6 +29,7 @@ mod bench;
 mod commands;
 mod config;
 mod confirm;
+mod containers;
 mod context;
 mod dead_letters;
 mod delivery;

@@ -1,0 +1,101 @@
+//! The cluster of `docker-compose.yml` in containers: clients of the Rust library receive events through HAProxy, with
+//! TLS and tokens, while gateways are added and removed and containers die. Nothing may be lost, and every order must
+//! hold.
+//!
+//! `tools/compose-test` starts the containers, and removes them afterwards. `engine` talks to what runs them, `clients`
+//! has the two sides, and `steps` what happens meanwhile.
+
+mod clients;
+mod engine;
+mod steps;
+
+use std::time::{Duration, Instant};
+use tickwire_testkit::eventually;
+
+use clients::{Front, LedgerClient, Publisher};
+use engine::Engine;
+use steps::Step;
+
+/// How long the containers may take to be healthy again after a step, on a busy machine.
+const HEALTHY: Duration = Duration::from_secs(120);
+
+/// How long the clients may take to get what was published before.
+const SETTLE: Duration = Duration::from_secs(60);
+
+/// How many events are published in and after each step at least.
+const EVENTS: usize = 60;
+
+/// The gateways at the start, as in the compose file.
+const GATEWAYS: usize = 3;
+
+/// Whether to run all steps with many clients: `TICKWIRE_CONTAINERS=full`.
+fn is_full() -> bool {
+    std::env::var("TICKWIRE_CONTAINERS").is_ok_and(|form| form == "full")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs containers: `make compose-test` starts them"]
+async fn nothing_is_lost_while_containers_are_scaled_stopped_killed_and_cut_off() {
+    let engine = Engine::of_this_run();
+    let gateways = engine.names("gateway").await;
+    assert_eq!(gateways.len(), GATEWAYS, "{gateways:?}");
+    healthy(&engine, "the containers are healthy after their start").await;
+
+    let front = Front::of(&engine).await;
+    let count = if is_full() { 120 } else { 16 };
+    let mut clients = Vec::new();
+    for number in 0..count {
+        clients.push(LedgerClient::start(&front, number).await);
+    }
+    let publisher = Publisher::start(&engine).await;
+    publisher.more(EVENTS).await;
+    eprintln!(
+        "{:<28} {:>9} {:>9} {:>9} {:>10} {:>8}",
+        "step", "published", "received", "sessions", "containers", "seconds"
+    );
+    report("start", &publisher, &clients, &engine, Duration::ZERO).await;
+    let steps = if is_full() { Step::ALL } else { Step::SHORT };
+    for step in steps {
+        let begin = Instant::now();
+        step.take(&engine, &publisher).await;
+        healthy(&engine, &format!("the containers are healthy after {step:?}")).await;
+        publisher.more(EVENTS).await;
+        // Those of which the publisher knows: the next one may be in the stream too.
+        let published = publisher.published();
+        for client in &clients {
+            client.reach(published, &format!("client {} has everything after {step:?}", client.number)).await;
+        }
+        report(&format!("{step:?}"), &publisher, &clients, &engine, begin.elapsed()).await;
+    }
+
+    for name in engine.names("gateway").await {
+        let id = engine.host_name(&name).await;
+        assert_eq!(front.gateway_at(&id).await, id, "a gateway is reached by its name");
+    }
+    let published = publisher.stop().await;
+    for client in clients {
+        client.reach(published, &format!("client {} has everything", client.number)).await;
+        client.assert_exact(published);
+    }
+    assert_eq!(engine.unhealthy().await, Vec::<String>::new());
+}
+
+/// Waits until every container is healthy.
+async fn healthy(engine: &Engine, what: &str) {
+    let mut last = Vec::new();
+    let end = Instant::now() + HEALTHY;
+    eventually(what, HEALTHY * 2, async || {
+        last = engine.unhealthy().await;
+        assert!(last.is_empty() || Instant::now() < end, "not within {HEALTHY:?}: {what}: {last:?}");
+        last.is_empty().then_some(())
+    })
+    .await;
+}
+
+/// Prints a line of the table.
+async fn report(step: &str, publisher: &Publisher, clients: &[LedgerClient], engine: &Engine, took: Duration) {
+    let received: usize = clients.iter().map(LedgerClient::received).sum();
+    let sessions: usize = clients.iter().map(LedgerClient::sessions).sum();
+    let (published, containers, seconds) = (publisher.published(), engine.count().await, took.as_secs_f32());
+    eprintln!("{step:<28} {published:>9} {received:>9} {sessions:>9} {containers:>10} {seconds:>8.1}");
+}
