@@ -8,6 +8,7 @@ NEXTEST = $(shell $(CARGO) nextest --version 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .PHONY: help tools foreign-tools dev check test-one test sim sim-trace foreign soak chaos bench chart fmt lint deny doc clean-tools
+.PHONY: help tools foreign-tools dev check test-one test compose-test sim sim-trace foreign soak chaos bench fmt lint deny doc clean-tools
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +38,9 @@ test: ## Check and test everything, as CI does
 	$(CARGO) test --workspace --doc --locked
 	$(CARGO) test --workspace --bench '*' --locked
 	$(MAKE) deny doc
+
+compose-test: tools foreign-tools ## Test docker-compose.yml in containers, with the last binary (TICKWIRE_CONTAINERS=full)
+	CARGO="$(CARGO)" tools/compose-test
 
 sim: ## Run the simulators RUNS times (40000), from SEED
 	TICKWIRE_SIM_RUNS=$${RUNS:-40000} PROPTEST_RNG_SEED=$${SEED:-$$(date +%s)} \

@@ -9,12 +9,37 @@ mod clients;
 mod engine;
 mod steps;
 
+use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 use tickwire_testkit::eventually;
 
 use clients::{Front, LedgerClient, Publisher};
 use engine::Engine;
 use steps::Step;
+
+/// A file of the repository.
+fn file(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+#[test]
+fn image_is_built_with_the_toolchain_of_the_repository() {
+    let toolchain: toml::Table = file("rust-toolchain.toml").parse().unwrap();
+    let channel = toolchain["toolchain"]["channel"].as_str().unwrap();
+    let wanted = format!("ARG RUST_IMAGE=docker.io/library/rust:{channel}-bookworm\n");
+    assert!(file("deploy/Dockerfile").contains(&wanted), "deploy/Dockerfile lacks {wanted}");
+}
+
+#[test]
+fn image_is_built_from_every_crate() {
+    let manifest: toml::Table = file("Cargo.toml").parse().unwrap();
+    let ignored = file(".dockerignore");
+    let members = manifest["workspace"]["members"].as_array().unwrap().iter();
+    let lacking: Vec<_> =
+        members.filter(|member| !ignored.contains(&format!("\n!{}\n", member.as_str().unwrap()))).collect();
+    assert!(lacking.is_empty(), ".dockerignore keeps {lacking:?} out");
+}
 
 /// How long the containers may take to be healthy again after a step, on a busy machine.
 const HEALTHY: Duration = Duration::from_secs(120);
