@@ -10,10 +10,7 @@ use tokio::time::timeout;
 /// How long one command of the engine may take: a container has 20 s to stop.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The services whose containers have a health check.
-const CHECKED: [&str; 7] = ["nats-1", "nats-2", "nats-3", "router", "gateway", "haproxy", "prometheus"];
-
-/// The service that has none: it is healthy while it runs.
+/// The service without a health check: it is healthy while it runs.
 const UNCHECKED: &str = "feed";
 
 /// The engine, and the project that `tools/compose-test` has started.
@@ -59,35 +56,35 @@ impl Engine {
 
     /// The names of the containers of a service, in the order of their numbers.
     pub(super) async fn names(&self, service: &str) -> Vec<String> {
-        let project = format!("label=com.docker.compose.project={}", self.project);
-        let service = format!("label=com.docker.compose.service={service}");
-        let args = ["ps", "--all", "--filter", &project, "--filter", &service, "--format", "{{.Names}}"];
-        let mut names: Vec<String> = self.run(&args).await.lines().map(str::to_owned).collect();
+        let mut names =
+            self.listed(&["--all", "--filter", &format!("label=com.docker.compose.service={service}")]).await;
         names.sort_by_key(|name| (name.len(), name.clone()));
         names
     }
 
-    /// The number of containers.
+    /// The number of running containers.
     pub(super) async fn count(&self) -> usize {
-        let project = format!("label=com.docker.compose.project={}", self.project);
-        self.run(&["ps", "--quiet", "--filter", &project]).await.lines().count()
+        self.listed(&[]).await.len()
     }
 
     /// The names of the containers that are not healthy.
     pub(super) async fn unhealthy(&self) -> Vec<String> {
-        let mut names = Vec::new();
-        for service in CHECKED {
-            names.extend(self.names(service).await);
-        }
+        let unchecked = self.names(UNCHECKED).await;
+        let running = self.listed(&[]).await;
+        let mut unhealthy: Vec<String> = unchecked.iter().filter(|name| !running.contains(name)).cloned().collect();
+        let mut names = self.listed(&["--all"]).await;
+        names.retain(|name| !unchecked.contains(name));
         let checks = join_all(names.iter().map(|name| self.is_healthy(name))).await;
-        let mut unhealthy: Vec<String> =
-            names.into_iter().zip(checks).filter(|(_, is_healthy)| !is_healthy).map(|(name, _)| name).collect();
-        for name in self.names(UNCHECKED).await {
-            if self.run(&["inspect", "--format", "{{.State.Running}}", &name]).await != "true" {
-                unhealthy.push(name);
-            }
-        }
+        let checked = names.into_iter().zip(checks);
+        unhealthy.extend(checked.filter(|(_, is_healthy)| !is_healthy).map(|(name, _)| name));
         unhealthy
+    }
+
+    /// The names of the containers of the project, by further flags of `ps`.
+    async fn listed(&self, flags: &[&str]) -> Vec<String> {
+        let project = format!("label=com.docker.compose.project={}", self.project);
+        let args = [&["ps", "--filter", &project, "--format", "{{.Names}}"][..], flags].concat();
+        self.run(&args).await.lines().map(str::to_owned).collect()
     }
 
     /// Whether the health check of a container says yes. Podman has no timer of its own for it, so it runs here.
