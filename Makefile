@@ -7,8 +7,8 @@ CARGO ?= cargo
 NEXTEST = $(shell $(CARGO) nextest --version 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help tools foreign-tools dev check test-one test sim sim-trace foreign soak chaos bench chart fmt lint deny doc clean-tools
-.PHONY: help tools foreign-tools dev check test-one test compose-test sim sim-trace foreign soak chaos bench fmt lint deny doc clean-tools
+.PHONY: help tools foreign-tools dev check test-one test compose-test sim sim-trace foreign soak chaos alerts-test bench
+.PHONY: chart metrics-doc fmt lint deny doc clean-tools
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -85,6 +85,13 @@ deny: ## Check the dependencies by deny.toml, with the advisories if the network
 
 doc: ## Build the documentation of the code, without warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --workspace --locked
+
+alerts-test: foreign-tools tools ## Cause the conditions of the alerts, and run the queries of the dashboards, in full
+	TICKWIRE_FOREIGN=full $(CARGO) nextest run --workspace --locked --test e2e -E 'test(/^foreign::monitoring/)'
+
+metrics-doc: ## Write the tables of docs/metrics.md from the declarations of the metrics
+	TICKWIRE_WRITE_DOCS=1 $(CARGO) test --locked --lib -p tickwire-node -p tickwire-router-node -p tickwire-gateway -- \
+	the_metrics_are_those_of_the_document --test-threads 1
 
 clean-tools: ## Remove .tools
 	rm -rf .tools

@@ -8,8 +8,9 @@ use anstyle::{AnsiColor, Style};
 use clap::Args;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tickwire_core::event::Timestamp;
+use tickwire_node::clock::{ahead_of, timestamp_now};
 use tickwire_node::config::{Config, ConfigError};
 use tickwire_node::nats::{Nats, NatsError};
 
@@ -169,15 +170,15 @@ async fn stored(nats: &Nats, config: &Config) -> Vec<CheckFinding> {
 
 /// Compares the server's clock with that of this host.
 async fn clock(nats: &Nats) -> CheckFinding {
-    let before = SystemTime::now();
+    let before = timestamp_now();
     let answer = nats.client.request("$SYS.REQ.USER.INFO", "".into()).await;
-    let after = SystemTime::now();
+    let after = timestamp_now();
     let server = answer.ok().and_then(|answer| {
         let answer: serde_json::Value = serde_json::from_slice(&answer.payload).ok()?;
         answer["server"]["time"].as_str()?.parse::<Timestamp>().ok()
     });
     match server {
-        Some(server) => check_clock(server, millis(before), millis(after)),
+        Some(server) => check_clock(server, before, after),
         None => {
             let found = "not measured: this user may not ask $SYS.REQ.USER.INFO";
             CheckFinding::new(Verdict::Note, "clock", found)
@@ -186,20 +187,14 @@ async fn clock(nats: &Nats) -> CheckFinding {
 }
 
 /// Judges the server's time `server`, which was read between `before` and `after` of this host's clock.
-fn check_clock(server: Timestamp, before: i64, after: i64) -> CheckFinding {
-    // The smallest difference that explains the three times.
-    let skew = server.0.clamp(before, after) - server.0;
+fn check_clock(server: Timestamp, before: Timestamp, after: Timestamp) -> CheckFinding {
+    let skew = ahead_of(server, before, after);
     if skew.unsigned_abs() <= MOST_SKEW.as_millis() as u64 {
         return CheckFinding::new(Verdict::Ok, "clock", format!("within {} ms of the server's", skew.abs().max(1)));
     }
     let way = if skew > 0 { "ahead of" } else { "behind" };
     let found = format!("{} ms {way} the server's: set both by NTP, since lags are measured with them", skew.abs());
     CheckFinding::new(Verdict::Fail, "clock", found)
-}
-
-fn millis(time: SystemTime) -> i64 {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

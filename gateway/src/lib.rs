@@ -109,6 +109,7 @@ use crate::saved::store::SavedStore;
 use crate::shard::{Clocks, Shard, ShardConfig};
 use crate::status::GatewayStatus;
 use crate::status::users::Users;
+use crate::status::watched::WatchedUsers;
 
 /// Runs a gateway until a shutdown is requested and the drain is over.
 ///
@@ -124,6 +125,7 @@ pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, StartE
     let node = Node::start(config, Role::Gateway, shutdown).await?;
     // The recorder must be installed first: descriptions made before that are lost.
     tickwire_node::metrics::describe(metrics::ALL);
+    tickwire_node::metrics::describe(metrics::OF_USERS);
 
     let authenticator = Arc::clone(&node.authenticator);
     let registry = Arc::new(SessionRegistry::new(shard_count(config)));
@@ -144,6 +146,11 @@ pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, StartE
     let users = Arc::new(Users::new(node.me.id.clone(), Arc::clone(&registry), shards.clone()));
     let users_of_cluster = start_users(shutdown, &node, &users)?;
     let capacity = capacity(config, node.descriptors)?;
+    metrics::MAX_SESSIONS.set(capacity.sessions as f64);
+    if !config.gateway.watched_users.is_empty() {
+        let watched = WatchedUsers::new(Arc::clone(&users), config.gateway.watched_users.clone());
+        shutdown.spawn_infallible("watched users", watched.run(shutdown.drain().clone()));
+    }
     let status = GatewayStatus {
         registry,
         edge,

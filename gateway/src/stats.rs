@@ -62,6 +62,7 @@ struct DeliveryMetrics {
     unsent: Counter,
     by_priority: [Counter; PRIORITIES],
     age: Histogram,
+    receive: Histogram,
     deliver: Histogram,
     filter: Histogram,
 }
@@ -88,6 +89,8 @@ impl Stats {
             let EventTimes { stored, arrived } = measure();
             self.published.age.record(stored);
             if let Some(arrived) = arrived {
+                // The clocks of NATS and of this host may differ.
+                self.published.receive.record((stored - arrived.as_secs_f64()).max(0.0));
                 self.published.deliver.record(arrived.as_secs_f64());
             }
         }
@@ -134,6 +137,7 @@ impl Default for DeliveryMetrics {
             unsent: metrics::UNSENT_EVENTS.series(),
             by_priority: std::array::from_fn(|at| metrics::PRIORITY_EVENTS.with(Priority::ALL[at].as_str())),
             age: metrics::DELIVERY_SECONDS.series(),
+            receive: metrics::RECEIVE_LAG_SECONDS.series(),
             deliver: metrics::DELIVER_SECONDS.series(),
             filter: metrics::FILTER_SECONDS.series(),
         }

@@ -10,6 +10,7 @@
 pub(crate) mod endpoints;
 mod saved;
 pub(crate) mod users;
+pub(crate) mod watched;
 
 use std::sync::Arc;
 

@@ -47,6 +47,12 @@ pub fn timestamp_now() -> Timestamp {
     Timestamp(i64::try_from(millis(wall_clock())).unwrap_or(i64::MAX))
 }
 
+/// How many milliseconds this host's clock is ahead of another one that showed `other` between `before` and `after` of
+/// this host's, below 0 if it is behind: the smallest difference that explains the three times.
+pub fn ahead_of(other: Timestamp, before: Timestamp, after: Timestamp) -> i64 {
+    other.0.clamp(before.0, after.0.max(before.0)).saturating_sub(other.0)
+}
+
 /// Where the monotonic time of this process begins.
 static START: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
 
@@ -98,6 +104,14 @@ impl Turns {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn difference_of_clocks_is_the_smallest_that_explains_the_times() {
+        let ahead = |other, before, after| ahead_of(Timestamp(other), Timestamp(before), Timestamp(after));
+        assert_eq!([ahead(15, 10, 20), ahead(25, 10, 20), ahead(4, 10, 20)], [0, -5, 6]);
+        // The clock was set back in between.
+        assert_eq!(ahead(15, 20, 10), 5);
+    }
 
     #[test]
     fn overdue_deadline_neither_blocks_inputs_nor_spins() {

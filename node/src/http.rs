@@ -9,7 +9,7 @@
 
 mod client_network;
 mod deadlines;
-mod proxy_header;
+pub(crate) mod proxy_header;
 mod slots;
 
 pub use crate::http::deadlines::Deadlines;

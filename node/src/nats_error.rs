@@ -79,7 +79,9 @@ pub enum NatsError {
         least: usize,
     },
     /// The server denied a publish or subscribe.
-    #[error("NATS refused a request of this node, which logged in {user}: {refused}; grant the permission, as `tickwire doctor --role` says")]
+    #[error(
+        "NATS refused a request of this node, which logged in {user}: {refused}; grant the permission, as `tickwire doctor --role` says"
+    )]
     Refused {
         /// How the node has logged in.
         user: String,

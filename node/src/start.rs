@@ -13,7 +13,7 @@ use crate::shutdown::{Outcome, Shutdown};
 use crate::storage::{self, Stopped};
 use crate::telemetry::{Metrics, TelemetryError};
 use crate::traces::{Exporter, Traces};
-use crate::{descriptors, metrics, ports};
+use crate::{clock_offset, descriptors, metrics, ports};
 use rand::Rng;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -118,6 +118,8 @@ impl Node {
             metrics::describe(metrics::OF_ROUTERS);
         }
         shutdown.spawn_infallible("metrics upkeep", metrics.clone().upkeep(shutdown.drain().clone()));
+        metrics::STREAM_PARTITIONS.set(f64::from(config.stream.partitions));
+        metrics::MAX_DESCRIPTORS.set(descriptors.map_or(f64::INFINITY, |most| most as f64));
         let readiness = Readiness::default();
         let check = readiness.register("nats");
         let drain = shutdown.drain().clone();
@@ -162,7 +164,9 @@ impl Node {
             check: readiness.register("name"),
         };
         shutdown.spawn_infallible("name watch", duplicate_names::run(watch, shutdown.drain().clone()));
-        shutdown.spawn_infallible("nats readiness", watch_connection(nats.clone(), check, drain));
+        shutdown.spawn_infallible("nats readiness", watch_connection(nats.clone(), check, drain.clone()));
+        let offset = clock_offset::watch(nats.clone(), config.stream.name.clone(), drain);
+        shutdown.spawn_infallible("clock offset", offset);
         Ok(Self {
             me,
             nats,

@@ -167,7 +167,7 @@ impl Metrics {
             }
         };
         let labels = [("version", env!("CARGO_PKG_VERSION").to_owned()), ("role", role.into()), ("node", node.into())];
-        metrics::BUILD_INFO.labelled(labels.iter().map(Label::from).collect()).set(1.0);
+        metrics::BUILD_INFO.state(labels.iter().map(Label::from).collect());
         let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         metrics::PROCESS_START_TIME_SECONDS.set(started.as_secs_f64());
         Ok(Self { handle })
@@ -242,12 +242,14 @@ mod tests {
         }
         crate::metrics! {
             TESTED:
-            histogram LAG = "tickwire_test_lag_seconds", "Seconds";
-            histogram LOOKUP = "tickwire_test_filter_seconds", "Seconds";
-            histogram SIZE = "tickwire_test_size_bytes", "Bytes";
-            histogram EVENTS = "tickwire_test_events", "Events";
-            counter PLAIN = "tickwire_test_plain_total", "A counter";
-            counter LABELLED by "reason" of reasons = "tickwire_test_labelled_total", "A counter by reason";
+            histogram LAG = "tickwire_test_lag_seconds", "Seconds", "Nothing.";
+            histogram UNUSED = "tickwire_test_unused_seconds", "Seconds", "Nothing.";
+            gauge GAUGE = "tickwire_test_gauge", "A gauge", "Nothing.";
+            histogram LOOKUP = "tickwire_test_filter_seconds", "Seconds", "Nothing.";
+            histogram SIZE = "tickwire_test_size_bytes", "Bytes", "Nothing.";
+            histogram EVENTS = "tickwire_test_events", "Events", "Nothing.";
+            counter PLAIN = "tickwire_test_plain_total", "A counter", "Nothing.";
+            counter LABELLED by "reason" of reasons = "tickwire_test_labelled_total", "A counter by reason", "Nothing.";
         }
         metrics::describe(TESTED);
         LAG.record(0.002);
@@ -262,6 +264,8 @@ mod tests {
             "# HELP tickwire_test_plain_total A counter".to_owned(),
             "tickwire_test_plain_total 0".to_owned(),
             "tickwire_test_labelled_total{reason=\"late\"} 0".to_owned(),
+            "tickwire_test_unused_seconds_count 0".to_owned(),
+            "tickwire_test_gauge 0".to_owned(),
             "tickwire_test_lag_seconds_bucket{le=\"0.001\"} 0".to_owned(),
             "tickwire_test_lag_seconds_bucket{le=\"0.0025\"} 1".to_owned(),
             "tickwire_test_filter_seconds_bucket{le=\"0.000001\"} 0".to_owned(),

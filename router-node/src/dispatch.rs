@@ -21,7 +21,7 @@ use tickwire_core::wire;
 use tickwire_node::clock::wall_clock;
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::warn;
 
 /// How long the client may take to accept a message or to flush. It waits only when the server is slower than this
@@ -49,13 +49,15 @@ pub struct Dispatcher {
     me: NodeRef,
     lag: Histogram,
     size: Histogram,
+    publish: Histogram,
 }
 
 impl Dispatcher {
     /// Publishes in the name of the router `me`.
     #[must_use]
     pub fn new(nats: Nats, me: NodeRef) -> Self {
-        Self { nats, me, lag: metrics::LAG_SECONDS.series(), size: metrics::BATCH_BYTES.series() }
+        let (lag, size) = (metrics::LAG_SECONDS.series(), metrics::BATCH_BYTES.series());
+        Self { nats, me, lag, size, publish: metrics::PUBLISH_SECONDS.series() }
     }
 
     /// Publishes sections to one gateway, in as many messages as necessary.
@@ -71,6 +73,7 @@ impl Dispatcher {
                 }
             }
         }
+        let (begun, has_events) = (Instant::now(), sections.iter().any(|section| !section.events.is_empty()));
         let subject = names::gateway(gateway.id.as_str(), &gateway.nonce.to_string());
         for batch in pack::batches(&self.me, epoch, sections, self.nats.client.max_payload()) {
             let of_batch = traced.take(&batch);
@@ -81,6 +84,9 @@ impl Dispatcher {
                     warn!(%gateway, reason, "batch not published");
                 }
             }
+        }
+        if has_events {
+            self.publish.record(begun.elapsed().as_secs_f64());
         }
     }
 

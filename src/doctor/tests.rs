@@ -134,7 +134,7 @@ async fn missing_permissions_of_a_role_are_reported() {
 
 #[test]
 fn clock_skew_is_the_smallest_possible_difference() {
-    let at = |server, before, after| check_clock(Timestamp(server), before, after);
+    let at = |server, before, after| check_clock(Timestamp(server), Timestamp(before), Timestamp(after));
     assert_eq!(at(1_000, 900, 1_100).verdict, Verdict::Ok);
     assert_eq!(at(1_000, 1_400, 1_500).verdict, Verdict::Ok);
     let ahead = at(1_000, 1_600, 1_700);

@@ -1,10 +1,12 @@
 //! Helpers for the tests of every tickwire crate: a real nats-server ([`NatsServer`]), other processes ([`Process`]),
 //! waits with a deadline ([`eventually`]), an HTTP client ([`http`]), a minimal event ([`blank_event`]), a flood of
-//! messages ([`Flood`]), and TLS in front of a server ([`TlsTerminator`]).
+//! messages ([`Flood`]), TLS in front of a server ([`TlsTerminator`]), and tables of documents that are written from the
+//! code ([`assert_table`]).
 //!
 //! Never part of a released binary. Every helper panics with the reason on an error, because a test that cannot run has
 //! failed.
 
+mod document;
 mod event;
 mod flood;
 pub mod http;
@@ -14,6 +16,7 @@ pub mod simulation;
 mod tls;
 mod wait;
 
+pub use document::assert_table;
 pub use event::blank_event;
 pub use flood::Flood;
 pub use nats_server::NatsServer;

@@ -95,7 +95,7 @@ impl Users {
         let sessions = self.registry.sessions_of(user);
         let counts = match sessions.is_empty() {
             true => None,
-            false => self.ask(user, ShardQuestion::Counts).await,
+            false => self.counts(user).await,
         };
         let counts = counts.unwrap_or_default();
         let shown =
@@ -106,6 +106,11 @@ impl Users {
             rate: rate(&counts),
             sessions: sessions.into_iter().map(shown).collect(),
         }
+    }
+
+    /// The counts of the sessions of a user; `None` if the shard did not answer in time.
+    pub(crate) async fn counts(&self, user: &UserId) -> Option<UserCounts> {
+        self.ask(user, ShardQuestion::Counts).await
     }
 
     /// Closes all sessions of a user, and returns how many; `None` if the shard did not answer in time.

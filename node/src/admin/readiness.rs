@@ -1,5 +1,6 @@
 //! Whether the node is ready: named checks, each set by the component that it is about. A new check is not met.
 
+use crate::metrics;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -46,6 +47,7 @@ impl Readiness {
     /// Adds a check. It is not met until its component sets it.
     pub fn register(&self, name: &'static str) -> Check {
         self.lock().insert(name, Some("not started yet".to_owned()));
+        metrics::CHECK_OK.with(name).set(0.0);
         Check { readiness: self.clone(), name }
     }
 
@@ -81,6 +83,7 @@ impl Check {
     }
 
     fn set(&self, missing: Option<String>) {
+        metrics::CHECK_OK.with(self.name).set(f64::from(missing.is_none()));
         self.readiness.lock().insert(self.name, missing);
     }
 }

@@ -1,7 +1,8 @@
 //! Readings of all metrics at regular times, for rates and for what the status shows. One rendering serves any number of
-//! requests, so no request makes the node count.
+//! requests, so no request makes the node count. What the process takes of its machine is measured at the same times.
 
 use super::distribution::Distribution;
+use crate::resources;
 use crate::telemetry::Metrics;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -49,6 +50,7 @@ impl Readings {
     }
 
     fn take(&self) {
+        resources::measure();
         let reading = Arc::new(Reading::parse(Instant::now(), &self.metrics.render()));
         let mut last = self.lock();
         last.push_back(reading);

@@ -6,11 +6,15 @@ use ipnet::IpNet;
 use jiff::fmt::friendly::{Spacing, SpanParser, SpanPrinter};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tickwire_core::ids::UserId;
 use url::Url;
+
+/// How many users may have metrics of their own: each has about a dozen series at each gateway.
+const MOST_WATCHED: usize = 16;
 
 static PARSER: SpanParser = SpanParser::new();
 static PRINTER: SpanPrinter = SpanPrinter::new().spacing(Spacing::None);
@@ -88,6 +92,18 @@ pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec
         network.ok_or_else(refusal)
     };
     Vec::<String>::deserialize(deserializer)?.into_iter().map(read).collect()
+}
+
+/// Reads at most [`MOST_WATCHED`] different users.
+pub(super) fn users<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<UserId>, D::Error> {
+    let read = |text: String| UserId::new(&text).map_err(D::Error::custom);
+    let users = Vec::<String>::deserialize(deserializer)?.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    let distinct: BTreeSet<&str> = users.iter().map(UserId::as_str).collect();
+    if distinct.len() == users.len() && users.len() <= MOST_WATCHED {
+        Ok(users)
+    } else {
+        Err(D::Error::custom(format!("must be at most {MOST_WATCHED} different users")))
+    }
 }
 
 /// Reads a name that must be one token of a subject.

@@ -37,7 +37,15 @@ enum ProxyHeaderFault {
     Closed,
 }
 
+/// The reasons for which connections are refused.
+pub(crate) fn faults() -> Vec<&'static str> {
+    ProxyHeaderFault::ALL.map(ProxyHeaderFault::as_str).to_vec()
+}
+
 impl ProxyHeaderFault {
+    const ALL: [Self; 7] =
+        [Self::Untrusted, Self::Missing, Self::Malformed, Self::TooLong, Self::Checksum, Self::Late, Self::Closed];
+
     fn as_str(self) -> &'static str {
         match self {
             Self::Untrusted => "untrusted",

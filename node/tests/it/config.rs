@@ -173,6 +173,8 @@ fn value_out_of_range_names_key_value_source_and_range() {
         ("events.kinds.a b", "public"),
         ("gateway.allowed_origins", "app.example.com"),
         ("gateway.trusted_proxies", "10.0.0.0/33"),
+        ("gateway.watched_users", "ann,bob,ann"),
+        ("gateway.watched_users", "a,b,c,d,e,f,g,h,i,j,k,l,m,n,o,p,q"),
         ("traces.endpoint", "otel:4318"),
         ("traces.endpoint", "http://bob:secret@otel:4318/v1/traces"),
         ("traces.ratio", "1.5"),

@@ -9,8 +9,8 @@ use super::turns::MessageTurns;
 use super::{Engine, EngineOutput, EngineReport, Order, SourceCheckpoints};
 use crate::checkpoint::Checkpoint;
 use crate::dispatch::Dispatcher;
-use crate::intake::IntakeReport;
 use crate::intake::driver::{self as intake, Context};
+use crate::intake::{IntakeEvent, IntakeReport};
 use crate::interest::{InterestInquiry, InterestMessage, InterestSubscription, request_snapshot};
 use crate::metrics;
 use crate::route_cache::{CacheMetrics, INTEREST};
@@ -27,7 +27,7 @@ use tickwire_node::epoch;
 use tickwire_node::nats::Nats;
 use tickwire_node::shutdown::Shutdown;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -93,6 +93,11 @@ pub(crate) fn ownership_channels() -> (ChannelsToOwnership, ChannelsToEngine) {
         released: released_sender,
     };
     (to_ownership, ChannelsToEngine { orders: orders_sender, checkpoints, report, gateway_coverage, released })
+}
+
+/// Whether a report has events to be matched.
+fn has_events(report: &IntakeReport) -> bool {
+    matches!(&report.what, IntakeEvent::Events { events, .. } if !events.is_empty())
 }
 
 /// The answer to a request for a snapshot.
@@ -179,8 +184,13 @@ impl EngineDriver {
                     turns.restart();
                     news = reports.iter().any(|report| report.what.is_news());
                     let now = self.now();
+                    let has_events = reports.iter().any(has_events);
+                    let begun = Instant::now();
                     for report in reports.drain(..) {
                         self.engine.read(now, report);
+                    }
+                    if has_events {
+                        metrics::ROUTE_SECONDS.record(begun.elapsed().as_secs_f64());
                     }
                 }
                 () = ready(()), if !turns.may_take() => turns.restart(),

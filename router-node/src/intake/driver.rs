@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tickwire_core::event::Timestamp;
 use tickwire_core::ids::{EpochId, NodeRef, Seq};
-use tickwire_node::clock::Clock;
+use tickwire_node::clock::{Clock, timestamp_now};
 use tickwire_node::nats::Nats;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
@@ -238,6 +238,8 @@ impl Driver {
         let idle_at = pull.idle_at();
         if let Some(last) = came.last() {
             self.set_pending(last.delivery.pending);
+            let lag = timestamp_now().0.saturating_sub(last.delivery.stored.0).max(0);
+            metrics::READ_LAG_SECONDS.record(lag as f64 / 1000.0);
         }
         let Context { nats, clock, decoder, .. } = &*self.context;
         let idle_at = idle_at.map(|at| clock.shown(at));

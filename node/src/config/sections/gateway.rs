@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
+use tickwire_core::ids::UserId;
 
 /// `[gateway]`
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -148,6 +149,9 @@ pub struct GatewayConfig {
     /// After how many days without use saved subscriptions are removed; 0 is never.
     #[serde(deserialize_with = "values::within::<0, 36_500, _, _>")]
     pub saved_days: u32,
+    /// The users that have metrics of their own.
+    #[serde(deserialize_with = "values::users")]
+    pub watched_users: Vec<UserId>,
     /// How old an unacknowledged alert may be to come again; 0 is never.
     #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<0, 86_400_000, _>")]
     pub again_window: Duration,

@@ -1,0 +1,95 @@
+//! Every query of every dashboard returns data, from a real Prometheus that scrapes a cluster at work.
+
+use serde_json::{Value, json};
+use std::time::Duration;
+use tickwire_core::protocol::Encoding;
+use tokio::time::{Instant, sleep};
+
+use super::super::tools::report;
+use super::dashboard_texts;
+use super::prometheus_server::Prometheus;
+use super::rule_file::short_rules;
+use crate::cluster::Cluster;
+use crate::feed;
+use crate::producer::ProducerMessage;
+use crate::socket::Socket;
+
+/// The variables of the dashboards, and what Grafana would put in their place.
+const VARIABLES: [(&str, &str); 4] =
+    [("$__rate_interval", "2m"), ("$job", "tickwire"), ("$instance", ".*"), ("$user", "ann")];
+
+/// How long the data of the last query may take.
+const DEADLINE: Duration = Duration::from_secs(40);
+
+/// A query of a panel.
+#[derive(Debug)]
+struct PanelQuery {
+    place: String,
+    query: String,
+}
+
+/// All queries of a dashboard, with the variables replaced.
+fn queries(dashboard: &str, text: &str) -> Vec<PanelQuery> {
+    let parsed: Value = serde_json::from_str(text).unwrap();
+    let mut found = Vec::new();
+    for panel in parsed["panels"].as_array().unwrap() {
+        let title = panel["title"].as_str().unwrap();
+        let targets = panel["targets"].as_array().into_iter().flatten();
+        for target in targets {
+            assert!(panel["description"].as_str().is_some_and(|text| text.len() > 10), "{dashboard}: {title}");
+            assert!(panel["fieldConfig"]["defaults"]["unit"].is_string(), "{dashboard}: {title}");
+            let mut query = target["expr"].as_str().unwrap().to_owned();
+            for (variable, value) in VARIABLES {
+                query = query.replace(variable, value);
+            }
+            assert!(!query.contains('$'), "{query} has an unknown variable");
+            found.push(PanelQuery { place: format!("{dashboard}: {title}"), query });
+        }
+    }
+    assert!(found.len() > 5, "{dashboard}");
+    found
+}
+
+/// Whether a series has a number.
+fn has_number(series: &Value) -> bool {
+    series["value"][1].as_str().and_then(|value| value.parse::<f64>().ok()).is_some_and(f64::is_finite)
+}
+
+#[tokio::test]
+async fn every_query_of_every_dashboard_returns_data() {
+    let settings = [("gateway.watched_users", "ann,bob"), ("gateway.rate", "20")];
+    let mut cluster = Cluster::start_with(2, 2, &settings).await;
+    let prometheus = Prometheus::start(&short_rules(), &mut cluster).await;
+    let gateways = cluster.gateway_addresses().await;
+    let producer = cluster.producer().await;
+    let mut ann = Socket::connect(gateways[0], "ann", Encoding::Json).await;
+    ann.subscribe("all", &json!({})).await;
+    let mut bob = Socket::connect(gateways[1], "bob", Encoding::MsgPack).await;
+    bob.subscribe("apple", &json!({ "symbols": ["AAPL"] })).await;
+    producer.publish(&ProducerMessage::raw("events.pattern.AAPL", "not JSON")).await;
+    producer.publish_all(&feed::patterns(0..100)).await;
+    ann.until(1).await;
+    bob.until(1).await;
+    // A backfill, which routers replay.
+    let mut carl = Socket::connect(gateways[0], "carl", Encoding::Json).await;
+    let since = json!({ "action": "subscribe", "name": "past", "filter": { "symbols": ["AAPL"] }, "since": "5m" });
+    carl.request(since).await;
+    carl.caught_up().await;
+    let flow = producer.flow(Duration::from_millis(25), |number| feed::pattern("AAPL", 10_000 + number));
+
+    let mut missing: Vec<PanelQuery> =
+        dashboard_texts().iter().flat_map(|(dashboard, text)| queries(dashboard, text)).collect();
+    let (count, end) = (missing.len(), Instant::now() + DEADLINE);
+    while !missing.is_empty() {
+        assert!(Instant::now() < end, "without data: {missing:#?}");
+        sleep(Duration::from_millis(500)).await;
+        for one in std::mem::take(&mut missing) {
+            if !prometheus.query(&one.query).await.iter().any(has_number) {
+                missing.push(one);
+            }
+        }
+    }
+    prometheus.assert_rules_are_sound().await;
+    flow.stop().await;
+    report("dashboards", &format!("{count} queries returned data"));
+}
