@@ -112,6 +112,16 @@ pub(super) fn token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String
     if names::is_token(&text) { Ok(text) } else { Err(D::Error::custom(names::TOKEN_RULE)) }
 }
 
+/// Reads a name as [`token`] does; empty is `None`.
+pub(super) fn optional_token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    match text.as_str() {
+        "" => Ok(None),
+        token if names::is_token(token) => Ok(Some(text)),
+        _ => Err(D::Error::custom(names::TOKEN_RULE)),
+    }
+}
+
 /// Writes a text that may be absent; absent is empty.
 pub(super) fn show_optional<S: Serializer>(value: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(value.as_deref().unwrap_or_default())

@@ -168,7 +168,7 @@ async fn write_strange_values(cluster: &Cluster) {
     let reached = Some(GatewayCoverage { epoch_id: EpochId::LAST, through: Seq(1), last: None });
     let gateway = NodeRef { id: NodeId::new("gateway-x").unwrap(), nonce: Nonce(7) };
     let beat = InterestBeat { gateway, revision: Revision(0), reached };
-    cluster.client.publish(names::INTEREST_BEAT, wire::encode(&beat).unwrap().into()).await.unwrap();
+    cluster.client.publish(names::interest_beat("gateway-x"), wire::encode(&beat).unwrap().into()).await.unwrap();
     cluster.client.flush().await.unwrap();
 }
 

@@ -6,17 +6,17 @@ use tokio::time::Instant;
 
 crate::metrics! {
     TESTED:
-    counter DELIVERED = "delivered_total", "Delivered";
-    counter DROPPED by "reason" = "dropped_total", "Dropped";
-    counter HITS = "hits_total", "Hits";
-    counter MISSES = "misses_total", "Misses";
-    counter LOST = "lost_total", "Lost";
-    counter REFUSED = "refused_total", "Refused";
-    gauge PENDING = "pending", "Pending";
-    histogram FILTER = "filter_seconds", "Filter";
-    histogram ROUTE = "route_seconds", "Route";
-    histogram DELIVER = "deliver_seconds", "Deliver";
-    histogram TOTAL = "total_seconds", "Total";
+    counter DELIVERED = "delivered_total", "Delivered", "Nothing.";
+    counter DROPPED by "reason" = "dropped_total", "Dropped", "Nothing.";
+    counter HITS = "hits_total", "Hits", "Nothing.";
+    counter MISSES = "misses_total", "Misses", "Nothing.";
+    counter LOST = "lost_total", "Lost", "Nothing.";
+    counter REFUSED = "refused_total", "Refused", "Nothing.";
+    gauge PENDING = "pending", "Pending", "Nothing.";
+    histogram FILTER = "filter_seconds", "Filter", "Nothing.";
+    histogram ROUTE = "route_seconds", "Route", "Nothing.";
+    histogram DELIVER = "deliver_seconds", "Deliver", "Nothing.";
+    histogram TOTAL = "total_seconds", "Total", "Nothing.";
 }
 
 static ERRORS: [&dyn Metric; 2] = [&LOST, &REFUSED];
