@@ -7,7 +7,7 @@ use tokio::time::Instant;
 crate::metrics! {
     TESTED:
     counter DELIVERED = "delivered_total", "Delivered", "Nothing.";
-    counter DROPPED by "reason" = "dropped_total", "Dropped", "Nothing.";
+    counter DROPPED by "reason" within "any" = "dropped_total", "Dropped", "Nothing.";
     counter HITS = "hits_total", "Hits", "Nothing.";
     counter MISSES = "misses_total", "Misses", "Nothing.";
     counter LOST = "lost_total", "Lost", "Nothing.";
