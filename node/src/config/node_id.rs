@@ -62,7 +62,8 @@ mod tests {
         refused("{hostname}", None, &["HOSTNAME"]);
         refused("{hostname}", Some("käse.example.com"), &["käse.example.com", names::TOKEN_RULE]);
         refused("{hostname}", Some(".example.com"), &[".example.com", names::TOKEN_RULE]);
-        refused("{hostname}", Some("x".repeat(65).as_str()), &[names::TOKEN_RULE]);
+        let long = "x".repeat(65);
+        refused("{hostname}", Some(long.as_str()), &[names::TOKEN_RULE]);
         refused("a.{hostname}", Some("web"), &["a.web", names::TOKEN_RULE]);
     }
 }
