@@ -160,7 +160,7 @@ pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, StartE
     };
     let bulk = Arc::new(BulkWriter::new(Arc::clone(&store), shutdown.clone()));
     let add_routes = |routes| status::add_routes(routes, &users_of_cluster, &store, bulk, alerts);
-    tickwire_node::status::open(&node, config, shutdown, Arc::new(status), add_routes);
+    tickwire_node::status::open(&node, config, shutdown, Arc::new(status), add_routes)?;
     let handshake = Handshake { authenticator, shards, auth_timeout: config.gateway.auth_timeout };
     let view = node.membership.view();
     let front = HttpState::new(handshake, users, store, &config.gateway, &capacity, view, shutdown.drain().clone());

@@ -54,6 +54,13 @@ static COUNTS: [NamedCount; 14] = [
     ("closes", &metrics::CLOSES),
 ];
 
+/// The gauges of `/v1/nodes`.
+static GAUGES: [NamedCount; 3] = [
+    ("open_gaps", &metrics::OPEN_GAPS),
+    ("held_bytes", &metrics::HELD_BYTES),
+    ("silent_partitions", &metrics::SILENT_PARTITIONS),
+];
+
 /// The ratios of `/v1/stats`.
 static RATIOS: [NamedRatio; 3] = [
     ("events_per_batch", &metrics::RECEIVED_EVENTS, &metrics::BATCHES),
@@ -108,6 +115,10 @@ impl RoleStatus for GatewayStatus {
 
     fn counts(&self) -> &'static [NamedCount] {
         &COUNTS
+    }
+
+    fn gauges(&self) -> &'static [NamedCount] {
+        &GAUGES
     }
 
     fn ratios(&self) -> &'static [NamedRatio] {

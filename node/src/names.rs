@@ -12,6 +12,8 @@
 //! | `tw.storage` | problems with the storage of NATS, routers to all nodes |
 //! | `tw.presence` | questions of a gateway whether a user has sessions, to all gateways |
 //! | `tw.users` | questions of a node about the sessions of a user, to all gateways |
+//! | `tw.nodes` | questions of a node what every node reports of itself, to all nodes |
+//! | `tw.nodes.<node>.<nonce>.<ask>` | the answers to one of them |
 //! | `tw.name.<node>` | announcements of a node's name, to other nodes of the same name |
 //! | `tw.interest.<gateway>` | interest deltas, gateways to routers |
 //! | `tw.gwbeat.<gateway>` | interest beats, gateways to routers |
@@ -100,6 +102,9 @@ pub const PRESENCE: &str = "tw.presence";
 
 /// Questions about the sessions of a user, and orders to close them, from a node to all gateways.
 pub const USERS: &str = "tw.users";
+
+/// Questions what nodes report of themselves, from a node to all nodes.
+pub const NODES: &str = "tw.nodes";
 
 /// Requests for replays, to any router.
 pub const REPLAY: &str = "tw.replay";
@@ -337,6 +342,11 @@ pub fn alerts_answer(gateway: &str, nonce: &str, ask: u64) -> String {
 /// The number of the request in the subject of such an answer.
 pub fn parse_alerts_answer(subject: &str) -> Option<u64> {
     parse_ask(subject, "tw.alerts.")
+}
+
+/// The answers to one question of one start of a node what all nodes report of themselves.
+pub fn node_reports(node: &str, nonce: &str, ask: u64) -> String {
+    format!("{NODES}.{node}.{nonce}.{ask}")
 }
 
 /// What the subjects of requests to JetStream begin with, in a domain if there is one.

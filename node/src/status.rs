@@ -1,13 +1,16 @@
 //! The status of a node, for operators and producers: `/v1/cluster`, `/v1/stats` and `/v1/health` of the admin server.
-//! Each node tells what it knows itself. A role adds its part by [`RoleStatus`], and further endpoints.
+//! Each node tells what it knows itself, and in `/v1/nodes` what all others report of themselves. A role adds its part by
+//! [`RoleStatus`], and further endpoints.
 //!
 //! Nothing here counts or measures: it reads what the parts of the node publish anyway.
 
 mod cluster;
 mod health;
+mod nodes;
 mod stats;
 
 pub use health::{CacheCounters, KindLast, RoleLoad};
+pub use nodes::NODES;
 
 use crate::admin::{self, Readiness, Readings};
 use crate::api::shared::NODE;
@@ -16,17 +19,19 @@ use crate::config::{Config, HealthConfig};
 use crate::metrics::Metric;
 use crate::secrets::SecretTroubles;
 use crate::shutdown::Shutdown;
-use crate::start::Node;
+use crate::start::{Node, StartError};
 use crate::users::{CLOSE_SESSIONS, USER};
 use axum::Json;
 use axum::extract::State;
 use axum::routing::get;
+use nodes::NodeReports;
 use serde_json::Value;
 use std::fmt::Debug;
 use std::sync::Arc;
 use tickwire_core::ids::NodeRef;
 use tickwire_core::placement::{Role, View};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// A count of `/v1/stats`: its name there, and the counter that has it.
@@ -42,6 +47,9 @@ pub trait RoleStatus: Debug + Send + Sync {
 
     /// What it counts.
     fn counts(&self) -> &'static [NamedCount];
+
+    /// What goes up and down, as gauges.
+    fn gauges(&self) -> &'static [NamedCount];
 
     /// The ratios of its counts.
     fn ratios(&self) -> &'static [NamedRatio];
@@ -122,7 +130,7 @@ pub static HEALTH: Endpoint = Endpoint {
 /// The endpoints of every node, with those that its admin server has from the start on. Each role adds those about
 /// users by [`users::add_routes`](crate::users::add_routes).
 pub fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
-    admin::FIRST.into_iter().chain([&CLUSTER, &STATS, &HEALTH, &USER, &CLOSE_SESSIONS])
+    admin::FIRST.into_iter().chain([&CLUSTER, &NODES, &STATS, &HEALTH, &USER, &CLOSE_SESSIONS])
 }
 
 /// What the handlers read.
@@ -131,6 +139,7 @@ struct Status {
     me: NodeRef,
     role: Role,
     partitions: u16,
+    started: Instant,
     view: watch::Receiver<Arc<View>>,
     readiness: Readiness,
     readings: Arc<Readings>,
@@ -140,18 +149,23 @@ struct Status {
     of_role: Arc<dyn RoleStatus>,
 }
 
-/// Adds the status to the admin server of a node that has started. `add` adds the endpoints of its role.
+/// Adds the status to the admin server of a node that has started, and begins to report to other nodes. `add` adds the
+/// endpoints of its role.
+///
+/// # Errors
+/// When the connection to NATS was closed.
 pub fn open(
     node: &Node,
     config: &Config,
     shutdown: &Shutdown,
     of_role: Arc<dyn RoleStatus>,
     add: impl FnOnce(ApiRoutes) -> ApiRoutes,
-) {
+) -> Result<(), StartError> {
     let status = Arc::new(Status {
         me: node.me.clone(),
         role: node.membership.member().role,
         partitions: u16::try_from(node.provisioned.partitions).unwrap_or(u16::MAX),
+        started: Instant::now(),
         view: node.membership.view(),
         readiness: node.readiness.clone(),
         readings: node.admin.readings(),
@@ -160,12 +174,19 @@ pub fn open(
         drain: shutdown.drain().clone(),
         of_role,
     });
+    let reports = Arc::new(NodeReports::new(Arc::clone(&status), node.nats.link.clone()));
+    let questions =
+        reports.questions().map_err(|error| StartError::Part { part: "node reports", reason: error.to_string() })?;
+    let stop = shutdown.force().clone();
+    shutdown.spawn_beside("node reports", stop.clone(), Arc::clone(&reports).answer_questions(questions, stop));
     let routes = ApiRoutes::new(AdminGate::new(config, Arc::clone(&node.authenticator)))
         .describe(admin::FIRST)
         .add(&CLUSTER, get(cluster).with_state(Arc::clone(&status)))
+        .add(&NODES, get(nodes::show).with_state(reports))
         .add(&STATS, get(stats).with_state(Arc::clone(&status)))
         .add(&HEALTH, get(health).with_state(status));
     node.admin.open(add(routes).finish());
+    Ok(())
 }
 
 async fn cluster(State(status): State<Arc<Status>>) -> Json<Value> {

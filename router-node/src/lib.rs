@@ -227,7 +227,7 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
     tickwire_node::status::open(&node, config, shutdown, status, |routes| {
         let routes = users::add_routes(routes, &users);
         publish::add_routes(rules::http::add_routes(routes, &rules_api), &publish_api)
-    });
+    })?;
     shutdown.spawn_infallible("replays", replays.run(shutdown.drain().clone(), shutdown.force().clone()));
     shutdown.spawn_infallible("alerts", alerts.run(shutdown.drain().clone()));
     node.write_ports(&[])?;

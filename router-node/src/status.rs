@@ -33,6 +33,13 @@ static COUNTS: [NamedCount; 9] = [
     ("replay_events", &metrics::REPLAY_EVENTS),
 ];
 
+/// The gauges of `/v1/nodes`.
+static GAUGES: [NamedCount; 3] = [
+    ("partitions", &metrics::PARTITIONS),
+    ("pending", &metrics::PENDING_MESSAGES),
+    ("rule_revision", &metrics::RULE_REVISION),
+];
+
 /// The ratios of `/v1/stats`.
 static RATIOS: [NamedRatio; 1] = [("matches_per_batch", &metrics::MATCHES, &metrics::BATCHES)];
 
@@ -84,6 +91,10 @@ impl RoleStatus for SourcesStatus {
 
     fn counts(&self) -> &'static [NamedCount] {
         &COUNTS
+    }
+
+    fn gauges(&self) -> &'static [NamedCount] {
+        &GAUGES
     }
 
     fn ratios(&self) -> &'static [NamedRatio] {

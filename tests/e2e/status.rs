@@ -335,11 +335,13 @@ async fn answers_are_as_the_document_says() {
     for (address, path, asked) in [
         (gateway, "/readyz", "/readyz"),
         (gateway, "/v1/cluster", "/v1/cluster"),
+        (gateway, "/v1/nodes", "/v1/nodes"),
         (gateway, "/v1/stats", "/v1/stats"),
         (gateway, "/v1/health", "/v1/health"),
         (gateway, "/v1/users/{user}", "/v1/users/ann"),
         (gateway, "/v1/users/{user}/subscriptions", "/v1/users/ann/subscriptions"),
         (router, "/v1/cluster", "/v1/cluster"),
+        (router, "/v1/nodes", "/v1/nodes"),
         (router, "/v1/stats", "/v1/stats"),
         (router, "/v1/health", "/v1/health"),
         (router, "/v1/rules", "/v1/rules"),

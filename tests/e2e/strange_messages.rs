@@ -261,6 +261,7 @@ async fn strange_message_between_nodes_stops_no_node() {
         names::VIEW.to_owned(),
         names::REPLAY.to_owned(),
         names::USERS.to_owned(),
+        names::NODES.to_owned(),
         names::beat("router", "r"),
         names::beat("gateway", "g"),
     ];

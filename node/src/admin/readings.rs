@@ -29,12 +29,14 @@ pub struct Readings {
     metrics: Metrics,
     // Held to add or to copy a pointer.
     last: Mutex<VecDeque<Arc<Reading>>>,
+    // Held while a reading is taken, so that all who want one then get the same.
+    extra: Mutex<Option<Arc<Reading>>>,
 }
 
 impl Readings {
     /// Readings of these metrics, the first of them now.
     pub(super) fn new(metrics: Metrics) -> Self {
-        let readings = Self { metrics, last: Mutex::default() };
+        let readings = Self { metrics, last: Mutex::default(), extra: Mutex::default() };
         readings.take();
         readings
     }
@@ -65,6 +67,17 @@ impl Readings {
         Some((Arc::clone(last.back()?), Arc::clone(last.front()?)))
     }
 
+    /// A reading that is not older than this. It is taken if there is none, and not kept for [`span`](Self::span).
+    pub fn fresh(&self, most_age: Duration) -> Arc<Reading> {
+        let mut extra = self.extra.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(reading) = extra.as_ref().filter(|reading| reading.age() <= most_age) {
+            return Arc::clone(reading);
+        }
+        let reading = Arc::new(Reading::parse(Instant::now(), &self.metrics.render()));
+        *extra = Some(Arc::clone(&reading));
+        reading
+    }
+
     fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<Reading>>> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -84,6 +97,11 @@ impl Reading {
     /// The time since an earlier reading.
     pub fn since(&self, earlier: &Self) -> Duration {
         self.at.saturating_duration_since(earlier.at)
+    }
+
+    /// The time since a moment before it.
+    pub fn after(&self, moment: Instant) -> Duration {
+        self.at.saturating_duration_since(moment)
     }
 
     /// How old it is.

@@ -108,6 +108,11 @@ crate::metrics! {
         "Connections that ended by a panic, by part",
         "TickwireFault.";
 
+    // status/nodes/service.rs
+    counter REFUSED_NODE_MESSAGES =
+        "tickwire_refused_node_messages_total",
+        "Questions and answers about the reports of nodes that were refused";
+
     // storage/reports.rs
     gauge STORAGE_TROUBLES by "fault" of labels::faults =
         "tickwire_storage_troubles",

@@ -15,12 +15,12 @@ use super::Status;
 use crate::admin::ReadinessReport;
 use crate::clock::timestamp_now;
 use measured::of_load;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// How healthy a part is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Grade {
+pub(super) enum Grade {
     Healthy,
     Warning,
     Error,
@@ -31,16 +31,16 @@ enum Grade {
 pub(super) struct HealthReport {
     node: String,
     role: &'static str,
-    status: Grade,
-    parts: Vec<HealthPart>,
+    pub(super) status: Grade,
+    pub(super) parts: Vec<HealthPart>,
 }
 
 /// One part.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-struct HealthPart {
-    name: &'static str,
-    status: Grade,
-    message: String,
+pub(super) struct HealthPart {
+    pub(super) name: &'static str,
+    pub(super) status: Grade,
+    pub(super) message: String,
 }
 
 pub(super) fn report(status: &Status) -> HealthReport {

@@ -57,7 +57,7 @@ pub(super) async fn events(mut rng: StdRng, nats: String, tried: Arc<Tried>) {
 
 /// Sends invalid messages to nodes, on every subject that it has seen them use, and on those that it knows.
 pub(super) async fn subjects(mut rng: StdRng, nats: String, tried: Arc<Tried>) {
-    let known = [names::REPLAY, names::USERS, names::VIEW];
+    let known = [names::REPLAY, names::USERS, names::NODES, names::VIEW];
     let known = known.map(str::to_owned).into_iter().chain([
         names::interest("g"),
         names::interest_beat("g"),
