@@ -14,6 +14,7 @@ use crate::publish::PublishArgs;
 use crate::reference::ReferenceCommand;
 use crate::rules::RulesCommand;
 use crate::token::TokenArgs;
+use crate::top::TopArgs;
 use crate::watch::WatchArgs;
 
 /// A gateway cluster for market events, on NATS.
@@ -29,6 +30,7 @@ Examples:
   tickwire dev                                       a whole cluster on this machine, with events
   tickwire watch --user ann --symbols AAPL,NVDA      print the events that a client gets
   tickwire publish --key AAPL --pattern BreakoutBO --confidence 0.87
+  tickwire top                                       watch the nodes of a cluster live
   tickwire doctor                                    find problems, and what to do about them"
 )]
 pub(crate) struct Cli {
@@ -76,6 +78,8 @@ Examples:
     },
     /// Create a token for a user
     Token(TokenArgs),
+    /// Watch all nodes live: sessions, rates, lag, drops, and what is wrong
+    Top(TopArgs),
     /// Check what tickwire needs of NATS, one line each
     Doctor(DoctorArgs),
     /// Ask a node on this host whether it runs, or whether it is ready

@@ -1,7 +1,7 @@
 //! The `tickwire` command: one binary for every role. This file parses a command, runs it and returns its exit code.
 //! Each command is in the file of its name: `node_command` (`gateway` and `router`), `config_command`, `dev`, `feed`,
-//! `publish`, `watch`, `rules`, `reference`, `token`, `doctor`, `health` and `guard`. `bench` is a crate of its own.
-//! `values` parses flags.
+//! `publish`, `watch`, `rules`, `reference`, `token`, `top`, `doctor`, `health` and `guard`. `bench` is a crate of its
+//! own. `values` parses flags.
 
 mod cli;
 mod config_command;
@@ -15,6 +15,7 @@ mod publish;
 mod reference;
 mod rules;
 mod token;
+mod top;
 mod values;
 mod watch;
 
@@ -57,6 +58,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Guard(args) => return Ok(args.run().await?),
         Command::Doctor(args) => return Ok(args.run().await?),
         Command::Watch(args) => return Ok(args.run().await.map(|()| ExitCode::SUCCESS)?),
+        Command::Top(args) => return Ok(args.run().await.map(|()| ExitCode::SUCCESS)?),
         Command::Config { command } => command.run()?,
         Command::Feed(args) => args.run().await?,
         Command::Health(args) => args.run().await?,

@@ -85,11 +85,11 @@ pub(super) fn of(role: DoctorRole, nats: &Nats, me: &str, stream: &str) -> RoleS
     match role {
         DoctorRole::Router => {
             let consumer = |request: &str| nats.api(&format!("CONSUMER.{request}.{stream}.{NOBODY}"));
-            needs.subscribe([names::INTEREST_ALL, names::INTEREST_BEATS_ALL, names::VIEW, names::STORAGE]);
-            needs.subscribe([names::name(me), names::beat("*", "*"), names::replay_of(me, "0")]);
+            needs.subscribe([names::INTEREST_ALL, names::INTEREST_BEATS_ALL, names::VIEW, names::STORAGE, names::NODES]);
+            needs.subscribe([names::name(me), names::beat("*", "*"), names::replay_of(me, "0"), names::node_reports(me, "0", 0)]);
             needs.subscribes.push((names::REPLAY.to_owned(), Some(names::REPLAY_GROUP)));
             needs.subscribes.push((names::ALERTS.to_owned(), Some(names::ALERTS_GROUP)));
-            needs.publish([names::VIEW, names::STORAGE, names::USERS]);
+            needs.publish([names::VIEW, names::STORAGE, names::USERS, names::NODES]);
             needs.publish([
                 names::beat("router", me),
                 names::name(me),
@@ -97,6 +97,7 @@ pub(super) fn of(role: DoctorRole, nats: &Nats, me: &str, stream: &str) -> RoleS
                 names::snapshot(NOBODY, "0"),
                 names::replayed(NOBODY, "0", 0),
                 names::alerts_answer(NOBODY, "0", 0),
+                names::node_reports(NOBODY, "0", 0),
                 names::heartbeat(0),
                 names::dead_letter(NOBODY),
                 nats.api("INFO"),
@@ -115,21 +116,23 @@ pub(super) fn of(role: DoctorRole, nats: &Nats, me: &str, stream: &str) -> RoleS
             }
         }
         DoctorRole::Gateway => {
-            needs.subscribe([names::VIEW, names::STORAGE, names::PRESENCE, names::USERS]);
+            needs.subscribe([names::VIEW, names::STORAGE, names::PRESENCE, names::USERS, names::NODES]);
             needs.subscribe([
                 names::gateway(me, "0"),
                 names::snapshot(me, "0"),
                 names::replayed_all(me, "0"),
                 names::alerts_answer(me, "0", 0),
                 names::name(me),
+                names::node_reports(me, "0", 0),
             ]);
-            needs.publish([names::REPLAY, names::ALERTS, names::PRESENCE, names::USERS]);
+            needs.publish([names::REPLAY, names::ALERTS, names::PRESENCE, names::USERS, names::NODES]);
             needs.publish([
                 names::interest(me),
                 names::interest_beat(me),
                 names::beat("gateway", me),
                 names::name(me),
                 names::replay_of(NOBODY, "0"),
+                names::node_reports(NOBODY, "0", 0),
                 format!("{}.0", names::inbox("router", NOBODY)),
                 format!("{}.0", names::inbox("gateway", NOBODY)),
                 names::source("alert", NOBODY),

@@ -69,6 +69,7 @@ mod status;
 mod strange_messages;
 mod tls;
 mod tokens;
+mod top;
 mod traces;
 mod turns;
 

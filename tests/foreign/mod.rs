@@ -22,4 +22,5 @@ mod prometheus;
 mod recipes;
 mod storage;
 mod stubborn;
+mod terminal;
 mod tools;

@@ -1,0 +1,118 @@
+//! `tickwire top` with a running cluster: one address shows every node, and what is wrong.
+
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::process::Output;
+use std::time::Duration;
+use tickwire_core::protocol::Encoding;
+use tickwire_testkit::eventually;
+
+use crate::cluster::{Cluster, PARTITIONS};
+use crate::node::{DEADLINE, tickwire};
+use crate::producer::ProducerMessage;
+use crate::socket::Socket;
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+/// Runs `top --once`, while the tasks of this test go on. Returns its exit code, its standard output and its standard
+/// error.
+async fn top(admins: &[SocketAddr], more: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = tickwire();
+    command.args(["top", "--once"]).args(more);
+    for admin in admins {
+        command.args(["--admin", &format!("http://{admin}")]);
+    }
+    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap();
+    let Output { status, stdout, stderr } = output.unwrap();
+    (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+/// The reading as JSON, with a token that the command signs.
+async fn reading(admins: &[SocketAddr]) -> Value {
+    let secret = format!("auth.jwt_secret={SECRET}");
+    let (code, text, errors) = top(admins, &["--json", "--set", &secret]).await;
+    assert_eq!(code, Some(0), "{errors}");
+    serde_json::from_str(&text).unwrap()
+}
+
+/// The row of a node.
+fn row<'a>(reading: &'a Value, table: &str, node: &str) -> &'a Value {
+    reading[table].as_array().unwrap().iter().find(|row| row["node"] == node).unwrap()
+}
+
+/// The parts of the problems of a node.
+fn problems<'a>(reading: &'a Value, node: &str) -> Vec<&'a str> {
+    let problems = reading["problems"].as_array().unwrap().iter();
+    problems.filter(|problem| problem["node"] == node).map(|problem| problem["part"].as_str().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn one_address_shows_the_whole_cluster_and_a_killed_gateway_as_silent() {
+    let settings = [
+        ("gateway.rate", "20"),
+        // A node that was killed stays in the view for the whole test.
+        ("membership.timeout", "60s"),
+        ("admin.require_token", "always"),
+        ("auth.jwt_secret", SECRET),
+    ];
+    let mut cluster = Cluster::start_with(2, 2, &settings).await;
+    let gateways = cluster.gateway_addresses().await;
+    let router = cluster.routers[0].address("admin").await;
+    let killed = cluster.gateways[1].address("admin").await;
+    let names = [cluster.gateways[0].id.clone(), cluster.gateways[1].id.clone()];
+    let mut sockets = [
+        Socket::connect(gateways[0], "ann", Encoding::Json).await,
+        Socket::connect(gateways[0], "bob", Encoding::Json).await,
+        Socket::connect(gateways[1], "eve", Encoding::MsgPack).await,
+    ];
+    sockets[0].subscribe("mine", &json!({})).await;
+    // Each event has its own pattern, so that none is conflated: what is above the rate is dropped.
+    let event = |number: usize| json!({ "pattern": format!("P{number}"), "confidence": 0.1 });
+    let flow = cluster
+        .producer()
+        .await
+        .flow(Duration::from_millis(5), move |number| ProducerMessage::json("pattern", "AAPL", &event(number)));
+
+    let shown = eventually("events are read, delivered and dropped", DEADLINE, async || {
+        let shown = reading(&[router]).await;
+        let rates = ["events_per_s", "delivered_per_s", "dropped_per_s"];
+        rates.iter().all(|rate| shown[*rate].as_f64() > Some(0.0)).then_some(shown)
+    })
+    .await;
+    assert_eq!((&shown["nodes"], &shown["ready"], &shown["sessions"]), (&json!(4), &json!(4), &json!(3)));
+    assert_eq!((&shown["partitions"], &shown["owned"]), (&json!(PARTITIONS), &json!(PARTITIONS)));
+    let routers: Vec<&str> = cluster.routers.iter().map(|router| router.id.as_str()).collect();
+    assert!(routers.contains(&shown["coordinator"].as_str().unwrap()), "{shown}");
+    for (name, sessions) in names.iter().zip([2, 1]) {
+        let gateway = row(&shown, "gateways", name);
+        assert_eq!((&gateway["sessions"], &gateway["state"]), (&json!(sessions), &json!("ready")));
+    }
+    for name in routers {
+        let router = row(&shown, "routers", name);
+        assert!(router["partitions"].as_u64() > Some(0) && router["lag_s"].is_number(), "{router}");
+    }
+    let gateway = row(&shown, "gateways", &names[0]);
+    assert!(gateway["delivered_per_s"].as_f64() > Some(0.0) && gateway["dropped"].as_u64() > Some(0), "{gateway}");
+    assert!(gateway["dropped_per_s_by"]["throttled"].as_f64() > Some(0.0), "{gateway}");
+    assert!(problems(&shown, &names[0]).contains(&"dropping"), "{shown}");
+
+    cluster.gateways[1].process.kill();
+    let shown = reading(&[router]).await;
+    let gateway = row(&shown, "gateways", &names[1]);
+    assert_eq!((&gateway["state"], &gateway["sessions"], &shown["ready"]), (&json!("silent"), &json!(null), &json!(3)));
+    assert_eq!(problems(&shown, &names[1]), ["silent"]);
+    // An admin server that does not answer costs nothing if another one does.
+    let secret = format!("auth.jwt_secret={SECRET}");
+    let (code, text, errors) = top(&[killed, router], &["--set", &secret]).await;
+    assert_eq!(code, Some(0), "{errors}");
+    assert!(text.starts_with("tickwire  events ") && !text.contains('\u{1b}'), "{text}");
+    for expected in ["nodes ready 3/4", &format!("ERROR {} silent: ", names[1]), &format!("admin: http://{killed}: ")] {
+        assert!(text.contains(expected), "{expected}: {text}");
+    }
+
+    let (code, _, errors) = top(&[killed], &[]).await;
+    assert!(code == Some(1) && errors.contains("cannot connect: ") && errors.contains("--admin"), "{errors}");
+    let (code, _, errors) = top(&[router], &[]).await;
+    assert!(code == Some(1) && errors.contains("401 no_token") && errors.contains("--token"), "{errors}");
+    flow.stop().await;
+}
