@@ -85,8 +85,19 @@ pub(super) fn of(role: DoctorRole, nats: &Nats, me: &str, stream: &str) -> RoleS
     match role {
         DoctorRole::Router => {
             let consumer = |request: &str| nats.api(&format!("CONSUMER.{request}.{stream}.{NOBODY}"));
-            needs.subscribe([names::INTEREST_ALL, names::INTEREST_BEATS_ALL, names::VIEW, names::STORAGE, names::NODES]);
-            needs.subscribe([names::name(me), names::beat("*", "*"), names::replay_of(me, "0"), names::node_reports(me, "0", 0)]);
+            needs.subscribe([
+                names::INTEREST_ALL,
+                names::INTEREST_BEATS_ALL,
+                names::VIEW,
+                names::STORAGE,
+                names::NODES,
+            ]);
+            needs.subscribe([
+                names::name(me),
+                names::beat("*", "*"),
+                names::replay_of(me, "0"),
+                names::node_reports(me, "0", 0),
+            ]);
             needs.subscribes.push((names::REPLAY.to_owned(), Some(names::REPLAY_GROUP)));
             needs.subscribes.push((names::ALERTS.to_owned(), Some(names::ALERTS_GROUP)));
             needs.publish([names::VIEW, names::STORAGE, names::USERS, names::NODES]);

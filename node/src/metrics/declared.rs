@@ -111,7 +111,8 @@ crate::metrics! {
     // status/nodes/service.rs
     counter REFUSED_NODE_MESSAGES =
         "tickwire_refused_node_messages_total",
-        "Questions and answers about the reports of nodes that were refused";
+        "Questions and answers about the reports of nodes that were refused",
+        "Find out who may publish to `tw.>`, or which node has another version.";
 
     // storage/reports.rs
     gauge STORAGE_TROUBLES by "fault" of labels::faults =

@@ -41,6 +41,8 @@ pub(super) fn queues() -> Vec<&'static str> {
         "interest_deltas",
         "member_beats",
         "namesakes",
+        "node_answers",
+        "node_questions",
         "presence_answers",
         "presence_questions",
         "replay_answers",

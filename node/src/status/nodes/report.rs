@@ -138,9 +138,9 @@ pub(super) mod tests {
 
     crate::metrics! {
         TESTED:
-        counter DROPPED by "reason" = "dropped_total", "Dropped";
-        histogram DELIVER = "deliver_seconds", "Deliver";
-        histogram REPAIR = "repair_seconds", "Repair";
+        counter DROPPED by "reason" within "any" = "dropped_total", "Dropped", "Nothing.";
+        histogram DELIVER = "deliver_seconds", "Deliver", "Nothing.";
+        histogram REPAIR = "repair_seconds", "Repair", "Nothing.";
     }
 
     /// A report with one of everything.
