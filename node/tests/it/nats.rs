@@ -135,7 +135,7 @@ async fn denied_permission_ends_the_wait_for_an_answer_that_never_comes() {
     let refused = nats.unless_refused(nats.jetstream.query_account()).await.map(drop).unwrap_err();
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
     let text = refused.to_string();
-    assert!(text.contains("the user bob") && text.contains("Publish to \"$JS.API.INFO\""), "{text}");
+    assert!(text.contains("as user \"bob\"") && text.contains("Publish to \"$JS.API.INFO\""), "{text}");
 }
 
 #[tokio::test]
