@@ -77,6 +77,9 @@ pub(crate) struct AttachArgs {
     /// The window of the subscriptions, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 100, value_parser = clap::value_parser!(u16).range(0..=1000))]
     window: u16,
+    /// Ask for the home gateway of each user at each connect, and connect there: for clusters with `gateway.connect_url`
+    #[arg(long)]
+    home: bool,
     /// The name of the run, with which its symbols begin; processes that share a feed have the same, and the same
     /// --symbols [default: drawn at random]
     #[arg(long, value_name = "NAME", value_parser = run_name)]
@@ -224,6 +227,7 @@ impl AttachArgs {
                 urls,
                 credentials,
                 saved: false,
+                ask_home: self.home,
                 request_timeout: REQUEST_TIMEOUT,
                 ..ClientConfig::default()
             },
