@@ -95,6 +95,14 @@ impl NatsServer {
         Self::start_with(&[&flags, further].concat())
     }
 
+    /// The program: the variable `NATS_SERVER`, else PATH, else the repository's tools.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn binary() -> PathBuf {
+        find_binary()
+    }
+
     /// The address for clients, such as `nats://127.0.0.1:41235`.
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)

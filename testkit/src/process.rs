@@ -2,6 +2,7 @@
 //! processes that it started.
 
 use crate::eventually;
+use rustix::param::clock_ticks_per_second;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -50,6 +51,20 @@ impl Process {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the status of a process");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("the memory of a process");
         line.trim().trim_end_matches(" kB").parse().expect("a number of kB")
+    }
+
+    /// Its part of the memory that it has in use, in KB: what it shares with other processes counts in equal parts.
+    pub fn proportional_kb(&self) -> u64 {
+        let sums = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid())).expect("the memory of a process");
+        let line = sums.lines().find_map(|line| line.strip_prefix("Pss:")).expect("the sum of its mappings");
+        line.trim().trim_end_matches(" kB").parse().expect("a number of kB")
+    }
+
+    /// How much of the processors it has used: user and system time.
+    pub fn cpu(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("the times of a process");
+        let ticks = ticks(&stat).expect("two numbers of clock ticks");
+        Duration::from_secs_f64(ticks as f64 / clock_ticks_per_second() as f64)
     }
 
     /// The number of its open file descriptors.
@@ -154,6 +169,12 @@ pub(crate) fn wait_until_stopped(pid: u32) {
     }
 }
 
+/// User and system time in clock ticks: the fields 14 and 15 of a file `stat`. The name before them may have spaces.
+fn ticks(stat: &str) -> Option<u64> {
+    let mut times = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    Some(times.next()?.parse::<u64>().ok()? + times.next()?.parse::<u64>().ok()?)
+}
+
 /// The state of each thread of a process. Without /proc the list is empty.
 fn threads(pid: u32) -> Vec<char> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
@@ -195,6 +216,12 @@ impl Drop for Process {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn time_of_a_process_is_that_of_user_and_system() {
+        let stat = "7 (a (b) c) S 1 7 7 0 -1 4194560 1 0 0 0 1250 250 3 4 20 0 1 0 99 1000";
+        assert_eq!((ticks(stat), ticks("7 (a) S 1")), (Some(1_500), None));
+    }
 
     #[tokio::test]
     async fn descendants_end_when_the_process_is_dropped() {

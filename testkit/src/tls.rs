@@ -2,7 +2,7 @@
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tempfile::TempDir;
@@ -52,6 +52,15 @@ impl Authority {
     /// A certificate for these names or addresses.
     pub fn certificate(&self, names: &[&str]) -> ServerCertificate {
         self.sign(names, 4096)
+    }
+
+    /// Writes a certificate for these names or addresses into a file, with its key, as HAProxy wants it.
+    pub fn write_certificate(&self, names: &[&str], file: &Path) {
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let params = CertificateParams::new(names).expect("the names are valid");
+        let key = KeyPair::generate().expect("a key can be made");
+        let certificate = params.signed_by(&key, &self.issuer).expect("the authority signs");
+        std::fs::write(file, certificate.pem() + &key.serialize_pem()).expect("a file can be written");
     }
 
     /// A certificate that expired on the first day of the year 2001.

@@ -83,7 +83,8 @@ impl TestNode {
         Self::start_by(tickwire_with(limit), role, id, home, settings)
     }
 
-    fn start_by(mut command: Command, role: &str, id: &str, home: &Path, settings: &[(String, String)]) -> Self {
+    /// The same with this command, which ends in the path of the binary.
+    pub(crate) fn start_by(mut command: Command, role: &str, id: &str, home: &Path, settings: &[(String, String)]) -> Self {
         let ports = home.join(format!("{id}.json"));
         // An earlier node of this name had other ports.
         fs::remove_file(&ports).ok();
@@ -129,15 +130,20 @@ impl TestNode {
     pub(crate) async fn metrics(&mut self) -> NodeMetrics {
         let (status, text) = get(self.address("admin").await, "/metrics").await;
         assert_eq!(status, 200);
-        let read = |line: &str| {
-            let (series, value) = line.rsplit_once(' ').unwrap();
-            (series.to_owned(), value.parse().unwrap())
-        };
-        NodeMetrics(text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).map(read).collect())
+        NodeMetrics::read(&text)
     }
 }
 
 impl NodeMetrics {
+    /// Reads what `/metrics` answers.
+    pub(crate) fn read(text: &str) -> Self {
+        let read = |line: &str| {
+            let (series, value) = line.rsplit_once(' ').unwrap();
+            (series.to_owned(), value.parse().unwrap())
+        };
+        Self(text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).map(read).collect())
+    }
+
     /// The sum of all series of this name, or 0 if there is none.
     pub(crate) fn get(&self, name: &str) -> f64 {
         let of_name = |series: &str| series.split('{').next() == Some(name);

@@ -2,7 +2,7 @@
 //! `deploy/haproxy`. `deployed` has the tests of what only the latter does.
 
 mod deployed;
-mod dns;
+pub(super) mod dns;
 mod front;
 mod running;
 

@@ -10,17 +10,22 @@ type Table = BTreeMap<String, Vec<Ipv4Addr>>;
 
 /// The server. It ends when it is dropped.
 #[derive(Debug)]
-pub(super) struct Dns {
+pub(crate) struct Dns {
     /// Its address.
-    pub(super) address: SocketAddr,
+    pub(crate) address: SocketAddr,
     table: Arc<Mutex<Table>>,
     serving: JoinHandle<()>,
 }
 
 impl Dns {
-    /// Starts a server that knows no name.
-    pub(super) async fn start() -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    /// Starts a server on loopback that knows no name.
+    pub(crate) async fn start() -> Self {
+        Self::start_at(Ipv4Addr::LOCALHOST).await
+    }
+
+    /// The same at this address of this machine.
+    pub(crate) async fn start_at(address: Ipv4Addr) -> Self {
+        let socket = UdpSocket::bind((address, 0)).await.unwrap();
         let address = socket.local_addr().unwrap();
         let table = Arc::<Mutex<Table>>::default();
         let known = Arc::clone(&table);
@@ -38,7 +43,7 @@ impl Dns {
     }
 
     /// Lets a name have these addresses.
-    pub(super) fn set(&self, name: &str, addresses: &[Ipv4Addr]) {
+    pub(crate) fn set(&self, name: &str, addresses: &[Ipv4Addr]) {
         self.table.lock().unwrap().insert(name.to_owned(), addresses.to_vec());
     }
 }
