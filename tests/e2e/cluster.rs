@@ -50,7 +50,7 @@ const SHIPPED_DEADLINE: Duration = Duration::from_secs(60);
 
 /// The folder for the files of the nodes. It is kept if the test fails.
 #[derive(Debug)]
-struct Home(TempDir);
+pub(crate) struct Home(pub(crate) TempDir);
 
 impl Drop for Home {
     fn drop(&mut self) {

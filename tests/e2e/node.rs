@@ -84,7 +84,13 @@ impl TestNode {
     }
 
     /// The same with this command, which ends in the path of the binary.
-    pub(crate) fn start_by(mut command: Command, role: &str, id: &str, home: &Path, settings: &[(String, String)]) -> Self {
+    pub(crate) fn start_by(
+        mut command: Command,
+        role: &str,
+        id: &str,
+        home: &Path,
+        settings: &[(String, String)],
+    ) -> Self {
         let ports = home.join(format!("{id}.json"));
         // An earlier node of this name had other ports.
         fs::remove_file(&ports).ok();

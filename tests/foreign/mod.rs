@@ -20,6 +20,7 @@ mod network;
 mod newcomers;
 mod prometheus;
 mod recipes;
+mod scale;
 mod storage;
 mod stubborn;
 mod terminal;
