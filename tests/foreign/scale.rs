@@ -27,7 +27,10 @@ const CLIENTS: u64 = 1_000;
 const LOADS: u8 = 4;
 
 /// What they get. The steps take about four minutes of it.
-const FEED: Feed = Feed { symbols: 100, rate: 200, seconds: 270 };
+const FEED: Feed = Feed { symbols: 100, rate: 200, seconds: 280 };
+
+/// How long it may take from the last connected client to the first event, in seconds.
+const START: u64 = 60;
 
 /// The sockets of the crowd, and how many times as many they are as those that they are compared with.
 const SOCKETS: u64 = 100_000;
@@ -68,19 +71,17 @@ async fn nothing_is_lost_and_sessions_stay_balanced_while_the_cluster_is_scaled_
     let site = Site::start(3, 4, true).await;
     let (hosts, producer) = load_hosts(LOADS.into());
     let mut steps = Steps::new(site, clients);
-    steps.site.scale_routers(1);
-    steps.site.scale_gateways(2);
-    steps.until_ready().await;
+    steps.start(1, 2).await;
     let (home, arguments) = (steps.site.home().to_owned(), steps.site.client_arguments());
     let each = clients / u64::from(LOADS);
-    let mut loads: Vec<Load> = hosts.iter().map(|host| Load::listen(host, &home, &arguments, each, FEED, 30)).collect();
+    let mut loads: Vec<Load> =
+        hosts.iter().map(|host| Load::listen(host, &home, &arguments, each, FEED, START)).collect();
     for load in &mut loads {
         load.ready().await;
     }
-    let mut publisher = Load::publish(&producer, &home, &steps.site.servers.login("producer"), FEED);
-
     Steps::print_head();
     steps.connected().await;
+    let mut publisher = Load::publish(&producer, &home, &steps.site.servers.login("producer"), FEED);
     steps.scale_gateways(4).await;
     steps.scale_routers(3).await;
     steps.restart_nodes().await;

@@ -151,8 +151,8 @@ impl Site {
 
     fn launch(&self, role: &str, name: &str) -> TestNode {
         let address = self.hosts[name].address;
-        let user = if role == "router" { role } else { name };
-        let mut settings = self.servers.login(user).to_vec();
+        let user = if role == "router" { role.to_owned() } else { format!("gateway-{name}") };
+        let mut settings = self.servers.login(&user).to_vec();
         settings.push(("stream.replicas", SERVERS.to_string()));
         settings.push(("auth.jwt_secret", SECRET.to_owned()));
         settings.push(("admin.listen", format!("{address}:{ADMIN_PORT}")));

@@ -17,7 +17,11 @@ const MOST_IMBALANCE: f64 = 0.2;
 const STEP: Duration = Duration::from_secs(90);
 
 /// How long nobody reconnects at the end of a step: a rebalance takes a turn each second.
-const QUIET: Duration = Duration::from_secs(4);
+const QUIET: Duration = Duration::from_secs(3);
+
+/// How long after a gateway has started a step ends at the earliest: when a rebalance has begun, if there is one
+/// (`gateway.rebalance_cooldown` is 10 s, and a node needs a moment to start).
+const JOINED: Duration = Duration::from_secs(14);
 
 /// The fewest sessions that a rebalance sends away in a second.
 const LEAST_REBALANCED: f64 = 10.0;
@@ -27,6 +31,8 @@ pub(super) struct Steps {
     pub(super) site: Site,
     clients: f64,
     watch: Watch,
+    /// When gateways were started the last time.
+    joining_since: Instant,
     /// The most reconnects in a second that this step may cause, by the configuration.
     allowed: f64,
     defaults: Defaults,
@@ -57,7 +63,8 @@ impl Defaults {
 
 impl Steps {
     pub(super) fn new(site: Site, clients: u64) -> Self {
-        Self { site, clients: clients as f64, watch: Watch::new(), allowed: 0.0, defaults: Defaults::read() }
+        let (watch, defaults) = (Watch::new(), Defaults::read());
+        Self { site, clients: clients as f64, watch, joining_since: Instant::now(), allowed: 0.0, defaults }
     }
 
     /// Prints the head of the table.
@@ -68,8 +75,16 @@ impl Steps {
         );
     }
 
-    /// Waits until everything is ready, without clients.
-    pub(super) async fn until_ready(&mut self) {
+    /// Starts the first nodes.
+    pub(super) async fn start(&mut self, routers: usize, gateways: usize) {
+        self.site.scale_routers(routers);
+        self.site.scale_gateways(gateways);
+        self.joining_since = Instant::now();
+        self.until_ready().await;
+    }
+
+    /// Waits until everything is ready.
+    async fn until_ready(&mut self) {
         let end = Instant::now() + STEP;
         while !(self.site.have_ended() && self.site.is_ready().await) {
             assert!(Instant::now() < end, "the nodes are not ready within {STEP:?}");
@@ -90,6 +105,7 @@ impl Steps {
         let states = self.site.gateway_states().await;
         let name = format!("gateways {} to {count}", states.len());
         self.allowed = if count > states.len() {
+            self.joining_since = Instant::now();
             self.rebalanced(&states)
         } else {
             states[count..].iter().map(|state| state.sessions / self.defaults.drain_window).sum()
@@ -106,7 +122,8 @@ impl Steps {
         self.settle(&name).await;
     }
 
-    /// Restarts routers and gateways, one after the other.
+    /// Restarts routers and gateways, one after the other. The next gateway waits until the sessions are in balance
+    /// again.
     pub(super) async fn restart_nodes(&mut self) {
         self.begin();
         for at in 0..self.site.routers.len() {
@@ -115,9 +132,9 @@ impl Steps {
         for at in 0..self.site.gateways.len() {
             let states = self.site.gateway_states().await;
             let drained = states[at].sessions / self.defaults.drain_window;
-            // Those of which a gateway came back may still move, while the next one drains.
-            self.allowed = self.allowed.max(drained + self.rebalanced(&states));
+            self.allowed = self.allowed.max(drained).max(self.rebalanced(&states));
             self.restart_node("gateway", at).await;
+            self.balanced(&format!("the restart of gateway {}", at + 1)).await;
         }
         self.settle("rolling restart of nodes").await;
     }
@@ -130,6 +147,9 @@ impl Steps {
             self.watch.look(&self.site).await;
         }
         self.site.start_again(role, at, &name);
+        if role == "gateway" {
+            self.joining_since = Instant::now();
+        }
         self.until_ready().await;
     }
 
@@ -154,29 +174,34 @@ impl Steps {
 
     /// Waits until the step is over, checks it, and prints its line of the table.
     async fn settle(&mut self, name: &str) {
-        let (end, mut settled_after) = (Instant::now() + STEP, None);
-        let sessions = loop {
-            let states = self.watch.look(&self.site).await;
-            let sessions: Vec<f64> = states.iter().map(|state| state.sessions).collect();
-            let is_settled = self.site.have_ended() && self.is_in_balance(&sessions) && self.site.is_ready().await;
-            settled_after = settled_after.filter(|_| is_settled).or_else(|| is_settled.then(|| self.watch.elapsed()));
-            if settled_after.is_some_and(|after| self.watch.elapsed() >= after + QUIET)
-                && self.watch.quiet_for() >= QUIET
-            {
-                break sessions;
-            }
-            assert!(
-                Instant::now() < end,
-                "{name} is not over within {STEP:?}: {sessions:?} of {} sessions",
-                self.clients
-            );
-        };
+        let (after, sessions) = self.balanced(name).await;
         let Watch { total, most, .. } = &self.watch;
-        let seconds = settled_after.unwrap_or_default().as_secs_f64();
+        let seconds = after.as_secs_f64();
         let sessions = sessions.iter().map(f64::to_string).collect::<Vec<_>>().join(" ");
         let allowed = self.allowed;
         eprintln!("{name:<26} {seconds:>7.1}  {sessions:<28} {total:>10} {most:>11.0} {allowed:>8.0}");
         assert!(*most <= by_chance(allowed), "{name}: {most} reconnects in a second, {allowed} are configured");
+    }
+
+    /// Waits until everything is ready, every gateway has its share of the sessions, and nobody reconnects any more.
+    /// Returns after how long that was so, and the sessions of each gateway.
+    async fn balanced(&mut self, what: &str) -> (Duration, Vec<f64>) {
+        let (end, mut since) = (Instant::now() + STEP, None);
+        loop {
+            let states = self.watch.look(&self.site).await;
+            let sessions: Vec<f64> = states.iter().map(|state| state.sessions).collect();
+            let is_so = self.site.have_ended() && self.is_in_balance(&sessions) && self.site.is_ready().await;
+            since = since.filter(|_| is_so).or_else(|| is_so.then(|| self.watch.elapsed()));
+            if let Some(after) = since
+                && self.watch.elapsed() >= after + QUIET
+                && self.watch.quiet_for() >= QUIET
+                && self.joining_since.elapsed() >= JOINED
+            {
+                return (after, sessions);
+            }
+            let clients = self.clients;
+            assert!(Instant::now() < end, "{what} is not over within {STEP:?}: {sessions:?} of {clients} sessions");
+        }
     }
 
     fn is_in_balance(&self, sessions: &[f64]) -> bool {
