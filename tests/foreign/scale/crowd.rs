@@ -14,6 +14,9 @@ use crate::node::TestNode;
 /// To how many sockets each event goes.
 pub(super) const EACH: u64 = 200;
 
+/// The fewest symbols, of which each socket has one: no user gets more than `gateway.rate`.
+const LEAST_SYMBOLS: u64 = 25;
+
 /// The most sockets of one process of the load: each needs a file descriptor.
 pub(super) const MOST_OF_A_PROCESS: u64 = 17_000;
 
@@ -107,7 +110,7 @@ impl Crowd {
     pub(super) async fn measure(&self, sockets: u64, rate: u64) -> Measured {
         self.until_empty().await;
         let (home, arguments) = (self.site.home().to_owned(), self.site.client_arguments());
-        let feed = Feed { symbols: (sockets / EACH).max(1), rate, seconds: FEED };
+        let feed = Feed { symbols: (sockets / EACH).max(LEAST_SYMBOLS), rate, seconds: FEED };
         let empty = Memory::read(&self.site.gateways);
         let processes = sockets.div_ceil(MOST_OF_A_PROCESS);
         let mut loads = Vec::new();
@@ -131,6 +134,7 @@ impl Crowd {
         assert_eq!(publisher.process.exit(), None, "events must be published while they are measured");
 
         let published = publisher.figures().await.published;
+        assert_eq!(published, rate * FEED + feed.symbols, "each event, and the last one of each symbol");
         let (mut deliveries, mut p50_ms, mut p99_ms, mut max_ms) = (0, 0.0_f64, 0.0_f64, 0.0_f64);
         for load in &mut loads {
             let figures = load.figures().await;
@@ -141,7 +145,6 @@ impl Crowd {
             p99_ms = p99_ms.max(figures.latency_ms.p99);
             max_ms = max_ms.max(figures.latency_ms.max);
         }
-        assert!(published > 0 && deliveries >= published, "{published} events, {deliveries} deliveries");
         let measured = after.deliveries - before.deliveries;
         Measured {
             sockets,
