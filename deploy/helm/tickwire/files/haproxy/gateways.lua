@@ -8,7 +8,9 @@ local WAIT, PAUSE = 3000, 50
 -- answers, a client cannot make HAProxy connect to another host.
 core.register_converters("gateway_at", function(address, backend)
     for name, server in pairs(core.backends[backend].servers) do
-        if server:get_addr():match("^(.*):%d+$") == address then
+        local is_it = server:get_addr():match("^(.*):%d+$") == address
+        -- A server that was removed keeps its last address.
+        if is_it and server:get_stats().status:match("^UP") then
             return name
         end
     end
