@@ -6,8 +6,8 @@
 //!
 //! The share is computed from the sessions that the gateway had when the new one joined: gateways with equal load have
 //! equal load again when each has given the new ones their part. Sessions that arrived later do not count, since a load
-//! balancer could already send them to the new gateway. When the view changes again, the wait starts again, so that a
-//! member that joins and leaves at once moves no session.
+//! balancer could already send them to the new gateway. They do count for those that join later still. When the view
+//! changes again, the wait starts again, so that a member that joins and leaves at once moves no session.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -31,20 +31,28 @@ pub(super) struct Rebalance {
     /// The percentage of the sessions that leave in a turn; 0 switches rebalancing off.
     rate: usize,
     cooldown: u64,
-    /// Gateways that have joined since the last rebalance.
-    joined: BTreeSet<NodeRef>,
-    /// How many sessions were here when the first of them joined.
-    sessions_before: usize,
+    /// Gateways that have joined since the last rebalance, in this order.
+    joined: Vec<Join>,
     /// When the next turn is due.
     at: Option<Millis>,
     /// After the first turn: the sessions that may leave, and the number of sessions at which to stop.
     leaving: Option<(VecDeque<SessionId>, usize)>,
 }
 
+/// A gateway that has joined.
+#[derive(Debug)]
+struct Join {
+    node: NodeRef,
+    /// How many sessions were here then.
+    sessions: usize,
+    /// How many gateways there were then, with it.
+    gateways: usize,
+}
+
 impl Rebalance {
     /// No rebalance runs. `cooldown` is how long the members must stay the same before it begins, in milliseconds.
     pub(super) fn new(rate: u32, cooldown: u64) -> Self {
-        Self { rate: rate as usize, cooldown, joined: BTreeSet::new(), sessions_before: 0, at: None, leaving: None }
+        Self { rate: rate as usize, cooldown, joined: Vec::new(), at: None, leaving: None }
     }
 
     /// The view has changed, with `count` sessions here. A gateway that is new in the view itself sends nobody away.
@@ -53,11 +61,10 @@ impl Rebalance {
         if self.rate == 0 || before == after || !before.contains(me) {
             return;
         }
-        if self.joined.is_empty() {
-            self.sessions_before = count;
-        }
-        self.joined.extend(after.difference(&before).cloned());
-        self.joined.retain(|node| after.contains(node));
+        self.joined.retain(|join| after.contains(&join.node));
+        let stayed = after.intersection(&before).count();
+        let joins = after.difference(&before).zip(stayed + 1..);
+        self.joined.extend(joins.map(|(node, gateways)| Join { node: node.clone(), sessions: count, gateways }));
         self.leaving = None;
         self.at = (!self.joined.is_empty()).then(|| now.plus(self.cooldown));
     }
@@ -78,14 +85,12 @@ impl Rebalance {
         if self.at.is_none_or(|at| at > now) {
             return Vec::new();
         }
-        let Self { joined, sessions_before, leaving, .. } = self;
+        let Self { joined, leaving, .. } = self;
         let (queue, enough) = leaving.get_or_insert_with(|| {
-            let all = gateways(view).len().max(1);
-            let stayed = count.min(*sessions_before);
-            let share = stayed * (all - joined.len().min(all)) / all;
-            let moved = |user: &UserId| view.home(user).is_some_and(|home| joined.contains(home));
+            let moved =
+                |user: &UserId| view.home(user).is_some_and(|home| joined.iter().any(|join| join.node == *home));
             let queue = sessions.filter(|(_, user)| moved(user)).map(|(session, _)| session).collect();
-            (queue, share + share * TOLERANCE / 100 + (count - stayed))
+            (queue, enough(joined, count))
         });
         let most = LEAST.max(count * self.rate / 100).min(count.saturating_sub(*enough));
         let away: Vec<SessionId> = queue.drain(..most.min(queue.len())).collect();
@@ -97,6 +102,17 @@ impl Rebalance {
         }
         away
     }
+}
+
+/// How many of `count` sessions stay. Each gateway that has joined gets an even part of those that were here when it
+/// joined and that those before it do not get.
+fn enough(joined: &[Join], count: usize) -> usize {
+    let given = joined.iter().fold(0, |given, join| {
+        let here = join.sessions.min(count).saturating_sub(given);
+        given + here.div_ceil(join.gateways)
+    });
+    let counted = joined.iter().map(|join| join.sessions).max().unwrap_or(0).min(count);
+    count - given + counted.saturating_sub(given) * TOLERANCE / 100
 }
 
 fn gateways(view: &View) -> BTreeSet<NodeRef> {
@@ -165,6 +181,18 @@ mod tests {
             run(&mut rebalance, &three, &mut all);
             assert_eq!(all.len(), left, "{before} when it joined, and {arrived} since");
         }
+    }
+
+    #[test]
+    fn gateways_that_join_one_after_the_other_get_their_parts_of_what_was_here_then() {
+        let views = [view(&["gw-1"]), view(&["gw-1", "gw-2"]), view(&["gw-1", "gw-2", "gw-3", "gw-4"])];
+        let mut rebalance = Rebalance::new(2, 10_000);
+        // The clients came when there were two gateways already.
+        rebalance.take_view(Millis(0), &node("gw-1"), &views[0], &views[1], 0);
+        rebalance.take_view(Millis(4_000), &node("gw-1"), &views[1], &views[2], 1_000);
+        assert_eq!(enough(&rebalance.joined, 1_000), 508, "2 % above a half, which the other old gateway also keeps");
+        let joins = |counts: [usize; 2]| counts.map(|sessions| Join { node: node("gw-2"), sessions, gateways: 2 });
+        assert_eq!((enough(&joins([0, 0]), 10), enough(&joins([9, 9]), 0), enough(&[], 7)), (10, 0, 7));
     }
 
     #[test]
