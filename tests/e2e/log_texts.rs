@@ -1,4 +1,4 @@
-//! Nodes write the log lines that `docs/operations.md` explains: each text is a string in the code of the nodes.
+//! Nodes write the log lines that `docs/logs.md` explains: each text is a string in the code of the nodes.
 
 use std::fs;
 use std::path::Path;
@@ -38,7 +38,7 @@ fn add_code(folder: &Path, code: &mut String) {
 #[test]
 fn documented_log_lines_are_in_the_code() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let document = fs::read_to_string(root.join("docs/operations.md")).unwrap();
+    let document = fs::read_to_string(root.join("docs/logs.md")).unwrap();
     let mut code = String::new();
     for folder in FOLDERS {
         add_code(&root.join(folder), &mut code);
