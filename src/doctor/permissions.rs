@@ -46,8 +46,7 @@ impl TriedSubjects {
             findings.push(finding(Verdict::Ok, format!("{} subjects tried", self.count)));
         }
         if self.excess.len() == self.of_others {
-            let found =
-                "this user may do everything: docs/deploy.md (Permissions in NATS) has a user for each role";
+            let found = "this user may do everything: docs/deploy.md (Permissions in NATS) has a user for each role";
             findings.push(finding(Verdict::Note, found.to_owned()));
         } else {
             let excess = self.excess.iter().map(|act| format!("may {act}, which a {name} does not need"));

@@ -164,8 +164,8 @@ fn faults(kept: &ExpectedStream, info: &Info, config: &StreamConfig, storage: St
     }
     if let Some(found) = replicas {
         faults.push(format!(
-            "has {found} copies, but stream.replicas = {}: the next node that starts sets it, which fails if the NATS \
-             cluster has fewer servers",
+            "has {found} copies, but stream.replicas = {}: the next router that starts sets it, which fails if the \
+             NATS cluster has fewer servers",
             kept.replicas()
         ));
     }
