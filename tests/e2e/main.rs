@@ -35,6 +35,7 @@ mod dead_letters;
 mod delivery;
 mod dependencies;
 mod dev;
+mod document_links;
 mod door;
 mod examples;
 mod floods;
