@@ -8,7 +8,7 @@ NEXTEST = $(shell $(CARGO) nextest --version 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .PHONY: help tools foreign-tools dev check test-one test compose-test scale-test scale-test-100k sim sim-trace foreign
-.PHONY: soak chaos alerts-test bench chart metrics-doc fmt lint deny doc clean-tools
+.PHONY: soak chaos alerts-test bench durability chart metrics-doc fmt lint deny doc clean-tools
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ chaos: tools ## Kill nodes in random order for a while (TICKWIRE_CHAOS_SECONDS, 
 
 bench: ## Measure single parts (cargo bench); docs/benchmarks.md measures the whole
 	$(CARGO) bench --workspace --bench '*' --locked
+
+durability: tools ## Measure what NATS loses with its power, and what syncing costs (as root; ARGS="speed --runs 3")
+	tools/measure-durability $(ARGS)
 
 chart: foreign-tools ## Bring what is derived from the Helm chart and for it up to date (deploy/helm)
 	.tools/foreign/venv/bin/python tools/chart.py write
