@@ -1,13 +1,17 @@
 //! The format of messages between nodes: one version byte, then MessagePack. An unknown version is refused with its own
-//! error, so that a mixed cluster degrades with a clear log line instead of a crash.
+//! error, so that a mixed cluster degrades with a clear log line instead of a crash. Fields that a later version has
+//! added at the end of a record are ignored (`later`), so the version only changes with what the others must not read.
 //!
 //! Everybody who can reach NATS can send anything. So the nesting depth is limited, and error texts are bounded.
+
+mod later;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::event::object;
 use crate::hint::bounded;
+use later::Tolerant;
 
 /// The version that this build reads and writes.
 pub const VERSION: u8 = 1;
@@ -75,7 +79,7 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
 pub fn decode_part<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
     let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
     reader.set_max_depth(MAX_DEPTH);
-    Ok(T::deserialize(&mut reader)?)
+    Ok(T::deserialize(Tolerant(&mut reader))?)
 }
 
 #[cfg(test)]
@@ -107,6 +111,36 @@ mod tests {
         assert!(matches!(event.data["x"], Value::Array(_)));
         for levels in [object::MAX_DEPTH + 16, 1_000, 200_000] {
             assert!(matches!(decode_part::<Event>(&nested(levels)), Err(WireError::Malformed(_))), "{levels}");
+        }
+    }
+
+    #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+    struct Pair {
+        first: u8,
+        #[serde(default)]
+        second: Option<(u8, u8)>,
+    }
+
+    #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+    enum Choice {
+        Whole(Vec<Pair>),
+        Parts { pair: Pair },
+    }
+
+    #[test]
+    fn fields_of_a_later_version_are_ignored_and_other_lengths_count() {
+        let whole = Choice::Whole(vec![Pair { first: 7, second: Some((1, 2)) }, Pair { first: 8, second: None }]);
+        let later = json!({ "Whole": [[7, [1, 2], { "any": [1, null] }, "x"], [8, null, [[]]]] });
+        assert_eq!(decode::<Choice>(&encode(&later).unwrap()).unwrap(), whole);
+        let parts = Choice::Parts { pair: Pair { first: 7, second: None } };
+        assert_eq!(decode::<Choice>(&encode(&json!({ "Parts": [[7, null, true], 3] })).unwrap()).unwrap(), parts);
+        assert_eq!(decode::<Choice>(&encode(&json!({ "Parts": [[7]] })).unwrap()).unwrap(), parts, "a former one");
+        let longer_tuple = json!({ "Whole": [[7, [1, 2, 3]]] });
+        let without_a_field = json!({ "Whole": [[]] });
+        let two_variants = json!({ "Whole": [], "Parts": [[7]] });
+        for wrong in [longer_tuple, without_a_field, two_variants] {
+            let refused = decode::<Choice>(&encode(&wrong).unwrap());
+            assert!(matches!(refused, Err(WireError::Malformed(_))), "{wrong}: {refused:?}");
         }
     }
 

@@ -232,6 +232,7 @@ fn unavailable(key: &str, error: impl std::fmt::Display) -> LeaseError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tickwire_testkit::assert_vectors;
 
     #[test]
     fn lease_is_stale_when_its_revision_has_not_changed_for_its_ttl() {
@@ -253,5 +254,10 @@ mod tests {
         assert_eq!(bytes, wire::encode(&(None::<NodeRef>, 7u64)).unwrap());
         assert_eq!(decode::<LeaseRecord<u64>>("p.1", 1, &bytes).unwrap(), record);
         assert!(matches!(decode::<u64>("p.1", 1, &[9, 9]), Err(LeaseError::Unreadable { .. })));
+    }
+
+    #[test]
+    fn lease_of_the_coordinator_has_the_documented_form() {
+        assert_vectors::<LeaseRecord<()>>("coordinator_lease");
     }
 }

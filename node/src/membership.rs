@@ -189,6 +189,7 @@ fn measure(view: &View) {
 mod tests {
     use super::*;
     use tickwire_core::ids::{NodeId, NodeRef, Nonce};
+    use tickwire_testkit::assert_vectors;
 
     #[test]
     fn log_names_so_many_members_and_counts_the_others() {
@@ -202,5 +203,11 @@ mod tests {
         assert_eq!(names(2), "r0,r1(draining)");
         assert!(names(MOST_NAMES).ends_with(",r63") && names(MOST_NAMES + 1).ends_with(",r63,and 1 others"));
         assert_eq!(names(4_096).split(',').count(), MOST_NAMES + 1);
+    }
+
+    #[test]
+    fn beats_and_announcements_have_the_documented_form() {
+        assert_vectors::<Beat>("beat");
+        assert_vectors::<Announcement>("view_announcement");
     }
 }

@@ -115,6 +115,7 @@ mod tests {
     use super::*;
     use tickwire_core::ids::{NodeId, NodeRef, Nonce};
     use tickwire_core::wire;
+    use tickwire_testkit::assert_vectors;
 
     fn read(revision: u64, state: Checkpoint) -> LeaseRead<Checkpoint> {
         LeaseRead {
@@ -200,5 +201,10 @@ mod tests {
             let seen = SeenLease::new(Millis(0), read(5, odd));
             assert_eq!((seen.written(), seen.read.is_unreadable), (None, true));
         }
+    }
+
+    #[test]
+    fn lease_of_a_partition_has_the_documented_form() {
+        assert_vectors::<LeaseRecord<Checkpoint>>("partition_lease");
     }
 }

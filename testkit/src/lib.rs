@@ -1,7 +1,7 @@
 //! Helpers for the tests of every tickwire crate: a real nats-server ([`NatsServer`]), other processes ([`Process`]),
 //! waits with a deadline ([`eventually`]), an HTTP client ([`http`]), a minimal event ([`blank_event`]), a flood of
-//! messages ([`Flood`]), TLS in front of a server ([`TlsTerminator`]), and tables of documents that are written from the
-//! code ([`assert_table`]).
+//! messages ([`Flood`]), TLS in front of a server ([`TlsTerminator`]), golden vectors ([`assert_vectors`]), and tables of
+//! documents that are written from the code ([`assert_table`]).
 //!
 //! Never part of a released binary. Every helper panics with the reason on an error, because a test that cannot run has
 //! failed.
@@ -14,6 +14,7 @@ mod nats_server;
 mod process;
 pub mod simulation;
 mod tls;
+mod vectors;
 mod wait;
 
 pub use document::assert_table;
@@ -22,4 +23,5 @@ pub use flood::Flood;
 pub use nats_server::NatsServer;
 pub use process::{Process, is_running};
 pub use tls::{Authority, ServerCertificate, TlsTerminator};
+pub use vectors::{MessageVector, assert_vectors, from_hex};
 pub use wait::eventually;

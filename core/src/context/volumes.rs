@@ -187,6 +187,7 @@ mod tests {
     use crate::event::blank_event;
     use proptest::prelude::*;
     use serde_json::{Value, json};
+    use tickwire_testkit::assert_vectors;
 
     fn with_volume(symbol: &str, tier: Option<Tier>, volume: &Value) -> Event {
         let data = json!({ "volume": volume }).as_object().unwrap().clone();
@@ -363,5 +364,10 @@ mod tests {
             }
             prop_assert_eq!(after, steady);
         }
+    }
+
+    #[test]
+    fn stored_averages_have_the_documented_form() {
+        assert_vectors::<Stored>("volume_averages");
     }
 }

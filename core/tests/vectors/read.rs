@@ -5,6 +5,8 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 use tickwire_core::event::{Kind, KindAudience, Kinds};
 
+pub(crate) use tickwire_testkit::from_hex;
+
 pub(crate) fn file(path: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
     std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
@@ -12,11 +14,6 @@ pub(crate) fn file(path: &str) -> String {
 
 pub(crate) fn vectors<T: DeserializeOwned>(name: &str) -> T {
     serde_json::from_str(&file(&format!("tests/vectors/{name}"))).unwrap()
-}
-
-pub(crate) fn from_hex(hex: &str) -> Vec<u8> {
-    assert_eq!(hex.len() % 2, 0, "{hex}");
-    (0..hex.len()).step_by(2).map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap()).collect()
 }
 
 /// The kinds of the cluster in the vectors.

@@ -71,6 +71,8 @@ impl AckRecord {
 
 #[cfg(test)]
 mod tests {
+    use tickwire_testkit::assert_vectors;
+
     use super::*;
 
     fn alert(stored: i64, seq: u64) -> AckedAlert {
@@ -107,5 +109,10 @@ mod tests {
         assert_eq!(record.complete_since(), Some(Timestamp(5)));
         let bytes = record.write().unwrap().len();
         assert!(bytes < 32 * 1024, "{bytes} bytes");
+    }
+
+    #[test]
+    fn record_has_the_documented_form() {
+        assert_vectors::<Vec<AckedAlert>>("acks");
     }
 }

@@ -201,6 +201,7 @@ impl PresenceFinder {
 mod tests {
     use tickwire_core::ids::Nonce;
     use tickwire_core::placement::Member;
+    use tickwire_testkit::assert_vectors;
 
     use super::*;
 
@@ -260,5 +261,11 @@ mod tests {
         assert_eq!((presence.connected(), silent(&presence)), (Connected::Unknown, vec!["gw-3"]));
         presence.note(&node("gw-3", 1), 1);
         assert_eq!((presence.connected(), presence.sessions().count()), (Connected::Yes, MOST_OTHERS + 3));
+    }
+
+    #[test]
+    fn questions_and_answers_have_the_documented_form() {
+        assert_vectors::<UserId>("presence_question");
+        assert_vectors::<PresenceAnswer>("presence_answer");
     }
 }

@@ -89,6 +89,7 @@ mod tests {
     use serde_json::json;
     use tickwire_core::ids::{NodeId, Nonce};
     use tickwire_core::wire;
+    use tickwire_testkit::assert_vectors;
 
     #[test]
     fn answer_lists_the_sessions_that_fit_and_the_count_of_all() {
@@ -113,5 +114,11 @@ mod tests {
         let sent = wire::encode(&GatewayAnswer { gateway: gateway.clone(), answer: answer.clone() }).unwrap();
         let arrived: GatewayAnswer = wire::decode(&sent).unwrap();
         assert_eq!((arrived.gateway, arrived.answer), (gateway, answer));
+    }
+
+    #[test]
+    fn questions_and_answers_have_the_documented_form() {
+        assert_vectors::<UserQuestion>("user_question");
+        assert_vectors::<GatewayAnswer>("user_answer");
     }
 }

@@ -180,3 +180,15 @@ fn refused(reason: &str) {
     metrics::REFUSED_NODE_MESSAGES.increment(1);
     debug!(reason, "message about the reports of nodes refused");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tickwire_testkit::assert_vectors;
+
+    #[test]
+    fn questions_and_answers_have_the_documented_form() {
+        assert_vectors::<NodeQuestion>("node_question");
+        assert_vectors::<NodeAnswer>("node_answer");
+    }
+}
