@@ -7,8 +7,8 @@ CARGO ?= cargo
 NEXTEST = $(shell $(CARGO) nextest --version 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help tools foreign-tools dev check test-one test compose-test scale-test scale-test-100k sim sim-trace foreign
-.PHONY: soak chaos alerts-test bench durability chart metrics-doc fmt lint deny doc clean-tools
+.PHONY: help tools foreign-tools dev check test-one test compose-test scale-test scale-test-100k skew-test sim sim-trace
+.PHONY: foreign soak chaos alerts-test bench durability chart metrics-doc fmt lint deny doc clean-tools
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,11 +42,8 @@ test: ## Check and test everything, as CI does
 compose-test: tools foreign-tools ## Test docker-compose.yml in containers, with the last binary (TICKWIRE_CONTAINERS=full)
 	CARGO="$(CARGO)" tools/compose-test
 
-scale-test: tools foreign-tools ## Scale and restart a cluster in network namespaces, under 1,000 clients (as root)
-	CARGO="$(CARGO)" tools/scale-test nothing_is_lost 360
-
-scale-test-100k: tools foreign-tools ## Measure six gateways with 100,000 sockets in network namespaces (as root)
-	CARGO="$(CARGO)" tools/scale-test six_gateways 480
+.PHONY: help tools foreign-tools dev check test-one test compose-test scale-test scale-test-100k skew-test sim sim-trace
+.PHONY: foreign soak chaos alerts-test bench durability chart metrics-doc fmt lint deny doc clean-tools
 
 sim: ## Run the simulators RUNS times (40000), from SEED
 	TICKWIRE_SIM_RUNS=$${RUNS:-40000} PROPTEST_RNG_SEED=$${SEED:-$$(date +%s)} \

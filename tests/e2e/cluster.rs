@@ -10,7 +10,7 @@ use crate::producer::Producer;
 use crate::socket::query;
 use jsonwebtoken::{EncodingKey, Header};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
 use tickwire_client::Credentials;
@@ -79,6 +79,8 @@ pub(crate) struct Cluster {
     behind_lines: bool,
     /// Whether clients connect to every gateway over a line.
     behind_client_lines: bool,
+    /// The binary of nodes that start; `None` for the one under test.
+    pub(crate) binary: Option<PathBuf>,
     /// Whether the cluster has the default configuration, except for the address of NATS and the secret of the tokens.
     pub(crate) uses_defaults: bool,
 }
@@ -137,7 +139,13 @@ impl Cluster {
         Self { behind_lines: true, ..Self::shipped().await }.filled(routers, gateways).await
     }
 
-    /// The same on these nats-servers, each of which keeps a copy, and without lines.
+    /// The same by another binary, and without lines.
+    pub(crate) async fn start_shipped_by(binary: &Path, routers: usize, gateways: usize) -> Self {
+        Self { binary: Some(binary.to_owned()), ..Self::shipped().await }.filled(routers, gateways).await
+    }
+
+    /// The same as [`start_with_defaults`](Self::start_with_defaults) on these nats-servers, each of which keeps a copy,
+    /// and without lines.
     pub(crate) async fn start_shipped_on(nats: Vec<NatsServer>, routers: usize, gateways: usize) -> Self {
         let replicas = nats.len().to_string();
         let cluster = Self::with_settings(nats, &[("auth.jwt_secret", SECRET), ("stream.replicas", &replicas)]).await;
@@ -169,6 +177,7 @@ impl Cluster {
             started: 0,
             behind_lines: false,
             behind_client_lines: false,
+            binary: None,
             uses_defaults: false,
         }
     }
@@ -230,7 +239,11 @@ impl Cluster {
         let url = line.as_ref().map(|line| ("nats.url".to_owned(), line.url()));
         let further = further.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         let settings: Vec<_> = self.settings.iter().cloned().chain(url).chain(further).collect();
-        let mut node = TestNode::start(role, id, self.home.0.path(), &settings);
+        let home = self.home.0.path();
+        let mut node = match &self.binary {
+            Some(binary) => TestNode::start_at(binary, role, id, home, &settings),
+            None => TestNode::start(role, id, home, &settings),
+        };
         node.line = line;
         node
     }

@@ -64,6 +64,7 @@ mod saved;
 mod secrets;
 mod shutdown;
 mod since;
+mod skew;
 mod slow_links;
 mod starting;
 mod status;

@@ -18,7 +18,12 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// The binary under test, without configuration from the environment.
 pub(crate) fn tickwire() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tickwire"));
+    tickwire_at(Path::new(env!("CARGO_BIN_EXE_tickwire")))
+}
+
+/// The same with another binary, such as that of an earlier version.
+fn tickwire_at(binary: &Path) -> Command {
+    let mut command = Command::new(binary);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("TICKWIRE_") {
             command.env_remove(name);
@@ -64,7 +69,12 @@ impl TestNode {
         Self::start_by(tickwire(), role, id, home, settings)
     }
 
-    /// The same with a time of day that is wrong by `offset`, such as `-1d`, by this library. The monotonic clock stays
+    /// The same by another binary.
+    pub(crate) fn start_at(binary: &Path, role: &str, id: &str, home: &Path, settings: &[(String, String)]) -> Self {
+        Self::start_by(tickwire_at(binary), role, id, home, settings)
+    }
+
+    /// The same as [`start`](Self::start) with a time of day that is wrong by `offset`, such as `-1d`, by this library. The monotonic clock stays
     /// right: a clock that is set wrong still runs at the right speed.
     pub(crate) fn start_in(
         (library, offset): (&Path, &str),
@@ -78,7 +88,7 @@ impl TestNode {
         Self::start_by(command, role, id, home, settings)
     }
 
-    /// The same, after `ulimit` with these arguments.
+    /// The same as [`start`](Self::start), after `ulimit` with these arguments.
     pub(crate) fn start_with(limit: &str, role: &str, id: &str, home: &Path, settings: &[(String, String)]) -> Self {
         Self::start_by(tickwire_with(limit), role, id, home, settings)
     }

@@ -61,6 +61,8 @@ pub(crate) struct Ledger {
     readers: Vec<Reader>,
     listeners: Vec<(&'static str, Value, Listener)>,
     pub(crate) publisher: LedgerPublisher,
+    /// How many events the test has published beside the publisher.
+    pub(crate) others: usize,
     gone: Option<Gone>,
     /// The admin servers of its nodes, which the stranger attacks too.
     admins: Admins,
@@ -153,7 +155,7 @@ impl Ledger {
         publisher.more(100).await;
         let admins = Arc::new(Mutex::new(cluster.admin_addresses().await));
         let rng = StdRng::seed_from_u64(seed);
-        Self { cluster, gateways, readers, listeners, publisher, gone: None, admins, stranger: None, rng }
+        Self { cluster, gateways, readers, listeners, publisher, others: 0, gone: None, admins, stranger: None, rng }
     }
 
     /// Injects faults one after the other, with events in between.
@@ -249,7 +251,7 @@ impl Ledger {
         if let Some(gone) = &mut self.gone {
             log.entries.splice(..0, gone.entries.drain(..));
         }
-        assert_eq!(log.entries.len(), published, "the stream has all published events");
+        assert_eq!(log.entries.len(), published + self.others, "the stream has all published events");
         let end = log.end();
         for (number, reader) in self.readers.iter().enumerate() {
             reader.reach(&end, &format!("reader {number} has everything")).await;
