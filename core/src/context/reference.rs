@@ -237,6 +237,8 @@ mod tests {
         let text = r#"{"sector":"Tech","name":"Apple Inc.","sector_strength":0.5,"market":"US"}"#;
         let entry: ReferenceEntry = serde_json::from_str(text).unwrap();
         assert_eq!(serde_json::to_string(&entry).unwrap(), text);
+        let later = text.replace('}', r#","isin":"US0378331005"}"#);
+        assert_eq!(serde_json::from_str::<ReferenceEntry>(&later).unwrap(), entry, "of a later version");
         assert!(serde_json::from_str::<ReferenceEntry>(r#"{"sector":""}"#).is_err());
         assert!(serde_json::from_str::<ReferenceEntry>(r#"{"name":"Apple Inc."}"#).is_err());
     }
