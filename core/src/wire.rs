@@ -29,7 +29,7 @@ pub enum WireError {
     #[error("an empty message")]
     Empty,
     /// The sender uses another version.
-    #[error("message version {found}, this build uses version {VERSION}: run one version of tickwire in a cluster")]
+    #[error("message version {found}, this build uses version {VERSION}: see Upgrades in docs/operations.md")]
     Version {
         /// The version byte that was found.
         found: u8,
