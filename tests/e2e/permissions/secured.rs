@@ -102,7 +102,7 @@ impl SecuredNats {
 fn copied() -> TempDir {
     let folder = TempDir::with_prefix("tickwire-e2e-nats-").unwrap();
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/nats");
-    for part in ["single.conf", "server.conf", "accounts.conf", "roles", "make-users"] {
+    for part in ["single.conf", "server.conf", "jetstream.conf", "accounts.conf", "roles", "make-users"] {
         let copied = Command::new("cp").arg("-r").arg(shipped.join(part)).arg(folder.path()).status().unwrap();
         assert!(copied.success(), "{part}");
     }
