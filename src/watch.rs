@@ -151,11 +151,12 @@ impl WatchArgs {
                 false => subscribing.subscribe("watch", filter, options).await,
             }
         });
-        let mut confirmed = false;
+        let (mut is_connected, mut confirmed) = (false, false);
         let ended = loop {
             let message = tokio::select! {
                 () = stop.cancelled() => break Ok(()),
-                answer = &mut subscribed, if !confirmed => {
+                // The first message is that of the connection, which is told before the subscription on it.
+                answer = &mut subscribed, if is_connected && !confirmed => {
                     if let Ok(answer) = answer {
                         let is_empty = answer?.subscriptions.is_empty();
                         eprintln!("{}", if is_empty { "nothing is saved yet" } else { "subscribed" });
@@ -165,6 +166,7 @@ impl WatchArgs {
                 }
                 message = messages.recv() => message,
             };
+            is_connected = true;
             match message {
                 None => break Ok(()),
                 Some(Message::Disconnected { reason, retry_in: None, .. }) => break Err(WatchError::Ended(reason)),

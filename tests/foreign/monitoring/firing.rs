@@ -7,7 +7,9 @@
 use async_nats::jetstream::{self, stream::DiscardPolicy};
 use serde_json::json;
 use std::collections::BTreeSet;
+use tickwire_core::context::MarketRecord;
 use tickwire_core::coverage::reached::GatewayCoverage;
+use tickwire_core::event::Timestamp;
 use tickwire_core::ids::{EpochId, NodeId, NodeRef, Nonce, Revision, Seq};
 use tickwire_core::interest::InterestBeat;
 use tickwire_core::protocol::Encoding;
@@ -167,6 +169,10 @@ async fn write_strange_values(cluster: &Cluster) {
     saved.put("bob", "not JSON".into()).await.unwrap();
     let leases = jetstream.get_key_value(names::LEASES_BUCKET).await.unwrap();
     leases.put(names::lease_key(0), "{}".into()).await.unwrap();
+    let context = jetstream.get_key_value(names::CONTEXT_BUCKET).await.unwrap();
+    let mut forged = MarketRecord::new(EpochId::LAST);
+    forged.read_through(Seq(1), Timestamp(0));
+    context.put(names::market_key(0, "US"), forged.to_bytes().unwrap().into()).await.unwrap();
     let reached = Some(GatewayCoverage { epoch_id: EpochId::LAST, through: Seq(1), last: None });
     let gateway = NodeRef { id: NodeId::new("gateway-x").unwrap(), nonce: Nonce(7) };
     let beat = InterestBeat { gateway, revision: Revision(0), reached };
