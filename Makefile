@@ -42,8 +42,14 @@ test: ## Check and test everything, as CI does
 compose-test: tools foreign-tools ## Test docker-compose.yml in containers, with the last binary (TICKWIRE_CONTAINERS=full)
 	CARGO="$(CARGO)" tools/compose-test
 
-.PHONY: help tools foreign-tools dev check test-one test compose-test scale-test scale-test-100k skew-test sim sim-trace
-.PHONY: foreign soak chaos alerts-test bench durability chart metrics-doc fmt lint deny doc clean-tools
+scale-test: tools foreign-tools ## Scale and restart a cluster in network namespaces, under 1,000 clients (as root)
+	CARGO="$(CARGO)" tools/scale-test nothing_is_lost 360
+
+scale-test-100k: tools foreign-tools ## Measure six gateways with 100,000 sockets in network namespaces (as root)
+	CARGO="$(CARGO)" tools/scale-test six_gateways 480
+
+skew-test: tools ## Upgrade a cluster of PREVIOUS (the last release) node by node under load, and take two nodes back
+	CARGO="$(CARGO)" PREVIOUS="$(PREVIOUS)" tools/skew-test
 
 sim: ## Run the simulators RUNS times (40000), from SEED
 	TICKWIRE_SIM_RUNS=$${RUNS:-40000} PROPTEST_RNG_SEED=$${SEED:-$$(date +%s)} \
