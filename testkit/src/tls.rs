@@ -1,6 +1,6 @@
 //! TLS for tests: an authority with its certificates, and an endpoint that terminates TLS in front of a server.
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+use rcgen::{BasicConstraints, Certificate, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,6 +14,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+
+/// The years in which certificates end.
+const VALID_UNTIL: i32 = 4096;
+const EXPIRED_AT: i32 = 2001;
 
 /// A certificate of a server, with its key.
 #[derive(Clone, Debug)]
@@ -40,7 +44,7 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("a key can be made");
         let certificate = params.self_signed(&key).expect("the key signs");
-        std::fs::write(home.path().join("ca.pem"), certificate.pem()).expect("a file can be written");
+        write(&home.path().join("ca.pem"), &certificate.pem());
         Self { issuer: Issuer::new(params, key), home }
     }
 
@@ -51,29 +55,49 @@ impl Authority {
 
     /// A certificate for these names or addresses.
     pub fn certificate(&self, names: &[&str]) -> ServerCertificate {
-        self.sign(names, 4096)
-    }
-
-    /// Writes a certificate for these names or addresses into a file, with its key, as HAProxy wants it.
-    pub fn write_certificate(&self, names: &[&str], file: &Path) {
-        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-        let params = CertificateParams::new(names).expect("the names are valid");
-        let key = KeyPair::generate().expect("a key can be made");
-        let certificate = params.signed_by(&key, &self.issuer).expect("the authority signs");
-        std::fs::write(file, certificate.pem() + &key.serialize_pem()).expect("a file can be written");
+        self.served(names, VALID_UNTIL)
     }
 
     /// A certificate that expired on the first day of the year 2001.
     pub fn expired_certificate(&self, names: &[&str]) -> ServerCertificate {
-        self.sign(names, 2001)
+        self.served(names, EXPIRED_AT)
     }
 
-    fn sign(&self, names: &[&str], until: i32) -> ServerCertificate {
+    /// Writes a certificate for these names or addresses into a file, with its key, as HAProxy wants it.
+    pub fn write_certificate(&self, names: &[&str], file: &Path) {
+        let (certificate, key) = self.sign(names, VALID_UNTIL);
+        write(file, &(certificate.pem() + &key.serialize_pem()));
+    }
+
+    /// Writes `ca.pem`, and a certificate for these names or addresses as `cert.pem` and `key.pem`, into this folder.
+    pub fn write_files(&self, names: &[&str], folder: &Path) {
+        self.write_files_until(names, VALID_UNTIL, folder);
+    }
+
+    /// The same, with a certificate that expired on the first day of the year 2001.
+    pub fn write_expired_files(&self, names: &[&str], folder: &Path) {
+        self.write_files_until(names, EXPIRED_AT, folder);
+    }
+
+    fn write_files_until(&self, names: &[&str], until: i32, folder: &Path) {
+        std::fs::copy(self.file(), folder.join("ca.pem")).expect("a file can be copied");
+        let (certificate, key) = self.sign(names, until);
+        write(&folder.join("cert.pem"), &certificate.pem());
+        write(&folder.join("key.pem"), &key.serialize_pem());
+    }
+
+    /// A certificate that is valid up to the first day of this year, and its key.
+    fn sign(&self, names: &[&str], until: i32) -> (Certificate, KeyPair) {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let mut params = CertificateParams::new(names).expect("the names are valid");
         params.not_after = date_time_ymd(until, 1, 1);
         let key = KeyPair::generate().expect("a key can be made");
         let certificate = params.signed_by(&key, &self.issuer).expect("the authority signs");
+        (certificate, key)
+    }
+
+    fn served(&self, names: &[&str], until: i32) -> ServerCertificate {
+        let (certificate, key) = self.sign(names, until);
         let secret = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
         let builder = builder.with_safe_default_protocol_versions().expect("the provider has these versions");
@@ -83,6 +107,10 @@ impl Authority {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         ServerCertificate(Arc::new(config))
     }
+}
+
+fn write(file: &Path, text: &str) {
+    std::fs::write(file, text).expect("a file can be written");
 }
 
 /// Terminates TLS in front of a server. Ends when it is dropped.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tickwire_node::config::NatsConfig;
 use tickwire_node::nats::{LEAST_PAYLOAD, Nats, NatsError};
 use tickwire_node::telemetry::Metrics;
-use tickwire_testkit::{NatsServer, eventually};
+use tickwire_testkit::{Authority, NatsServer, eventually};
 
 pub(crate) const SOON: Duration = Duration::from_secs(15);
 
@@ -170,22 +170,7 @@ async fn publishes_before_close_arrive() {
 
 /// Writes an authority, and a certificate of it for 127.0.0.1, as PEM files into this folder.
 pub(crate) fn certificates(home: &Path) {
-    certificates_until(home, 2100);
-}
-
-/// The same, with a certificate that is valid up to this year.
-pub(crate) fn certificates_until(home: &Path, year: i32) {
-    let write = |name: &str, text: String| std::fs::write(home.join(name), text).unwrap();
-    let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
-    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let authority_key = rcgen::KeyPair::generate().unwrap();
-    write("ca.pem", authority.self_signed(&authority_key).unwrap().pem());
-    let issuer = rcgen::Issuer::new(authority, authority_key);
-    let key = rcgen::KeyPair::generate().unwrap();
-    let mut certificate = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-    certificate.not_after = rcgen::date_time_ymd(year, 1, 1);
-    write("cert.pem", certificate.signed_by(&key, &issuer).unwrap().pem());
-    write("key.pem", key.serialize_pem());
+    Authority::new().write_files(&["127.0.0.1"], home);
 }
 
 #[tokio::test]

@@ -1,13 +1,13 @@
 //! Logins and certificates in files, with a real nats-server: refusals at the start, and connections anew.
 
-use crate::nats::{SOON, certificates, certificates_until, config};
+use crate::nats::{SOON, certificates, config};
 use futures_util::StreamExt;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tickwire_node::nats::{Nats, NatsError};
-use tickwire_testkit::{NatsServer, eventually};
+use tickwire_testkit::{Authority, NatsServer, eventually};
 
 fn path(home: &Path, name: &str) -> String {
     home.join(name).to_str().unwrap().to_owned()
@@ -87,7 +87,7 @@ async fn certificates_that_are_not_accepted_end_the_start_at_once() {
         (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     certificates(good.path());
     certificates(other.path());
-    certificates_until(expired.path(), 2001);
+    Authority::new().write_expired_files(&["127.0.0.1"], expired.path());
     let server = secure(good.path());
     let expired_server = secure(expired.path());
     let of = |home: &TempDir, name: &str| path(home.path(), name);

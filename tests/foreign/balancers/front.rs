@@ -1,18 +1,19 @@
 //! Clients of a balancer that terminates TLS.
 
-use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
+use tickwire_testkit::Authority;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{self, Bytes, Message};
@@ -33,17 +34,10 @@ pub(super) struct Certificate {
 impl Certificate {
     /// Writes a certificate of a new authority into this folder.
     pub(super) fn create(home: &Path) -> Self {
-        let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
-        authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        let authority_key = rcgen::KeyPair::generate().unwrap();
+        let (authority, file) = (Authority::new(), home.join("tls.pem"));
+        authority.write_certificate(&[HOST], &file);
         let mut roots = RootCertStore::empty();
-        roots.add(authority.self_signed(&authority_key).unwrap().der().clone()).unwrap();
-        let issuer = rcgen::Issuer::new(authority, authority_key);
-        let key = rcgen::KeyPair::generate().unwrap();
-        let certificate = rcgen::CertificateParams::new(vec![HOST.to_owned()]).unwrap();
-        let file = home.join("tls.pem");
-        let chain = certificate.signed_by(&key, &issuer).unwrap().pem();
-        fs::write(&file, format!("{chain}{}", key.serialize_pem())).unwrap();
+        roots.add(CertificateDer::from_pem_file(authority.file()).unwrap()).unwrap();
         let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Self { file, connector: TlsConnector::from(Arc::new(config)) }
