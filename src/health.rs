@@ -2,21 +2,22 @@
 //! image has no other program.
 
 use clap::Args;
-use jiff::fmt::friendly::SpanParser;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 use std::{fs, io};
 use tickwire_node::config::{Config, ConfigError};
 use tokio::time::timeout;
 
+use crate::values;
 use tickwire_command::args::ConfigArgs;
 use tickwire_command::ready::get;
 
-/// The longest time that the answer may take. A longer one is a mistyped unit.
-const LONGEST: Duration = Duration::from_secs(600);
+/// How long the answer may take at least and at most. A longer time is a mistyped unit.
+const DEADLINES: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(600);
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -125,10 +126,7 @@ fn missing(answer: &str) -> Option<String> {
 }
 
 fn deadline(text: &str) -> Result<Duration, String> {
-    let span = SpanParser::new().parse_unsigned_duration(text);
-    span.ok()
-        .filter(|span| !span.is_zero() && *span <= LONGEST)
-        .ok_or_else(|| "must be more than 0s, to 10m".to_owned())
+    values::duration(text, &DEADLINES, "1ms to 10m", "500ms or 3s")
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! `tickwire token`: creates a signed token that names the user, for a gateway with `auth.mode = "jwt"`.
 
 use clap::Args;
-use jiff::fmt::friendly::SpanParser;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 use tickwire_core::ids::UserId;
 use tickwire_node::clock::wall_clock;
@@ -11,8 +11,8 @@ use crate::values;
 use tickwire_command::args::ConfigArgs;
 use tickwire_command::signing::{TokenClaims, sign};
 
-/// The longest time for which a token is valid: ten years. A longer time is a mistyped unit.
-const LONGEST: Duration = Duration::from_secs(3650 * 24 * 3600);
+/// For how long a token is valid at least and at most, which is ten years. A longer time is a mistyped unit.
+const LIFETIMES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3650 * 24 * 3600);
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -83,11 +83,7 @@ fn secret(text: &str) -> Result<Secret, String> {
 }
 
 fn valid_for(text: &str) -> Result<Duration, String> {
-    match SpanParser::new().parse_unsigned_duration(text) {
-        Ok(time) if (Duration::from_secs(1)..=LONGEST).contains(&time) => Ok(time),
-        Ok(_) => Err("must be 1s to 3650d".to_owned()),
-        Err(_) => Err("must be a duration with its unit, such as 15m, 1h or 30d".to_owned()),
-    }
+    values::duration(text, &LIFETIMES, "1s to 3650d", "15m, 1h or 30d")
 }
 
 #[cfg(test)]

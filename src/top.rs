@@ -19,12 +19,13 @@ mod terminal;
 mod tests;
 
 use clap::Args;
-use jiff::fmt::friendly::SpanParser;
 use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 use tickwire_node::config::ConfigError;
 use tokio::time::sleep;
 
+use crate::values;
 use ask::{AdminUrl, Asker, Credentials};
 use reading::Trend;
 use render::Page;
@@ -36,7 +37,7 @@ use tickwire_command::stop::on_signal;
 const TOKEN_VARIABLE: &str = "TICKWIRE_TOKEN";
 
 /// The shortest and the longest interval. Nodes read their numbers twice a second at most.
-const INTERVALS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3_600);
+const INTERVALS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3_600);
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -136,9 +137,5 @@ fn has_colours() -> bool {
 }
 
 fn interval(text: &str) -> Result<Duration, String> {
-    match SpanParser::new().parse_unsigned_duration(text) {
-        Ok(time) if INTERVALS.contains(&time) => Ok(time),
-        Ok(_) => Err("must be 1s to 1h".to_owned()),
-        Err(_) => Err("must be a duration with its unit, such as 1s or 5s".to_owned()),
-    }
+    values::duration(text, &INTERVALS, "1s to 1h", "1s or 5s")
 }

@@ -1,9 +1,26 @@
 //! Parsers for the values of flags that several commands take. An error names the allowed values.
 
+use jiff::fmt::friendly::SpanParser;
 use serde_json::{Map, Number, Value};
+use std::ops::RangeInclusive;
+use std::time::Duration;
 use tickwire_core::event::object;
 use tickwire_core::ids::{Confidence, UserId};
 use tickwire_core::protocol::since::Since;
+
+/// A duration with its unit, within these limits. Errors have them as `limits`, or values of the flag as `examples`.
+pub(crate) fn duration(
+    text: &str,
+    allowed: &RangeInclusive<Duration>,
+    limits: &str,
+    examples: &str,
+) -> Result<Duration, String> {
+    match SpanParser::new().parse_unsigned_duration(text) {
+        Ok(time) if allowed.contains(&time) => Ok(time),
+        Ok(_) => Err(format!("must be {limits}")),
+        Err(_) => Err(format!("must be a duration with its unit, such as {examples}")),
+    }
+}
 
 /// A number from 0 to 1.
 pub(crate) fn confidence(text: &str) -> Result<Confidence, String> {
