@@ -3,13 +3,13 @@
 
 use clap::Args;
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
-use std::{fs, io};
 use tickwire_node::config::{Config, ConfigError};
+use tickwire_node::ports;
 use tokio::time::timeout;
 
 use crate::values;
@@ -95,8 +95,8 @@ fn admin_of(config: &Config) -> Result<SocketAddr, HealthError> {
         }
         None => config.admin.listen,
         Some(path) => {
-            let text = fs::read(path).map_err(|source| HealthError::NotStarted { path: path.clone(), source })?;
-            let listening: BTreeMap<String, SocketAddr> = serde_json::from_slice(&text).unwrap_or_default();
+            let listening = ports::read(path);
+            let listening = listening.map_err(|source| HealthError::NotStarted { path: path.clone(), source })?;
             *listening.get("admin").ok_or_else(|| HealthError::NoAdmin { path: path.clone() })?
         }
     };
@@ -132,6 +132,7 @@ fn deadline(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use tickwire_node::config::LoadOptions;
 
     fn config(sets: &[(&str, &str)]) -> Config {

@@ -18,6 +18,7 @@ use super::cores::Cores;
 use super::measure::{Usage, usage};
 use tickwire_command::nats_server as nats;
 use tickwire_command::ready::{NotReady, get, ready};
+use tickwire_node::ports;
 
 /// How long a process may take to end before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
@@ -145,8 +146,7 @@ impl BenchServer {
             }
             status = child.wait() => return Err(died(role, status, &log)),
         }
-        let listening = fs::read(&ports_file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        let listening: BTreeMap<String, SocketAddr> = listening.unwrap_or_default();
+        let listening = ports::read(&ports_file).unwrap_or_default();
         listening.get(listens).copied().ok_or(BenchServerError::Silent { name: role })
     }
 

@@ -1,10 +1,10 @@
 //! Waits until a node that this process started is ready, and asks its admin server.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
+use tickwire_node::ports;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
@@ -29,7 +29,8 @@ pub struct NotReady {
 pub async fn ready(name: &'static str, ports_file: &Path) -> Result<SocketAddr, NotReady> {
     let end = Instant::now() + READY_DEADLINE;
     loop {
-        let answer = match admin_of(ports_file) {
+        let listening = ports::read(ports_file).unwrap_or_default();
+        let answer = match listening.get("admin").copied() {
             None => "it has not come up".to_owned(),
             Some(admin) => match get(admin, "/readyz").await {
                 Ok(answer) if answer.starts_with("HTTP/1.1 200") => return Ok(admin),
@@ -42,11 +43,6 @@ pub async fn ready(name: &'static str, ports_file: &Path) -> Result<SocketAddr, 
         }
         sleep(Duration::from_millis(50)).await;
     }
-}
-
-fn admin_of(ports_file: &Path) -> Option<SocketAddr> {
-    let listening: BTreeMap<String, SocketAddr> = serde_json::from_slice(&std::fs::read(ports_file).ok()?).ok()?;
-    listening.get("admin").copied()
 }
 
 /// The whole answer to a GET request, head and body.

@@ -21,6 +21,14 @@ pub fn write(path: &Path, ports: &BTreeMap<&str, SocketAddr>) -> io::Result<()> 
     Ok(())
 }
 
+/// The addresses in the file by name; none if its text is no such object.
+///
+/// # Errors
+/// When the file cannot be read, as before the node listens.
+pub fn read(path: &Path) -> io::Result<BTreeMap<String, SocketAddr>> {
+    Ok(serde_json::from_slice(&fs::read(path)?).unwrap_or_default())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -31,9 +39,14 @@ mod tests {
         let path = home.path().join("run/ports.json");
         let ports =
             BTreeMap::from([("admin", "127.0.0.1:9090".parse().unwrap()), ("gateway", "[::1]:80".parse().unwrap())]);
+        assert!(read(&path).is_err());
         write(&path, &BTreeMap::new()).unwrap();
         write(&path, &ports).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "{\"admin\":\"127.0.0.1:9090\",\"gateway\":\"[::1]:80\"}\n");
         assert_eq!(fs::read_dir(home.path().join("run")).unwrap().count(), 1);
+        let written = ports.iter().map(|(name, address)| ((*name).to_owned(), *address));
+        assert_eq!(read(&path).unwrap(), written.collect::<BTreeMap<_, _>>());
+        fs::write(&path, "{").unwrap();
+        assert!(read(&path).unwrap().is_empty());
     }
 }
