@@ -1,4 +1,5 @@
-//! `tickwire bench attach`: load for a cluster that runs already, by its addresses, with an exact ledger for each socket.
+//! `tickwire bench attach`: load for a cluster that runs already, by its addresses, with an exact ledger for each
+//! socket.
 //!
 //! `feed` publishes numbered events, `listeners` are the sockets, `ledger` is what each of them has had, and `figures`
 //! is the result. Several processes can share one feed: one of them publishes, and the last event of each symbol says
@@ -60,7 +61,7 @@ pub(crate) struct AttachArgs {
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
     /// How many sockets, each of a user of its own
-    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     sockets: u32,
     /// Events a second
     #[arg(long, value_name = "N", default_value_t = 200.0, value_parser = rate)]
@@ -77,7 +78,8 @@ pub(crate) struct AttachArgs {
     /// The window of the subscriptions, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 100, value_parser = clap::value_parser!(u16).range(0..=1000))]
     window: u16,
-    /// Ask for the home gateway of each user at each connect, and connect there: for clusters with `gateway.connect_url`
+    /// Ask for the home gateway of each user at each connect, and connect there: for clusters with
+    /// `gateway.connect_url`
     #[arg(long)]
     home: bool,
     /// The name of the run, with which its symbols begin; processes that share a feed have the same, and the same

@@ -11,8 +11,8 @@ use crate::credentials::Credentials;
 /// Addresses, credentials and limits of a client.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
-    /// Gateways, as `ws://host:port/v1/stream`; `ws://host:port` means the same. `wss://` is the same with TLS. They are
-    /// tried in turn, starting with the first; after a session ends, the next one is tried.
+    /// Gateways, as `ws://host:port/v1/stream`; `ws://host:port` means the same. `wss://` is the same with TLS. They
+    /// are tried in turn, starting with the first; after a session ends, the next one is tried.
     pub urls: Vec<String>,
     /// A PEM file with the certificates of the authorities that may sign a gateway's certificate, for `wss://`; `None`:
     /// those of the system. It is read at the first connection, and again after a certificate was refused.
@@ -31,8 +31,8 @@ pub struct ClientConfig {
     pub saved: bool,
     /// How to reconnect after the connection is lost; `None` ends the client instead.
     pub reconnect: Option<ReconnectDelays>,
-    /// The longest time of one attempt to connect, from dialling to the server's `welcome`, with TLS. A home gateway that is
-    /// tried first has its own time of this length.
+    /// The longest time of one attempt to connect, from dialling to the server's `welcome`, with TLS. A home gateway
+    /// that is tried first has its own time of this length.
     pub connect_timeout: Duration,
     /// The longest time of a request from the call to the server's answer, including a reconnect. After a reconnect,
     /// the old subscriptions must be confirmed again within the same time.

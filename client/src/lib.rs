@@ -54,18 +54,18 @@
 //! a session in place when the gateway notifies that its token expires; [`Message::Authenticated`] confirms it. With a
 //! fixed token the client ends when the gateway no longer accepts it.
 //!
-//! **TLS.** An address with `wss://` is a gateway behind a balancer that terminates TLS. The certificate must be for the
-//! host of the address, and from an authority of the system or of [`ClientConfig::tls_ca`]. If it is not, the first
-//! connection ends with [`ClientError::Certificate`], which says what is wrong. After a session, the client retries with
-//! backoff, since certificates and authorities are renewed: the authorities are then read again.
+//! **TLS.** An address with `wss://` is a gateway behind a balancer that terminates TLS. The certificate must be for
+//! the host of the address, and from an authority of the system or of [`ClientConfig::tls_ca`]. If it is not, the first
+//! connection ends with [`ClientError::Certificate`], which says what is wrong. After a session, the client retries
+//! with backoff, since certificates and authorities are renewed: the authorities are then read again.
 //!
 //! **The client ends** after [`Client::close`], when [`Messages`] is dropped, or when the server closes for a reason
 //! that a reconnect cannot fix. Dropping every [`Client`] ends nothing while [`Messages`] exists.
 //!
 //! The files in the order of a connection: `config`, `credentials`, `target`, `dial`, `tls`, `certificate`, `home`,
-//! `connect`, `client` (the user), `user_side` (its channels), `listen` (many users in one process), `owner` (the task),
-//! `session`, `requests`, `saved` (the saved subscriptions), `progress` (the
-//! position), `message`, `backoff`, `error`.
+//! `connect`, `client` (the user), `user_side` (its channels), `listen` (many users in one process), `owner` (the
+//! task), `session`, `requests`, `saved` (the saved subscriptions), `progress` (the position), `message`, `backoff`,
+//! `error`.
 
 mod backoff;
 mod certificate;

@@ -1,5 +1,5 @@
-//! Compares the clock of this node with that of NATS, for `tickwire_clock_offset_seconds`. Nothing else uses the result:
-//! delivery needs no time of day.
+//! Compares the clock of this node with that of NATS, for `tickwire_clock_offset_seconds`. Nothing else uses the
+//! result: delivery needs no time of day.
 
 use crate::clock::{ahead_of, timestamp_now};
 use crate::metrics;

@@ -191,8 +191,8 @@ impl Link {
     }
 
     /// Opens another connection with the login and the certificates that are in the files now, and lets it take the
-    /// place of the present one. Returns when it has. Nothing changes if that fails. What is on its way to us on the old
-    /// connection may be lost.
+    /// place of the present one. Returns when it has. Nothing changes if that fails. What is on its way to us on the
+    /// old connection may be lost.
     ///
     /// # Errors
     /// When no server accepts it: the reason.

@@ -2,9 +2,9 @@
 //! up from then on. There are two: that of the client library, for JetStream, KV and publishing; and our own [`Link`],
 //! for messages that other programs can shape.
 //!
-//! A login error, certificates that are not accepted and an old server are fatal at once; an unreachable server is tried
-//! until the deadline. Afterwards the client reconnects by itself, forever, with jittered backoff, and with the login
-//! and the certificates that are in the files then. A denied publish or subscribe shows only as an event of the
+//! A login error, certificates that are not accepted and an old server are fatal at once; an unreachable server is
+//! tried until the deadline. Afterwards the client reconnects by itself, forever, with jittered backoff, and with the
+//! login and the certificates that are in the files then. A denied publish or subscribe shows only as an event of the
 //! connection. [`Nats::check`], called when a node has made its subscriptions, turns it into an error.
 
 use crate::connection_health::{ConnectionHealth, backoff};

@@ -3,9 +3,10 @@
 //! subscriptions and of the acknowledgements.
 //!
 //! Every node does this at every start, so it is idempotent, and nodes that race each other all succeed. Any node
-//! creates what is missing, so that nodes can start in any order. Only routers change what exists: a gateway is closer to
-//! strangers, and needs no permission to edit a stream. Limits follow the configuration of the routers. Settings that cannot change in a running cluster (first of all the partition count, because
-//! stored subjects hold it) are compared, and a difference is an error.
+//! creates what is missing, so that nodes can start in any order. Only routers change what exists: a gateway is closer
+//! to strangers, and needs no permission to edit a stream. Limits follow the configuration of the routers. Settings
+//! that cannot change in a running cluster (first of all the partition count, because stored subjects hold it) are
+//! compared, and a difference is an error.
 
 mod error;
 pub(crate) mod layout;

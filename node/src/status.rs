@@ -1,6 +1,6 @@
 //! The status of a node, for operators and producers: `/v1/cluster`, `/v1/stats` and `/v1/health` of the admin server.
-//! Each node tells what it knows itself, and in `/v1/nodes` what all others report of themselves. A role adds its part by
-//! [`RoleStatus`], and further endpoints.
+//! Each node tells what it knows itself, and in `/v1/nodes` what all others report of themselves. A role adds its part
+//! by [`RoleStatus`], and further endpoints.
 //!
 //! Nothing here counts or measures: it reads what the parts of the node publish anyway.
 

@@ -1,5 +1,6 @@
 //! From a message of the stream to what the engine routes: an event with its wire form, a partition heartbeat, or a
-//! refusal. Its context is found here, and rules change the event or drop it, in one place for live and replayed events.
+//! refusal. Its context is found here, and rules change the event or drop it, in one place for live and replayed
+//! events.
 //!
 //! The event's wire form is made here as well, once for all gateways: for live events in the intake's task, so that the
 //! work is spread over the cores; for replayed events only when a gateway wants them.
@@ -93,8 +94,8 @@ struct LiveReading<'r> {
 }
 
 impl Decoder {
-    /// Reads one message for the live path: an event, or a dead letter. `partition` and `rules` are what the owner keeps
-    /// for the partition of the message.
+    /// Reads one message for the live path: an event, or a dead letter. `partition` and `rules` are what the owner
+    /// keeps for the partition of the message.
     pub(crate) fn content(
         &self,
         message: StreamMessage,
@@ -125,7 +126,8 @@ impl Decoder {
                 Decoded::Event(mut event, ()) => {
                     let wire = to_wire(&event)?;
                     let trace = trace.map(|trace| Arc::new(trace.finish(Some(&event))));
-                    // Matching does not use the rest of its data, which takes ten times its bytes in the engine's queue.
+                    // Matching does not use the rest of its data, which takes ten times its bytes in the engine's
+                    // queue.
                     event.data = Map::new();
                     Ok(Decoded::Event(event, LiveForm { wire, trace }))
                 }

@@ -27,10 +27,11 @@
 //! silence       when the stream last got an event of each kind
 //! ```
 //!
-//! `traced` records the trace of an event from intake to dispatch, `metrics` declares what all of them count, `status` answers those who ask about the router, and `publish` stores
-//! events that arrive over HTTP. `decisions` is all of this without I/O, for the simulator. The load generator drives an
-//! engine without a stream, so what sends and asks for an engine is public. What NATS does not store is watched by
-//! `tickwire_node::storage::watch`, which is started here.
+//! `traced` records the trace of an event from intake to dispatch, `metrics` declares what all of them count, `status`
+//! answers those who ask about the router, and `publish` stores events that arrive over HTTP. `decisions` is all of
+//! this without I/O, for the simulator. The load generator drives an engine without a stream, so what sends and asks
+//! for an engine is public. What NATS does not store is watched by `tickwire_node::storage::watch`, which is started
+//! here.
 
 mod source;
 

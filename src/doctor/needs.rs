@@ -167,8 +167,8 @@ pub(super) fn of(role: DoctorRole, nats: &Nats, me: &str, stream: &str) -> RoleS
     needs
 }
 
-/// What only others need. A request to JetStream names a stream that does not exist, so that it changes nothing if it is
-/// allowed.
+/// What only others need. A request to JetStream names a stream that does not exist, so that it changes nothing if it
+/// is allowed.
 pub(super) fn of_others(role: DoctorRole, nats: &Nats) -> RoleSubjects {
     let mut others = RoleSubjects::default();
     let edits = ["DELETE", "PURGE", "MSG.DELETE"].map(|request| nats.api(&format!("STREAM.{request}.{NOBODY}")));

@@ -1,5 +1,5 @@
-//! Checks whether the configured user has the permissions of a role, and no others. It tries them, since only the server
-//! knows them; no try has an effect.
+//! Checks whether the configured user has the permissions of a role, and no others. It tries them, since only the
+//! server knows them; no try has an effect.
 
 use async_nats::header::{HeaderMap, NATS_EXPECTED_STREAM};
 use tickwire_node::config::Config;

@@ -1,7 +1,7 @@
 //! Helpers for the tests of every tickwire crate: a real nats-server ([`NatsServer`]), other processes ([`Process`]),
 //! waits with a deadline ([`eventually`]), an HTTP client ([`http`]), a minimal event ([`blank_event`]), a flood of
-//! messages ([`Flood`]), TLS in front of a server ([`TlsTerminator`]), golden vectors ([`assert_vectors`]), and tables of
-//! documents that are written from the code ([`assert_table`]).
+//! messages ([`Flood`]), certificates ([`Authority`]), TLS in front of a server ([`TlsTerminator`]), golden vectors
+//! ([`assert_vectors`]), and tables of documents that are written from the code ([`assert_table`]).
 //!
 //! Never part of a released binary. Every helper panics with the reason on an error, because a test that cannot run has
 //! failed.

@@ -57,8 +57,8 @@ impl NatsServer {
         Self { child, home, store, flags, port, by_environment: false }
     }
 
-    /// Starts a server with the configuration `deploy/nats/single.conf` or a copy of it, which takes names and addresses
-    /// from the environment.
+    /// Starts a server with the configuration `deploy/nats/single.conf` or a copy of it, which takes names and
+    /// addresses from the environment.
     pub fn start_configured(config: &Path) -> Self {
         let home = TempDir::with_prefix("tickwire-nats-").expect("a temporary folder for nats-server");
         let store = home.path().join("store");

@@ -144,8 +144,8 @@ impl Cluster {
         Self { binary: Some(binary.to_owned()), ..Self::shipped().await }.filled(routers, gateways).await
     }
 
-    /// The same as [`start_with_defaults`](Self::start_with_defaults) on these nats-servers, each of which keeps a copy,
-    /// and without lines.
+    /// The same as [`start_with_defaults`](Self::start_with_defaults) on these nats-servers, each of which keeps a
+    /// copy, and without lines.
     pub(crate) async fn start_shipped_on(nats: Vec<NatsServer>, routers: usize, gateways: usize) -> Self {
         let replicas = nats.len().to_string();
         let cluster = Self::with_settings(nats, &[("auth.jwt_secret", SECRET), ("stream.replicas", &replicas)]).await;

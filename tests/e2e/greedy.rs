@@ -31,10 +31,8 @@ fn greedy(number: usize, kinds: usize, symbols: usize, patterns: usize) -> Value
 }
 
 /// The memory of a node, in MB.
-fn resident(node: &TestNode) -> usize {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", node.process.pid())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() / 1024
+fn resident(node: &TestNode) -> u64 {
+    node.process.resident_kb() / 1024
 }
 
 #[tokio::test]

@@ -74,8 +74,8 @@ impl TestNode {
         Self::start_by(tickwire_at(binary), role, id, home, settings)
     }
 
-    /// The same as [`start`](Self::start) with a time of day that is wrong by `offset`, such as `-1d`, by this library. The monotonic clock stays
-    /// right: a clock that is set wrong still runs at the right speed.
+    /// The same as [`start`](Self::start) with a time of day that is wrong by `offset`, such as `-1d`, by this library.
+    /// The monotonic clock stays right: a clock that is set wrong still runs at the right speed.
     pub(crate) fn start_in(
         (library, offset): (&Path, &str),
         role: &str,

@@ -49,8 +49,8 @@ async fn secrets_part(node: &mut TestNode, token: Option<&str>) -> Value {
     health["parts"].as_array().unwrap().iter().find(|part| part["name"] == "secrets").unwrap().clone()
 }
 
-/// Publishes until it is stopped, each event until it is acknowledged: a reload of nats-server also ends the connections
-/// that did not log in, such as that of the producer.
+/// Publishes until it is stopped, each event until it is acknowledged: a reload of nats-server also ends the
+/// connections that did not log in, such as that of the producer.
 fn publish(producer: Producer, stop: CancellationToken) -> JoinHandle<usize> {
     tokio::spawn(async move {
         let (mut pace, mut count) = (interval(Duration::from_millis(3)), 0);

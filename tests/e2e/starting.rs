@@ -2,7 +2,6 @@
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use std::fs;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -11,7 +10,7 @@ use tickwire_testkit::{Process, eventually};
 
 use crate::cluster::Cluster;
 use crate::feed;
-use crate::node::{TestNode, tickwire};
+use crate::node::tickwire;
 use crate::socket::{Socket, query};
 
 /// How soon clients must get a notice that a gateway has no coverage.
@@ -19,15 +18,6 @@ const NOTIFIED_WITHIN: Duration = Duration::from_secs(10);
 
 /// How soon all clients must be served when the last missing node has started.
 const SERVED_WITHIN: Duration = Duration::from_secs(10);
-
-/// The processor time of a process.
-fn used(node: &TestNode) -> Duration {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", node.process.pid())).unwrap();
-    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-    // Field 14 and 15 of the line, in hundredths of a second; the first after the name is field 3.
-    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
-    Duration::from_millis(ticks * 10)
-}
 
 fn codes(socket: &Socket) -> Vec<&str> {
     socket.notices.iter().map(|notice| notice.code.as_str()).collect()
@@ -76,10 +66,10 @@ async fn gateways_started_before_routers_wait_idle_and_serve_later() {
     cluster.add_gateway();
     cluster.add_gateway();
     let gateways = cluster.gateway_addresses().await;
-    let start = (Instant::now(), used(&cluster.gateways[0]));
+    let start = (Instant::now(), cluster.gateways[0].process.cpu());
     let [first, second] =
         [connect_without_coverage(gateways[0], 3).await, connect_without_coverage(gateways[1], 3).await];
-    let (waited, used) = (start.0.elapsed(), used(&cluster.gateways[0]) - start.1);
+    let (waited, used) = (start.0.elapsed(), cluster.gateways[0].process.cpu() - start.1);
     assert!(used < waited / 4, "{used:?} of {waited:?} used without work");
 
     let since = Instant::now();

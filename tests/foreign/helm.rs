@@ -128,8 +128,8 @@ impl PodConfiguration {
     }
 }
 
-/// Whether a container finds something at this path below [`FOLDER`]: in the folder of a mounted Secret, which must have
-/// the key if it has only some.
+/// Whether a container finds something at this path below [`FOLDER`]: in the folder of a mounted Secret, which must
+/// have the key if it has only some.
 fn is_mounted(pod: &Value, path: &str) -> bool {
     let (folder, key) = path.split_once('/').unwrap();
     let place = format!("{FOLDER}{folder}");

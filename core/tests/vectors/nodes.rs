@@ -1,5 +1,5 @@
-//! Vectors of the messages between nodes and of positions, byte by byte. `other_crates.json` has the messages that other
-//! crates define; these crates test them.
+//! Vectors of the messages between nodes and of positions, byte by byte. `other_crates.json` has the messages that
+//! other crates define; these crates test them.
 
 use bytes::Bytes;
 use serde::Deserialize;

@@ -1,6 +1,6 @@
-//! The metrics of watched users: the counts of their sessions, asked from time to time like those for `/v1/users/{user}`.
-//! So delivery does nothing for them, and other users cost nothing. The last seconds of a session that has ended are
-//! missing in the sums.
+//! The metrics of watched users: the counts of their sessions, asked from time to time like those for
+//! `/v1/users/{user}`. So delivery does nothing for them, and other users cost nothing. The last seconds of a session
+//! that has ended are missing in the sums.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! The value of `node.id`. It may contain the name of the host, so that one configuration serves many containers, each of
-//! which has a host name of its own.
+//! The value of `node.id`. It may contain the name of the host, so that one configuration serves many containers, each
+//! of which has a host name of its own.
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};

@@ -1,5 +1,5 @@
-//! The keys that name a file with a secret: `nats.password_file` for `nats.password`, and so on. What a file holds takes
-//! the place of the value, which is empty then.
+//! The keys that name a file with a secret: `nats.password_file` for `nats.password`, and so on. What a file holds
+//! takes the place of the value, which is empty then.
 
 use super::error::ConfigError;
 use super::sections::{AuthConfig, Config, NatsConfig};

@@ -1,7 +1,7 @@
 //! The PROXY header, by which a load balancer tells the address of a client before the first byte of HTTP.
 //!
-//! Only [`Proxies`] may send one, and they have to: a connection of anybody else, or without a header, is refused. Nobody
-//! can take another address by it.
+//! Only [`Proxies`] may send one, and they have to: a connection of anybody else, or without a header, is refused.
+//! Nobody can take another address by it.
 
 mod parse;
 

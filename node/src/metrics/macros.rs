@@ -22,8 +22,8 @@
 /// # SECONDS.record(1.0);
 /// ```
 ///
-/// A metric `by "reason" of reasons` is shown from 0 on for each value that the function `reasons` gives. Values that are
-/// not known beforehand are `within` a bound, which a text describes.
+/// A metric `by "reason" of reasons` is shown from 0 on for each value that the function `reasons` gives. Values that
+/// are not known beforehand are `within` a bound, which a text describes.
 #[macro_export]
 macro_rules! metrics {
     ($list:ident: $(

@@ -1,5 +1,5 @@
-//! The task that sends spans to the collector, in batches. A batch that fails is not sent again: traces are samples, and
-//! the next batch is worth more than this one.
+//! The task that sends spans to the collector, in batches. A batch that fails is not sent again: traces are samples,
+//! and the next batch is worth more than this one.
 
 use super::collector::Collector;
 use super::otlp::{Resource, encode};

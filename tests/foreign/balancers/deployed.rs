@@ -151,8 +151,8 @@ async fn haproxy_places_users_by_hash_and_names_exactly() {
     assert!(counts.iter().all(|count| *count <= mean * MOST_PERCENT / 100 + ROUNDING), "{counts:?}");
     report("balancers/Haproxy/hash", &format!("{counts:?} of {USERS} users"));
 
-    // A user comes to the same gateway again, by name or by token. A gateway that is at its bound may pass one on, which
-    // those that came first met more often.
+    // A user comes to the same gateway again, by name or by token. A gateway that is at its bound may pass one on,
+    // which those that came first met more often.
     let mut same = [0; 3];
     for (number, (_, gateway)) in sockets.iter().enumerate().rev().take(AGAIN) {
         let token = Cluster::query_for(&format!("user-{number}"), VALID_FOR);

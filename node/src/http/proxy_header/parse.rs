@@ -1,8 +1,8 @@
 //! Reads a PROXY header, version 1 or 2, from the bytes so far. Pure.
 //!
 //! The format is HAProxy's "The PROXY protocol, Versions 1 & 2" (proxy-protocol.txt). What follows a header belongs to
-//! HTTP, and later to the WebSocket, which takes over the bare socket. So the parser says how many bytes may be read next,
-//! and never asks for one beyond the header.
+//! HTTP, and later to the WebSocket, which takes over the bare socket. So the parser says how many bytes may be read
+//! next, and never asks for one beyond the header.
 
 use super::ProxyHeaderFault;
 use std::net::{IpAddr, SocketAddr};
