@@ -20,8 +20,8 @@
 //! * `http` serves requests, and `admin` serves liveness, readiness and metrics with it. `api` registers, guards and
 //!   describes further endpoints, `status` has those of every node, and `users` asks all gateways about a user;
 //! * `traces` records the spans of traced events, and sends them to a collector;
-//! * `host` has the name of the host, `descriptors` raises the limit of file descriptors, and `ports` writes the
-//!   addresses that a node listens on;
+//! * `host` has the name of the host, `descriptors` raises the limit of file descriptors, and `ports` writes and reads
+//!   the file with the addresses that a node listens on;
 //! * `resources` measures memory and file descriptors, and `clock_offset` compares the clock with that of NATS;
 //! * `start` does all of this in order, for a node of any role.
 
