@@ -184,8 +184,7 @@ async fn rust_client_resumes_saved_subscriptions_and_acknowledges_their_alerts()
             }
         }
     }
-    assert_eq!(ask(gateway, "DELETE", "portfolio", None, "").await.status, 204);
-    listener.until("the change", |message| saved_names(message) == Some(vec!["alerts"])).await;
+    // It may have connected later.
     eventually("watch prints the same", DEADLINE, async || {
         let text = watch.stdout();
         let lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
@@ -200,6 +199,8 @@ async fn rust_client_resumes_saved_subscriptions_and_acknowledges_their_alerts()
         (printed == expected.collect::<Vec<_>>()).then_some(())
     })
     .await;
+    assert_eq!(ask(gateway, "DELETE", "portfolio", None, "").await.status, 204);
+    listener.until("the change", |message| saved_names(message) == Some(vec!["alerts"])).await;
     watch.interrupt();
     assert_eq!(watch.wait(DEADLINE).await.code(), Some(0), "{}", watch.stderr());
 }
