@@ -30,6 +30,14 @@ pub enum MessageSelector<'s> {
         /// The subjects, as a pattern.
         next_by_subj: &'s str,
     },
+    /// The first one from this time on.
+    #[serde(untagged)]
+    Since {
+        /// The time, as RFC 3339.
+        start_time: &'s str,
+        /// The subjects, as a pattern.
+        next_by_subj: &'s str,
+    },
 }
 
 impl<'s> MessageSelector<'s> {
@@ -41,6 +49,12 @@ impl<'s> MessageSelector<'s> {
     /// The first message of these subjects from `seq` on.
     pub fn next_of(seq: Seq, subjects: &'s str) -> Self {
         Self::From { seq: seq.0, next_by_subj: subjects }
+    }
+
+    /// The first message that was stored at this time, as RFC 3339, or later. A server that does not know such requests
+    /// answers with the oldest message.
+    pub fn since(time: &'s str) -> Self {
+        Self::Since { start_time: time, next_by_subj: names::ALL }
     }
 }
 
@@ -110,6 +124,8 @@ mod tests {
         assert_eq!(json(MessageSelector::At(7)), r#"{"seq":7}"#);
         assert_eq!(json(MessageSelector::LastOf("$KV.B.k")), r#"{"last_by_subj":"$KV.B.k"}"#);
         assert_eq!(json(MessageSelector::from(Seq(7))), r#"{"seq":7,"next_by_subj":">"}"#);
+        let since = MessageSelector::since("2026-11-23T14:30:00Z");
+        assert_eq!(json(since), r#"{"start_time":"2026-11-23T14:30:00Z","next_by_subj":">"}"#);
         let next = MessageSelector::next_of(Seq(7), "$KV.B.a.>");
         assert_eq!(json(next), r#"{"seq":7,"next_by_subj":"$KV.B.a.>"}"#);
     }

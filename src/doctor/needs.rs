@@ -81,7 +81,7 @@ pub(super) fn of(role: DoctorRole, nats: &Nats, me: &str, stream: &str) -> RoleS
     };
     let reads = |bucket: &str| nats.api(&format!("STREAM.MSG.GET.KV_{bucket}"));
     let writes = |bucket: &str| nats.bucket_write(bucket, NOBODY);
-    let reads_stream = [nats.api(&names::direct_get(stream)), nats.api(&format!("STREAM.MSG.GET.{stream}"))];
+    let reads_stream = nats.api(&format!("STREAM.MSG.GET.{stream}"));
     match role {
         DoctorRole::Router => {
             let consumer = |request: &str| nats.api(&format!("CONSUMER.{request}.{stream}.{NOBODY}"));
@@ -117,7 +117,7 @@ pub(super) fn of(role: DoctorRole, nats: &Nats, me: &str, stream: &str) -> RoleS
                 consumer("DELETE"),
                 nats.api(&format!("STREAM.PURGE.KV_{}", names::CONTEXT_BUCKET)),
             ]);
-            needs.publish(reads_stream);
+            needs.publish([nats.api(&names::direct_get(stream)), reads_stream]);
             needs.publish([names::VIEW_BUCKET, names::LEASES_BUCKET, names::CONTEXT_BUCKET].map(writes));
             let read = [names::VIEW_BUCKET, names::LEASES_BUCKET, names::RULES_BUCKET, names::CONTEXT_BUCKET];
             needs.publish(read.map(reads));
@@ -149,7 +149,7 @@ pub(super) fn of(role: DoctorRole, nats: &Nats, me: &str, stream: &str) -> RoleS
                 names::source("alert", NOBODY),
                 nats.api("INFO"),
             ]);
-            needs.publish(reads_stream);
+            needs.publish([reads_stream]);
             needs.publish([names::SUBSCRIPTIONS_BUCKET, names::ACKS_BUCKET].map(writes));
             needs.publish([names::VIEW_BUCKET, names::SUBSCRIPTIONS_BUCKET, names::ACKS_BUCKET].map(reads));
             for request in ["INFO", "CREATE"] {
@@ -167,9 +167,9 @@ pub(super) fn of(role: DoctorRole, nats: &Nats, me: &str, stream: &str) -> RoleS
     needs
 }
 
-/// What only others need. A request to JetStream names a stream that does not exist, so that it changes nothing if it
-/// is allowed.
-pub(super) fn of_others(role: DoctorRole, nats: &Nats) -> RoleSubjects {
+/// What only others need. A request that edits names a stream that does not exist, so that it changes nothing if it is
+/// allowed.
+pub(super) fn of_others(role: DoctorRole, nats: &Nats, stream: &str) -> RoleSubjects {
     let mut others = RoleSubjects::default();
     let edits = ["DELETE", "PURGE", "MSG.DELETE"].map(|request| nats.api(&format!("STREAM.{request}.{NOBODY}")));
     let write = |bucket: &str| nats.bucket_write(bucket, NOBODY);
@@ -192,6 +192,8 @@ pub(super) fn of_others(role: DoctorRole, nats: &Nats) -> RoleSubjects {
             others.publish(edits);
             others.publish([names::source("pattern", NOBODY), write(names::RULES_BUCKET)]);
             others.publish([names::interest(SOMEBODY), names::beat("gateway", SOMEBODY)]);
+            // The server sends the bare event to any subject that the request names.
+            others.publish([nats.api(&names::direct_get(stream))]);
             others.subscribe([names::gateway(SOMEBODY, "0"), format!("{}.0", names::inbox("gateway", SOMEBODY))]);
         }
         DoctorRole::Producer => {

@@ -60,7 +60,8 @@ async fn tried(role: DoctorRole, config: &Config) -> Result<TriedSubjects, NatsE
     // A gateway may have a user that names it.
     let me = config.node.id.as_deref().unwrap_or(NOBODY);
     let nats = Nats::connect(&config.nats, role.inboxes(), me).await?;
-    let (needed, of_others) = (needs::of(role, &nats, me, &config.stream.name), needs::of_others(role, &nats));
+    let stream = &config.stream.name;
+    let (needed, of_others) = (needs::of(role, &nats, me, stream), needs::of_others(role, &nats, stream));
     let needed = acts(&nats, &needed).await?;
     let others = acts(&nats, &of_others).await?;
     let refusals = nats.refusals().await?;

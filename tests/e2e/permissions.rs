@@ -135,6 +135,8 @@ async fn no_user_can_do_what_is_the_work_of_another() {
         "tw.gwbeat.g2",
         "tw.snapshot.g2.0",
         "tw.alerts.g2.0.1",
+        // The server would send the event to any subject that the request names.
+        "$JS.API.DIRECT.GET.EVENTS",
     ];
     let publishes = [&own[..], &edits, &of_routers, &leases, &of_operators, &rules].concat();
     let others = [

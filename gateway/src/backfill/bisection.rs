@@ -1,5 +1,8 @@
-//! Finds the last sequence before a time: it asks the NATS server for a few messages, and looks only at their
-//! sequences and times. Any server with a replica of the stream may answer, so one answer may know more than another.
+//! Finds the last sequence before a time: it asks the NATS server that leads the stream for a few messages, and looks
+//! only at their sequences and times. After a change of the leader, one answer may know more than another.
+//!
+//! A direct get, which any replica answers, would be cheaper. But its answer is the bare message, which the server sends
+//! to any subject that the request names, whatever the permissions of the asker. So gateways may not make direct gets.
 //!
 //! Each search is a task that ends by its deadline. A search that panics counts as not answered.
 
@@ -7,13 +10,11 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::metrics;
-use serde_json::json;
 use tickwire_core::event::Timestamp;
 use tickwire_core::ids::Seq;
-use tickwire_node::direct::DirectAnswer;
-use tickwire_node::link::{LinkError, NatsMessage};
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
+use tickwire_node::stored::{self, MessageSelector};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::timeout;
 use tracing::{error, warn};
@@ -24,9 +25,6 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(2);
 /// The last time that the server can compare with. It counts nanoseconds in 64 bits, and a later time overflows to one
 /// long ago.
 const LAST: Timestamp = Timestamp(9_223_372_036_854);
-
-/// How many bytes of an answer may wait. The first message is accepted with any size.
-const ANSWER_BYTES: usize = 1024;
 
 /// The searches that run.
 #[derive(Debug, Default)]
@@ -62,7 +60,7 @@ fn ended(ended: Result<(Id, Option<Seq>), JoinError>) -> (Id, Option<Seq>) {
     })
 }
 
-/// The sequence of the last message that was stored before `time`, on any server with a replica of the stream. Missing
+/// The sequence of the last message that was stored before `time`, by the server that leads the stream. Missing
 /// messages after it may be newer. If the stream does not reach back that far, the result is 0, so that the removed
 /// messages show as a gap. `None` if no server answered in time.
 pub(crate) async fn find(nats: Nats, stream: String, time: Timestamp) -> Option<Seq> {
@@ -72,7 +70,7 @@ pub(crate) async fn find(nats: Nats, stream: String, time: Timestamp) -> Option<
     found.inspect_err(|reason| warn!(reason, %time, "search for a time failed, it is repeated")).ok()
 }
 
-/// The servers that answer for the stream.
+/// The server that answers for the stream.
 #[derive(Debug)]
 struct TimeIndex<'n> {
     nats: &'n Nats,
@@ -88,43 +86,34 @@ struct IndexedMessage {
 
 impl TimeIndex<'_> {
     async fn before(&self, time: Timestamp) -> Result<Seq, String> {
-        let Some(oldest) = self.ask(&from(1)).await?.filter(|oldest| oldest.at < time) else { return Ok(Seq(0)) };
-        let Some(newer) = self.ask(&first_from(time)).await? else {
-            let last = self.ask(&json!({ "last_by_subj": ">" })).await?;
-            return match last.filter(|last| last.at < time) {
-                Some(last) => Ok(Seq(last.seq)),
-                None => Err("one server has messages that another does not have yet".to_owned()),
-            };
+        let oldest = self.ask(MessageSelector::from(Seq(1))).await?;
+        let Some(oldest) = oldest.filter(|oldest| oldest.at < time) else { return Ok(Seq(0)) };
+        let first = self.ask(MessageSelector::since(&start_time(time))).await?;
+        // A server that ignores the time answers with the oldest message, so the search covers the whole stream.
+        let mut search = match first.filter(|first| first.at >= time) {
+            Some(newer) => Bisection { time, before: oldest.seq, newer: newer.seq, has_missing: false },
+            None => match self.ask(MessageSelector::LastOf(names::ALL)).await? {
+                Some(last) if last.at < time => return Ok(Seq(last.seq)),
+                Some(last) => Bisection { time, before: oldest.seq, newer: last.seq, has_missing: true },
+                None => return Err("the stream has lost its last message meanwhile".to_owned()),
+            },
         };
-        let mut search = Bisection { time, before: oldest.seq, newer: newer.seq, has_missing: false };
         while let Some(seq) = search.next() {
-            search.take(seq, self.ask(&from(seq)).await?);
+            search.take(seq, self.ask(MessageSelector::from(Seq(seq))).await?);
         }
         Ok(Seq(search.before))
     }
 
     /// The message with which the server answers; `None` if there is none.
-    async fn ask(&self, question: &serde_json::Value) -> Result<Option<IndexedMessage>, String> {
-        let answer = request(self.nats, self.stream, question).await.map_err(|error| error.to_string())?;
-        match DirectAnswer::read(&answer) {
-            DirectAnswer::Message(got) => {
-                let at = got.stored.parse().map_err(|error| format!("stored at {:?}: {error}", got.stored))?;
-                Ok(Some(IndexedMessage { seq: got.seq, at }))
-            }
-            DirectAnswer::Nothing => Ok(None),
-            other => Err(format!("the server answers {other:?} to {question}")),
-        }
+    async fn ask(&self, wanted: MessageSelector<'_>) -> Result<Option<IndexedMessage>, String> {
+        let got = stored::get(&self.nats.jetstream, self.stream, wanted).await.map_err(|error| error.to_string())?;
+        Ok(got.map(|message| IndexedMessage { seq: message.seq.0, at: Timestamp(message.stored) }))
     }
 }
 
-/// The first message from a sequence on.
-fn from(seq: u64) -> serde_json::Value {
-    json!({ "seq": seq, "next_by_subj": ">" })
-}
-
-/// The first message from a time on.
-fn first_from(time: Timestamp) -> serde_json::Value {
-    json!({ "start_time": time.min(LAST).to_string(), "next_by_subj": ">" })
+/// A time for the server.
+fn start_time(time: Timestamp) -> String {
+    time.min(LAST).to_string()
 }
 
 /// The search for the last message before a time. Usually it is just before the first message from that time on. If
@@ -155,13 +144,6 @@ impl Bisection {
             None => (self.newer, self.has_missing) = (seq, true),
         }
     }
-}
-
-async fn request(nats: &Nats, stream: &str, question: &serde_json::Value) -> Result<NatsMessage, LinkError> {
-    let inbox = nats.link.new_inbox();
-    let mut answers = nats.link.subscribe("searches", &inbox, None, ANSWER_BYTES)?;
-    nats.link.publish(nats.api(&names::direct_get(stream)), Some(&inbox), question.to_string().as_bytes())?;
-    answers.next().await.ok_or(LinkError::Closed)
 }
 
 #[cfg(test)]
@@ -227,7 +209,7 @@ mod tests {
 
     #[test]
     fn time_beyond_the_range_of_the_server_is_capped() {
-        let asked = |time: &str| first_from(time.parse().unwrap())["start_time"].as_str().unwrap().to_owned();
+        let asked = |time: &str| start_time(time.parse().unwrap());
         assert_eq!(asked("2026-11-23T14:30:00Z"), "2026-11-23T14:30:00.000Z");
         for later in ["2262-04-11T23:47:16.854Z", "2262-04-12T00:00:00Z", "9999-12-31T23:59:59Z"] {
             assert_eq!(asked(later), "2262-04-11T23:47:16.854Z", "{later}");

@@ -47,7 +47,6 @@ pub(super) fn queues() -> Vec<&'static str> {
         "presence_questions",
         "replay_answers",
         "replay_requests",
-        "searches",
         "snapshot_requests",
         "snapshots",
         "storage",

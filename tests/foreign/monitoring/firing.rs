@@ -93,7 +93,7 @@ const NOT_CAUSED: &[(&str, &str)] = &[
     ("TickwireContextOld", "it needs a NATS that answers for events and not for the context, for half a minute"),
     ("TickwireContextWritesLost", "it needs a NATS that stores events and no context"),
     ("TickwireReferenceFull", "it needs 65,536 symbols, which take longer than the test"),
-    ("TickwireTimeSearches", "it needs a NATS that answers no direct gets"),
+    ("TickwireTimeSearches", "it needs a NATS that stores events and returns none"),
     ("TickwireReminderReadings", "it needs a NATS that answers no direct gets"),
     ("TickwireSlowClients", "it needs clients that do not read for the deadline of each"),
     ("TickwireDescriptors", "a gateway keeps descriptors in reserve, so few limits reach the threshold"),
