@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tempfile::TempDir;
 use tickwire_testkit::eventually;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::unconstrained;
 
 use super::DEADLINE;
@@ -240,7 +240,8 @@ async fn addresses_are_true(deployment: &Deployment, tag: &str) {
 
 #[tokio::test]
 async fn haproxy_states_the_addresses_of_clients_in_a_header() {
-    let mut deployment = Deployment::start(2, &[], &[("LB_ADDRESS_SOCKETS", "3")]).await;
+    let limits = [("LB_ADDRESS_SOCKETS", "3"), ("LB_ADDRESS_RATE", "100000")];
+    let mut deployment = Deployment::start(2, &[], &limits).await;
     addresses_are_true(&deployment, "header").await;
 
     // One address has a bounded number of connections, and others have theirs.
@@ -253,6 +254,18 @@ async fn haproxy_states_the_addresses_of_clients_in_a_header() {
     assert!(front.is_cut(one).await, "the fourth connection of one address");
     front.open_from(other, &user(2), &[]).await.unwrap();
 
+    // Those to the port without TLS count, too: they are taken from the same descriptors.
+    let third = Ipv4Addr::new(127, 0, 0, 33);
+    let mut plain = Vec::new();
+    for _ in 0..3 {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((third, 0).into()).unwrap();
+        plain.push(socket.connect(deployment.balancer.plain).await.unwrap());
+    }
+    let what = "the connections to the port without TLS count";
+    eventually(what, DEADLINE, async || front.is_cut(third).await.then_some(())).await;
+    drop(plain);
+
     // While NATS is away no gateway is ready. Sockets stay, and new clients get one.
     if is_full() {
         deployment.cluster.nats[0].kill();
@@ -260,6 +273,15 @@ async fn haproxy_states_the_addresses_of_clients_in_a_header() {
         front.upgrade(Ipv4Addr::LOCALHOST, &named(&deployment.ids()[1]), &[]).await.unwrap();
         assert_eq!(open(&mut kept).await, kept.len());
     }
+}
+
+#[tokio::test]
+async fn flood_of_names_is_refused_before_it_reaches_the_dns_server() {
+    let deployment = Deployment::start(1, &[], &[("LB_ADDRESS_RATE", "20")]).await;
+    let served = deployment.front.requests_until(429, "/g/nobody/v1/nothing", 200).await;
+    assert!(served.is_some_and(|served| served >= 20), "{served:?}");
+    // Requests without a name go on.
+    assert_eq!(deployment.front.gateway(&user(1)).await, deployment.ids()[0]);
 }
 
 #[tokio::test]

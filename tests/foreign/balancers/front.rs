@@ -109,6 +109,26 @@ impl Front {
         (answer.split(' ').nth(1).unwrap().parse().unwrap(), answer)
     }
 
+    /// Sends such requests on one connection, at most so many, until one has this status. How many had another one;
+    /// `None` if all had.
+    pub(super) async fn requests_until(&self, status: u16, path: &str, most: usize) -> Option<usize> {
+        let mut tls = self.connect(Ipv4Addr::LOCALHOST).await;
+        for count in 0..most {
+            // The answer to HEAD has no body.
+            tls.write_all(format!("HEAD {path} HTTP/1.1\r\nHost: {HOST}\r\n\r\n").as_bytes()).await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let byte = timeout(DEADLINE, tls.read_u8()).await.expect("an answer in time");
+                head.push(byte.expect("a connection that stays"));
+            }
+            let head = String::from_utf8(head).unwrap();
+            if head.split(' ').nth(1).unwrap() == status.to_string() {
+                return Some(count);
+            }
+        }
+        None
+    }
+
     /// Whether a connection from this address is ended before it is served.
     pub(super) async fn is_cut(&self, from: Ipv4Addr) -> bool {
         let Ok(tcp) = self.dial(from).await else { return true };
