@@ -1,8 +1,9 @@
 //! The answer of `/v1/nodes`. A node of another version may know more or less: what is not known here is left out, and
 //! what is missing counts as unknown.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
+use tickwire_core::ids::NodeId;
 use tickwire_core::placement::Role;
 
 /// The answer of one admin server.
@@ -20,6 +21,7 @@ pub(super) struct ClusterAnswer {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(super) struct NodeAnswer {
     /// Its name.
+    #[serde(deserialize_with = "name")]
     pub(super) node: String,
     /// Which start of it this is.
     pub(super) nonce: String,
@@ -68,4 +70,9 @@ pub(super) struct Count {
     pub(super) total: u64,
     /// By the values of its label.
     pub(super) by: BTreeMap<String, u64>,
+}
+
+/// Reads the name of a node. A name that no node can have would break the tables.
+fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    NodeId::deserialize(deserializer).map(|node| node.as_str().to_owned())
 }

@@ -27,6 +27,9 @@ const AT_ONCE: usize = 4;
 /// How many bytes an answer may have.
 const MOST_BYTES: usize = 16 * 1024 * 1024;
 
+/// How many characters of the reason for a fault are shown.
+const MOST_REASON: usize = 1_000;
+
 /// How long a signed token is valid, in seconds: for one request, by clocks that differ.
 const TOKEN_SECS: u64 = 120;
 
@@ -126,7 +129,7 @@ impl Asker {
                 Ok(answer) => answer,
                 Err(_) => Err(format!("did not answer within {DEADLINE:?}")),
             };
-            answer.map_err(|fault| format!("{}: {fault}", admin.shown))
+            answer.map_err(|reason| fault(&admin.shown, &reason))
         });
         Reading::of(asked.buffered(AT_ONCE).collect::<Vec<_>>().await)
     }
@@ -150,6 +153,12 @@ impl Asker {
             status => Err(refusal(status, &body)),
         }
     }
+}
+
+/// What is wrong with an admin server, as one line that a terminal can show: parts of it are texts of the server.
+pub(super) fn fault(admin: &str, reason: &str) -> String {
+    let shown = reason.chars().take(MOST_REASON).map(|it| if it.is_control() { ' ' } else { it });
+    format!("{admin}: {}", shown.collect::<String>())
 }
 
 /// The deepest cause of an error: the ones above it say only that there is one.

@@ -232,6 +232,26 @@ fn text_of_a_stranger_does_not_reach_the_terminal_as_commands() {
 }
 
 #[test]
+fn text_of_a_stranger_in_a_refusal_is_short_and_commands_nothing() {
+    let message = "a\u{1b}[2J\nb\u{9b}c".to_owned() + &"x".repeat(100_000);
+    let body = json!({ "code": "x", "message": message }).to_string();
+    let text = ask::fault("http://gw-1:9090", &ask::refusal(StatusCode::BAD_GATEWAY, body.as_bytes()));
+    assert!(text.starts_with("http://gw-1:9090: refused with 502 x: a [2J b cxx"), "{}", &text[..60]);
+    assert!(text.len() < 1_100 && !text.contains(char::is_control));
+}
+
+#[test]
+fn answer_with_a_name_that_no_node_has_is_refused() {
+    for name in ["x".repeat(100_000), "a b".to_owned(), String::new()] {
+        let read = |node: &str| {
+            let answer = json!({ "view": 7, "partitions": 32, "nodes": [gateway(node, 10_000, 1)] });
+            serde_json::from_value::<ClusterAnswer>(answer)
+        };
+        assert!(read(&name).is_err() && read("gw-1").is_ok());
+    }
+}
+
+#[test]
 fn long_problems_continue_on_the_next_line() {
     let mut node = gateway("gw-1", 10_000, 0);
     node["report"]["problems"] = json!([{ "part": "x", "status": "error", "message": "word ".repeat(30) }]);
