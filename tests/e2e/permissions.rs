@@ -5,6 +5,9 @@ mod secured;
 
 use async_nats::jetstream;
 use serde_json::{Value, json};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
 use tickwire_core::protocol::{Encoding, ServerMessage};
 use tickwire_testkit::{NatsServer, eventually};
 
@@ -171,6 +174,18 @@ async fn no_user_can_do_what_is_the_work_of_another() {
     operator.is_refused(&publishes, &["ev.>", "events.>", "gw.>", "tw.>", "_INBOX_router.>"]).await;
 }
 
+#[test]
+fn user_whose_password_cannot_be_read_gets_no_empty_one() {
+    let out = tempfile::tempdir().unwrap();
+    // It exists, and reading it fails for root, too.
+    fs::create_dir_all(out.path().join("producer.password/folder")).unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/nats/make-users");
+    let made = Command::new(script).arg("--out").arg(out.path()).output().unwrap();
+    assert_eq!(made.status.code(), Some(1), "{made:?}");
+    let users = fs::read_to_string(out.path().join("users.conf")).unwrap();
+    assert!(!users.contains("producer") && !users.contains("\"\""), "{users}");
+}
+
 #[tokio::test]
 async fn doctor_finds_that_each_shipped_user_has_what_its_role_needs_and_no_more() {
     let nats = SecuredNats::start(&["--gateway", "g1"]);
@@ -242,7 +257,7 @@ async fn whole_cluster_works_in_a_jetstream_domain_behind_a_leaf_node() {
     let home = tempfile::tempdir().unwrap();
     let config = |name: &str, text: &str| {
         let file = home.path().join(name);
-        std::fs::write(&file, text).unwrap();
+        fs::write(&file, text).unwrap();
         file.to_str().unwrap().to_owned()
     };
     let hub = config("hub.conf", "jetstream { domain: hub }\nleafnodes { listen: \"127.0.0.1:-1\" }\n");
