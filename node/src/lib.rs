@@ -19,6 +19,7 @@
 //! * `auth` checks tokens;
 //! * `http` serves requests, and `admin` serves liveness, readiness and metrics with it. `api` registers, guards and
 //!   describes further endpoints, `status` has those of every node, and `users` asks all gateways about a user;
+//! * `rate_budget` bounds how often a node does what others make it do;
 //! * `traces` records the spans of traced events, and sends them to a collector;
 //! * `host` has the name of the host, `descriptors` raises the limit of file descriptors, and `ports` writes and reads
 //!   the file with the addresses that a node listens on;
@@ -42,6 +43,8 @@ pub mod shutdown;
 pub mod clock;
 
 pub mod names;
+
+pub(crate) mod rate_budget;
 
 pub mod nats;
 

@@ -4,10 +4,8 @@
 //! are recorded where they end, into a bounded queue that never makes anybody wait. The [`Exporter`] sends them.
 //!
 //! * `span` is a span until it is sent;
-//! * `budget` limits how many events a node traces in a second;
 //! * `exporter` is the task that takes spans out of the queue, `otlp` encodes them, and `collector` sends them.
 
-mod budget;
 mod collector;
 mod exporter;
 mod otlp;
@@ -19,8 +17,8 @@ pub use span::{AttributeValue, EventFacts, Span, SpanKind};
 use crate::clock::monotonic;
 use crate::config::TracesConfig;
 use crate::metrics;
+use crate::rate_budget::RateBudget;
 use crate::shutdown::Shutdown;
-use budget::TraceBudget;
 use collector::Collector;
 use rand::Rng;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -50,7 +48,7 @@ pub struct Traces(Option<Arc<Tracer>>);
 struct Tracer {
     ratio: f64,
     /// It is locked for events that may be traced, for one comparison.
-    budget: Mutex<TraceBudget>,
+    budget: Mutex<RateBudget>,
     queue: mpsc::Sender<Span>,
     /// The bytes of the spans in the queue.
     queued: Arc<AtomicUsize>,
@@ -73,7 +71,7 @@ impl Traces {
         let (sender, queue) = mpsc::channel(QUEUE_SPANS);
         let queued = Arc::new(AtomicUsize::new(0));
         let exporter = Exporter::start(collector, (queue, Arc::clone(&queued)), (role, me), shutdown);
-        let budget = Mutex::new(TraceBudget::new(config.rate));
+        let budget = Mutex::new(RateBudget::new(config.rate));
         let tracer = Tracer { ratio: config.ratio, budget, queue: sender, queued };
         Ok((Self(Some(Arc::new(tracer))), Some(exporter)))
     }

@@ -1,11 +1,16 @@
 //! `tickwire top` with a running cluster: one address shows every node, and what is wrong.
 
+use futures_util::StreamExt;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::process::Output;
 use std::time::Duration;
+use tickwire_core::ids::{NodeId, NodeRef, Nonce};
 use tickwire_core::protocol::Encoding;
+use tickwire_core::wire;
+use tickwire_node::names;
 use tickwire_testkit::eventually;
+use tokio::time::timeout;
 
 use crate::cluster::{Cluster, PARTITIONS};
 use crate::node::{DEADLINE, tickwire};
@@ -44,6 +49,37 @@ fn row<'a>(reading: &'a Value, table: &str, node: &str) -> &'a Value {
 fn problems<'a>(reading: &'a Value, node: &str) -> Vec<&'a str> {
     let problems = reading["problems"].as_array().unwrap().iter();
     problems.filter(|problem| problem["node"] == node).map(|problem| problem["part"].as_str().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn flood_of_questions_is_not_answered_with_a_flood_of_reports() {
+    let mut cluster = Cluster::start(1, 1).await;
+    let client = async_nats::connect(cluster.nats_url()).await.unwrap();
+    let stranger = NodeRef { id: NodeId::new("stranger").unwrap(), nonce: Nonce(1) };
+    let mut answers = client.subscribe("tw.nodes.stranger.>").await.unwrap();
+    let ask = async |number: u64| {
+        let question = wire::encode(&(&stranger, number)).unwrap();
+        client.publish(names::NODES, question.into()).await.unwrap();
+    };
+    ask(0).await;
+    timeout(DEADLINE, answers.next()).await.expect("an answer in time").expect("an answer");
+    for number in 1..500 {
+        ask(number).await;
+    }
+    for node in cluster.gateways.iter_mut().chain(&mut cluster.routers) {
+        eventually("questions are refused", DEADLINE, async || {
+            let refused = node.metrics().await.get("tickwire_refused_node_messages_total");
+            (refused > 0.0).then_some(())
+        })
+        .await;
+    }
+    // A moment later it is answered again.
+    let router = cluster.routers[0].address("admin").await;
+    eventually("both nodes report", DEADLINE, async || {
+        let (_, shown, _) = top(&[router], &["--json"]).await;
+        shown.contains(r#""nodes":2,"ready":2,"#).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use tickwire_core::ids::NodeRef;
 use tickwire_core::placement::{Member, View};
 
-/// How many bytes of reports one question may gather. A node whose report does not fit is silent.
+/// How many bytes of reports one question may gather, and how many one report may have: 20 times what a node reports, so
+/// that one node cannot take the place of all others. A node whose report does not fit is silent.
 const GATHERED_BYTES: usize = 4 * 1024 * 1024;
+const REPORT_BYTES: usize = 64 * 1024;
 
 /// What is known so far.
 #[derive(Debug)]
@@ -28,7 +30,7 @@ impl Gathering {
     /// A node has reported with this many bytes. Only its first report counts, and none of a node that was not asked: a
     /// stranger may invent any number of them.
     pub(super) fn note(&mut self, node: &NodeRef, report: NodeReport, bytes: usize) {
-        let fits = self.bytes.saturating_add(bytes) <= GATHERED_BYTES;
+        let fits = bytes <= REPORT_BYTES && self.bytes.saturating_add(bytes) <= GATHERED_BYTES;
         if let Some((_, silent @ None)) = self.nodes.get_mut(node)
             && fits
         {
@@ -96,8 +98,11 @@ mod tests {
     #[test]
     fn node_whose_report_does_not_fit_stays_silent() {
         let mut gathering = gathering();
-        gathering.note(&member("gw-1", 1, Role::Gateway).node, report(), GATHERED_BYTES);
-        gathering.note(&member("r-1", 1, Role::Router).node, report(), 1);
-        assert_eq!(silent(&gathering), ["r-1", "r-2"]);
+        gathering.note(&member("gw-1", 1, Role::Gateway).node, report(), REPORT_BYTES + 1);
+        gathering.note(&member("r-1", 1, Role::Router).node, report(), REPORT_BYTES);
+        assert_eq!(silent(&gathering), ["gw-1", "r-2"]);
+        gathering.bytes = GATHERED_BYTES;
+        gathering.note(&member("r-2", 1, Role::Router).node, report(), 1);
+        assert_eq!(silent(&gathering), ["gw-1", "r-2"]);
     }
 }

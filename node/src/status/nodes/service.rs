@@ -6,9 +6,11 @@
 use super::gathering::Gathering;
 use super::report::NodeReport;
 use crate::api::ApiRefusal;
+use crate::clock::monotonic;
 use crate::link::{Link, LinkError, LinkSubscriber, NatsMessage};
 use crate::metrics;
 use crate::names;
+use crate::rate_budget::RateBudget;
 use crate::status::Status;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -28,6 +30,10 @@ const DEADLINE: Duration = Duration::from_secs(1);
 
 /// How many questions are asked at the same time. Further ones wait.
 const QUESTIONS: usize = 4;
+
+/// How many questions of other nodes this one answers in a second. All nodes answer each question, with a hundred times
+/// its bytes, so a flood of them would be one of answers.
+const ANSWERS: u32 = 64;
 
 /// How many bytes of questions may wait, and of answers to one question.
 const QUESTION_BYTES: usize = 64 * 1024;
@@ -99,11 +105,12 @@ impl NodeReports {
         mut questions: LinkSubscriber,
         stop: CancellationToken,
     ) {
+        let mut budget = RateBudget::new(ANSWERS);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 question = questions.next() => match question {
-                    Some(question) => self.answer(&question),
+                    Some(question) => self.answer(&question, &mut budget),
                     None => return stop.cancelled().await,
                 },
             }
@@ -156,7 +163,7 @@ impl NodeReports {
         Ok(())
     }
 
-    fn answer(&self, message: &NatsMessage) {
+    fn answer(&self, message: &NatsMessage, budget: &mut RateBudget) {
         let question: NodeQuestion = match wire::decode(message.payload()) {
             Ok(question) => question,
             Err(error) => return refused(&error.to_string()),
@@ -164,6 +171,9 @@ impl NodeReports {
         // This node has asked itself without NATS.
         if question.asker == self.status.me {
             return;
+        }
+        if !budget.take(monotonic()) {
+            return refused("too many questions");
         }
         if let Err(error) = self.send(&question) {
             debug!(%error, asker = %question.asker, "question for the report of this node not answered");

@@ -1,24 +1,24 @@
-//! How many events a node traces in a second. Pure.
+//! How often a node does what others make it do, such as to trace an event: so many times in a second. Pure.
 
 use std::time::Duration;
 
 /// A bucket that holds as much as a second fills.
 #[derive(Debug)]
-pub(super) struct TraceBudget {
+pub(crate) struct RateBudget {
     rate: f64,
     left: f64,
     at: Duration,
 }
 
-impl TraceBudget {
-    /// So many events in a second.
-    pub(super) fn new(rate: u32) -> Self {
+impl RateBudget {
+    /// So many times in a second.
+    pub(crate) fn new(rate: u32) -> Self {
         let rate = f64::from(rate);
         Self { rate, left: rate, at: Duration::ZERO }
     }
 
-    /// Takes one event out of it, at this monotonic time. Returns whether there was one.
-    pub(super) fn take(&mut self, now: Duration) -> bool {
+    /// Takes one time out of it, at this monotonic time. Returns whether there was one.
+    pub(crate) fn take(&mut self, now: Duration) -> bool {
         let passed = now.saturating_sub(self.at).as_secs_f64();
         self.at = self.at.max(now);
         self.left = (self.left + passed * self.rate).min(self.rate);
@@ -36,7 +36,7 @@ mod tests {
 
     #[test]
     fn flood_gets_the_rate_and_one_second_in_advance() {
-        let mut budget = TraceBudget::new(10);
+        let mut budget = RateBudget::new(10);
         let taken = (0..5_000).filter(|at| budget.take(Duration::from_millis(100_000 + at))).count();
         assert!((59..=60).contains(&taken), "{taken}");
         assert!(!budget.take(Duration::from_millis(50)), "an earlier time adds nothing");
