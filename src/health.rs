@@ -122,7 +122,9 @@ fn missing(answer: &str) -> Option<String> {
     let checks = serde_json::from_str::<Report>(body).map(|report| report.checks).unwrap_or_default();
     let missing: Vec<String> =
         checks.iter().filter_map(|check| Some(format!("{}: {}", check.name, check.missing.as_ref()?))).collect();
-    Some(if missing.is_empty() { format!("it answers {status:?}") } else { missing.join("; ") })
+    let missing = if missing.is_empty() { format!("it answers {status:?}") } else { missing.join("; ") };
+    // Another program may listen there. What is not a character to print never reaches a terminal.
+    Some(missing.chars().map(|it| if it.is_control() { ' ' } else { it }).collect())
 }
 
 fn deadline(text: &str) -> Result<Duration, String> {
@@ -174,6 +176,8 @@ mod tests {
         assert_eq!(missing(&answer).unwrap(), "name: a; coverage: b");
         assert_eq!(missing("HTTP/1.1 404 Not Found\r\n\r\n").unwrap(), r#"it answers "HTTP/1.1 404 Not Found""#);
         assert_eq!(missing("").unwrap(), r#"it answers """#);
+        let body = r#"{"checks":[{"name":"a","missing":"b\u001b[2J"}]}"#;
+        assert_eq!(missing(&format!("HTTP/1.1 503 x\r\n\r\n{body}")).unwrap(), "a: b [2J");
     }
 
     #[test]

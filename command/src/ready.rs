@@ -12,6 +12,9 @@ use tokio::time::{Instant, sleep};
 /// How long the nodes may take to be ready.
 pub const READY_DEADLINE: Duration = Duration::from_secs(30);
 
+/// The longest answer that is read, in bytes. Those of nodes are shorter; another program may listen there.
+const MOST_BYTES: u64 = 4 * 1024 * 1024;
+
 /// A node did not become ready in time.
 #[derive(Debug, thiserror::Error)]
 #[error("{name} is not ready after {READY_DEADLINE:?}: {answer}")]
@@ -45,7 +48,7 @@ pub async fn ready(name: &'static str, ports_file: &Path) -> Result<SocketAddr, 
     }
 }
 
-/// The whole answer to a GET request, head and body.
+/// The answer to a GET request, head and body, up to 4 MiB.
 ///
 /// # Errors
 /// When the server cannot be reached, or breaks off.
@@ -54,6 +57,28 @@ pub async fn get(server: SocketAddr, path: &str) -> io::Result<String> {
     let request = format!("GET {path} HTTP/1.1\r\nhost: {server}\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
+    stream.take(MOST_BYTES).read_to_string(&mut answer).await?;
     Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn answer_without_an_end_is_read_up_to_a_limit() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = listener.local_addr().unwrap();
+        let endless = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            while stream.write_all(&[b'x'; 4096]).await.is_ok() {}
+            std::future::pending::<()>().await;
+        };
+        let answer = tokio::select! {
+            answer = get(server, "/livez") => answer.unwrap(),
+            () = endless => unreachable!("it has no end"),
+        };
+        assert_eq!(answer.len() as u64, MOST_BYTES);
+    }
 }
