@@ -309,7 +309,7 @@ mod tests {
             let found = self.0.iter().find(|mark| match wanted {
                 MessageSelector::At(seq) => mark.seq.0 == seq,
                 MessageSelector::From { seq, .. } => mark.seq.0 >= seq,
-                MessageSelector::LastOf(_) => false,
+                MessageSelector::LastOf(_) | MessageSelector::Since { .. } => false,
             });
             ready(Ok(found.copied()))
         }

@@ -378,7 +378,7 @@ impl Leader for SimCluster {
         let (seq, is_exact) = match wanted {
             MessageSelector::At(seq) => (seq, true),
             MessageSelector::From { seq, .. } => (seq, false),
-            MessageSelector::LastOf(subject) => panic!("no router asks for the last message of {subject}"),
+            other => panic!("no router asks for {other:?}"),
         };
         let found = self.readable(Seq(seq.saturating_sub(1))).next();
         let found = found.filter(|stored| !is_exact || stored.seq.0 == seq);

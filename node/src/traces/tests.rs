@@ -6,7 +6,7 @@ use std::time::Duration;
 /// A handle whose spans wait in the returned queue.
 fn traces(rate: u32, ratio: f64, capacity: usize) -> (Traces, mpsc::Receiver<Span>) {
     let (sender, queue) = mpsc::channel(capacity);
-    let budget = Mutex::new(TraceBudget::new(rate));
+    let budget = Mutex::new(RateBudget::new(rate));
     (Traces(Some(Arc::new(Tracer { ratio, budget, queue: sender, queued: Arc::default() }))), queue)
 }
 
