@@ -29,7 +29,7 @@ pub(crate) enum RulesCommand {
     #[command(after_help = "\
 Examples:
   tickwire rules list
-  tickwire rules list --json > rules.json            a copy of all rules, to load them again with `put`")]
+  tickwire rules list --json > rules.json            a copy of all rules, which `put` takes")]
     List {
         /// Print all stored rules as one JSON list, as `put` takes it
         #[arg(long)]
@@ -54,7 +54,7 @@ Nothing is written if any rule is not valid.
 Examples:
   tickwire rules put rules.json
   tickwire rules put --defaults                      the rules that tickwire comes with
-  tickwire rules put rule.json --if-match 7          only if nobody has changed the rule since revision 7
+  tickwire rules put rule.json --if-match 7          only if the rule still has revision 7
   tickwire rules put rule.json --if-match 0          only if there is no such rule")]
     Put(PutArgs),
     /// Delete a rule; routers stop to apply it within a second

@@ -43,8 +43,8 @@ const INTERVALS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::f
 #[command(after_help = "\
 Keys: s, d, l and n sort by sessions, drops, lag and name; p pauses; q or Ctrl-C ends.
 
-Where admin servers ask for a token, it needs the role `operator` or `producer`. With auth.jwt_secret, from the
-environment or the file, the command signs one itself.
+Where admin servers ask for a token, it needs the role `operator` or `producer`. With
+auth.jwt_secret, from the environment or the file, the command signs one itself.
 
 Examples:
   tickwire top

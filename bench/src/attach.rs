@@ -48,7 +48,8 @@ const LONGEST_RUN: usize = 16;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  tickwire bench attach --url wss://gw.example.com --ca ca.pem --nats nats://nats-1:4222 --sockets 17000 --rate 500
+  tickwire bench attach --url wss://gw.example.com --ca ca.pem --nats nats://nats-1:4222 \\
+    --sockets 17000 --rate 500
   tickwire bench attach --run LOAD7 --no-publish --url ws://gw-1:8080 --url ws://gw-2:8080 --seconds 60
   tickwire bench attach --run LOAD7 --publish-only --start-after 30 --seconds 60
 

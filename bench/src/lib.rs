@@ -69,10 +69,11 @@ Examples:
   tickwire bench selective --window 0 --against bare
   tickwire bench broadcast --rate 1000 --against bare --against-rate 100
   tickwire bench selective --through cluster --sockets 1000 --window 0 --json
-  tickwire bench selective --through cluster --sockets 1000 --gateways 4 --symbols-by uniform --enrich false
+  tickwire bench selective --through cluster --sockets 1000 --gateways 4 \\
+    --symbols-by uniform --enrich false
   tickwire bench failover                            2,000 clients, 200 events a second
   tickwire bench scaling --gateways 4 --routers 4    messages over NATS, measured and counted
-  tickwire bench attach --url ws://gw-1:8080 --nats nats://nats-1:4222    a cluster that runs already
+  tickwire bench attach --url ws://gw-1:8080 --nats nats://nats-1:4222   a cluster that runs
 
 Exit codes: 0 done, 1 failed or something was lost or dropped, so that the figures do not count."
 )]
