@@ -165,13 +165,16 @@ impl DevArgs {
         let (port, other) = (self.port, self.port + 1);
         let metrics: String =
             admins.iter().map(|(name, admin)| format!("  {name:<12} http://{admin}/metrics\n")).collect();
+        let top: String =
+            admins.values().take(1).map(|admin| format!("    tickwire top --admin http://{admin}\n")).collect();
         format!(
             "\n  page         http://127.0.0.1:{port}/\n  \
              WebSocket    ws://127.0.0.1:{port}/v1/stream?user=you and ws://127.0.0.1:{other}/v1/stream?user=you\n  \
              NATS         {nats_url}\n{metrics}\n  \
              Try in another terminal:\n    \
              tickwire watch --url ws://127.0.0.1:{port}/v1/stream --user you --min-confidence 0.7\n    \
-             tickwire publish --nats {nats_url} --key AAPL --pattern BreakoutBO --confidence 0.9\n\n  \
+             tickwire publish --nats {nats_url} --key AAPL --pattern BreakoutBO --confidence 0.9\n\
+             {top}\n  \
              Ctrl-C stops everything.\n"
         )
     }

@@ -32,12 +32,13 @@ const MOST_SKEW: Duration = Duration::from_millis(500);
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Exit code 1 if any check fails. Permissions are checked by trying them with empty messages:
-running nodes log that they refused one.
+running nodes log that they refused one. With a user that has the permissions of one role only,
+such as one of deploy/nats, name the role: without --role the user needs to see everything.
 
 Examples:
   tickwire doctor
   tickwire doctor --nats nats://nats-1:4222 --config gateway.toml
-  tickwire doctor --role gateway --config gateway.toml     what this user of NATS lacks, or has too much")]
+  tickwire doctor --role gateway --config gateway.toml   what this user lacks, or has too much")]
 pub(crate) struct DoctorArgs {
     /// The role of this user of NATS: check its permissions, and what it can see of the rest
     #[arg(long, value_name = "ROLE")]

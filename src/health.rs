@@ -21,8 +21,8 @@ const DEADLINES: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration:
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The node is found by its configuration: in `node.ports_file` if it is set, else at `admin.listen`. Exit code 0 if the
-answer is yes, else 1.
+The node is found by its configuration: in `node.ports_file` if it is set, else at `admin.listen`.
+Exit code 0 if the answer is yes, else 1.
 
 Examples:
   tickwire health
@@ -50,7 +50,7 @@ pub(crate) enum HealthError {
     NoAdmin { path: PathBuf },
     #[error("admin.listen = {listen}: the system chose the port, so set node.ports_file, as for the node")]
     AnyPort { listen: SocketAddr },
-    #[error("{url}: {source}")]
+    #[error("{url}: {source}; the address is that of the configuration: --config or --set admin.listen names the node")]
     Unreachable { url: String, source: io::Error },
     #[error("{url}: no answer within {deadline:?}")]
     Late { url: String, deadline: Duration },

@@ -45,8 +45,10 @@ async fn main() -> ExitCode {
 
 async fn run(command: Command) -> anyhow::Result<ExitCode> {
     if !matches!(command, Command::Gateway(_) | Command::Router(_)) {
-        // Other commands print their results, and log only unexpected events.
-        let config = LogConfig { format: LogFormat::Pretty, level: "warn".to_owned() };
+        // Other commands print their results, and log only unexpected events. For the doctor no refusal is unexpected: it
+        // tries what a user may not do, and prints what that means.
+        let level = if matches!(command, Command::Doctor(_)) { "off" } else { "warn" };
+        let config = LogConfig { format: LogFormat::Pretty, level: level.to_owned() };
         init_logs(&config)?;
     }
     let text = match command {

@@ -31,6 +31,16 @@ impl DoctorRole {
         }
     }
 
+    /// As text in a sentence.
+    pub(super) fn with_article(self) -> &'static str {
+        match self {
+            Self::Router => "a router",
+            Self::Gateway => "a gateway",
+            Self::Producer => "a producer",
+            Self::Operator => "an operator",
+        }
+    }
+
     /// The role whose inboxes the doctor uses: for an operator its own, for a producer those of `tickwire publish`.
     pub(super) fn inboxes(self) -> &'static str {
         match self {

@@ -14,7 +14,7 @@ const TOGETHER: usize = 32;
 
 /// Tries the permissions of a role, with the role's own inboxes: a line for each that is missing or too much.
 pub(super) async fn of(role: DoctorRole, config: &Config) -> Vec<CheckFinding> {
-    let what = format!("may be a {role}", role = role.as_str());
+    let what = format!("may be {}", role.with_article());
     match tried(role, config).await {
         Ok(result) => result.findings(role, &what),
         Err(error) => vec![CheckFinding::new(Verdict::Fail, what, error.to_string())],
@@ -34,7 +34,8 @@ struct TriedSubjects {
 
 impl TriedSubjects {
     fn findings(self, role: DoctorRole, what: &str) -> Vec<CheckFinding> {
-        let (name, finding) = (role.as_str(), |verdict, found: String| CheckFinding::new(verdict, what, found));
+        let name = role.as_str();
+        let finding = |verdict, found: String| CheckFinding::new(verdict, what, found);
         let mut findings: Vec<CheckFinding> = self
             .missing
             .iter()
@@ -43,13 +44,15 @@ impl TriedSubjects {
             })
             .collect();
         if findings.is_empty() {
-            findings.push(finding(Verdict::Ok, format!("{} subjects tried", self.count)));
+            let subjects = if self.count == 1 { "subject" } else { "subjects" };
+            findings.push(finding(Verdict::Ok, format!("{} {subjects} tried", self.count)));
         }
         if self.excess.len() == self.of_others {
             let found = "this user may do everything: docs/deploy.md (Permissions in NATS) has a user for each role";
             findings.push(finding(Verdict::Note, found.to_owned()));
         } else {
-            let excess = self.excess.iter().map(|act| format!("may {act}, which a {name} does not need"));
+            let role = role.with_article();
+            let excess = self.excess.iter().map(|act| format!("may {act}, which {role} does not need"));
             findings.extend(excess.map(|found| finding(Verdict::Note, found)));
         }
         findings
@@ -72,7 +75,7 @@ async fn tried(role: DoctorRole, config: &Config) -> Result<TriedSubjects, NatsE
     let inbox = format!("Subscription to \"{}.", names::inbox(role.inboxes(), me));
     if let Some(refused) = refusals.iter().find(|refusal| refusal.contains(&inbox)) {
         return Err(NatsError::Refused {
-            user: format!("the inboxes of a {}", role.as_str()),
+            user: format!("as a user without the inboxes of {}", role.with_article()),
             refused: refused.clone(),
         });
     }

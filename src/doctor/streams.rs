@@ -20,7 +20,8 @@ pub(super) async fn jetstream(nats: &Nats) -> CheckFinding {
             CheckFinding::new(Verdict::Ok, "jetstream", found)
         }
         Err(error) => {
-            let advice = "start nats-server with -js, or enable JetStream for this account";
+            let advice = "start nats-server with -js, or enable JetStream for this account; if this user has the \
+                          permissions of one role only, name the role by --role";
             CheckFinding::new(Verdict::Fail, "jetstream", format!("{error}: {advice}"))
         }
     }
