@@ -118,7 +118,11 @@ impl PublishArgs {
         };
         let nats = Nats::connect(&config.nats, "publish", "cli").await?;
         let published = match one {
-            Some(event) => self.publish_one(&nats, event).await,
+            // A subject that this user may not publish gets no answer, however often it is sent.
+            Some(event) => {
+                let published = nats.unless_refused(self.publish_one(&nats, event)).await;
+                published.unwrap_or_else(|refused| Err(refused.into()))
+            }
             None => self.publish_lines(&nats, &kinds).await,
         };
         // A missing permission only shows as silence, so the check finds the real cause.

@@ -342,9 +342,10 @@ fn note(name: &str, event: &Event, health: &ConnectionHealth, refusals: &watch::
         Event::ServerError(refusal) => {
             error!(connection = name, reason = %refusal, "NATS refused a request");
             refusals.send_modify(|refusals| {
-                // Repeated refusals must not use ever more memory.
-                if refusals.len() < REFUSALS {
-                    refusals.push(refusal.to_string());
+                let refusal = refusal.to_string();
+                // Repeated refusals say nothing new, and no number of them may use ever more memory.
+                if refusals.len() < REFUSALS && !refusals.contains(&refusal) {
+                    refusals.push(refusal);
                 }
             });
             "server_error"

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 use tickwire_core::protocol::{Encoding, ServerMessage};
 use tickwire_testkit::{NatsServer, eventually};
 
@@ -208,6 +209,18 @@ async fn doctor_finds_that_each_shipped_user_has_what_its_role_needs_and_no_more
     let doctor = ["doctor", "--role", "gateway", "--nats", &url];
     let output = tickwire().args(doctor).args(nats.login("producer")).output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
+}
+
+#[tokio::test]
+async fn publish_of_a_subject_that_is_not_allowed_ends_long_before_its_deadline() {
+    let nats = SecuredNats::start(&[]);
+    let url = nats.server.url();
+    let publish = ["publish", "--kind", "alert", "--key", "ann", "--deadline", "60", "--nats", &url];
+    let start = Instant::now();
+    let output = tickwire().args(publish).args(nats.login("producer")).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("Publish to \"events.alert.ann\""), "{output:?}");
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
 }
 
 #[tokio::test]
