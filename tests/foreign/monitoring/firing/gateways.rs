@@ -1,11 +1,14 @@
 //! Alerts about gateways and their clients: clients that do not read, too many events for a user or for a shard, few
-//! file descriptors, and more messages of NATS than a queue holds.
+//! file descriptors, more messages of NATS than a queue holds, and as many bytes as a link carries.
 
+use futures_util::{SinkExt, StreamExt};
 use serde_json::json;
 use tickwire_core::protocol::Encoding;
 use tickwire_node::names;
 use tickwire_testkit::eventually;
+use tokio::task::JoinSet;
 use tokio::time::{Duration, sleep};
+use tokio_tungstenite::tungstenite::Message;
 
 use super::super::prometheus_server::{Prometheus, targets};
 use super::super::rule_file::short_rules;
@@ -13,7 +16,7 @@ use crate::cluster::Cluster;
 use crate::foreign::tools::{is_full, report};
 use crate::node::{DEADLINE, TestNode};
 use crate::producer::ProducerMessage;
-use crate::socket::{Socket, query};
+use crate::socket::{Socket, query, try_connect};
 
 /// What [`alerts_about_gateways_fire`] causes.
 pub(super) const CAUSED: &[&str] = &[
@@ -22,6 +25,7 @@ pub(super) const CAUSED: &[&str] = &[
     "TickwireDeliverySlow",
     "TickwireShardBehind",
     "TickwireNatsMessagesDropped",
+    "TickwireEgressHigh",
 ];
 
 /// The file descriptors of a gateway that has few, and its sessions: more than four fifths of them.
@@ -40,10 +44,14 @@ const SEARCHING: usize = 30;
 const SEARCHES: usize = 10;
 const LARGE: usize = 150_000;
 
+/// How many clients get each large event, and the time between two: together more than twice what the alert allows.
+const READERS: usize = 60;
+const PAUSE: Duration = Duration::from_millis(40);
+
 /// How often a flood is repeated at most until its alert fires.
 const FLOODS: usize = 12;
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn alerts_about_gateways_fire() {
     if !is_full() {
         return;
@@ -55,6 +63,7 @@ async fn alerts_about_gateways_fire() {
     exceed_rates(&mut cluster, &prometheus).await;
     overload_shard(&mut cluster, &prometheus).await;
     flood_queue(&cluster, &prometheus).await;
+    send_much(&mut cluster, &prometheus).await;
     prometheus.assert_rules_are_sound().await;
     report("alerts: gateways", &format!("{} alerts about gateways fired", CAUSED.len()));
 }
@@ -163,6 +172,26 @@ async fn flood_queue(cluster: &Cluster, prometheus: &Prometheus) {
         gateway.process.thaw();
     })
     .await;
+}
+
+/// Many clients read large events as fast as they come.
+async fn send_much(cluster: &mut Cluster, prometheus: &Prometheus) {
+    cluster.settled().await;
+    let address = cluster.gateways[0].gateway().await;
+    let subscribe = json!({ "action": "subscribe", "name": "all", "filter": {} });
+    let subscribe = rmp_serde::to_vec_named(&subscribe).unwrap();
+    let mut readers = JoinSet::new();
+    for number in 0..READERS {
+        let user = query(&format!("reader-{number}"));
+        let mut ws = try_connect(address, &user, Encoding::MsgPack).await.unwrap();
+        ws.send(Message::binary(subscribe.clone())).await.unwrap();
+        readers.spawn(async move { while let Some(Ok(_)) = ws.next().await {} });
+    }
+    let event = json!({ "pattern": "Doji", "note": "x".repeat(LARGE) });
+    let message = ProducerMessage::json("pattern", "AAPL", &event);
+    let flow = cluster.producer().await.flow(PAUSE, move |_| message.clone());
+    prometheus.until_fired(&["TickwireEgressHigh"]).await;
+    flow.stop().await;
 }
 
 /// Does something again until this alert has fired. Fails if it has not fired after [`FLOODS`] times.

@@ -1,5 +1,5 @@
-//! Alerts about requests that NATS no longer answers: the permissions of the nodes change while they run, so that some
-//! requests are refused and all else works. And the password in their file becomes a wrong one.
+//! Alerts about what NATS no longer takes: the permissions of the nodes change while they run, so that some requests are
+//! refused and all else works; the password in their file becomes a wrong one; and its largest message shrinks.
 
 use serde_json::json;
 use std::fs;
@@ -19,7 +19,7 @@ use crate::node::DEADLINE;
 use crate::producer::ProducerMessage;
 use crate::socket::Socket;
 
-/// What [`alerts_about_refused_requests_fire`] causes.
+/// What these tests cause.
 pub(super) const CAUSED: &[&str] = &[
     "TickwireSecretReloads",
     "TickwireDeadLettersLost",
@@ -29,6 +29,7 @@ pub(super) const CAUSED: &[&str] = &[
     "TickwireGapsOpen",
     "TickwireConfirmationsSlow",
     "TickwireContextOld",
+    "TickwireBatchesLost",
 ];
 
 /// What the nodes may no longer publish.
@@ -44,6 +45,11 @@ const DENIED: [&str; 6] = [
     "tw.replay",
     "tw.replay.>",
 ];
+
+/// The largest message of NATS in bytes, at first and later, and the size of an event between them.
+const BEFORE: usize = 1024 * 1024;
+const LATER: usize = 64 * 1024;
+const LARGE: usize = 150_000;
 
 /// A user of the nodes, whose password is in a file. The test has a user of its own.
 struct NodeUser(TempDir);
@@ -160,5 +166,38 @@ async fn alerts_about_refused_requests_fire() {
     flow.stop().await;
     prometheus.until_fired(&["TickwireContextOld"]).await;
     prometheus.assert_rules_are_sound().await;
-    report("alerts: refusals", &format!("{} alerts about refused requests fired", CAUSED.len()));
+    report("alerts: refusals", "alerts about refused requests fired");
+}
+
+#[tokio::test]
+async fn alert_about_batches_that_nats_does_not_take_fires() {
+    if !is_full() {
+        return;
+    }
+    let home = TempDir::with_prefix("tickwire-refusals-").unwrap();
+    let config = home.path().join("nats.conf");
+    let takes = |bytes: usize| fs::write(&config, format!("max_payload: {bytes}\n")).unwrap();
+    takes(BEFORE);
+    let nats = NatsServer::start_with(&["-js", "-c", text(&config)]);
+    let mut cluster = Cluster::start_on(vec![nats], 0, 1, &[]).await;
+    let line = Line::to(&cluster.nats_url());
+    let router = cluster.node_with("router", &[("nats.url", &line.url())]);
+    cluster.routers.push(router);
+    cluster.settled().await;
+    let prometheus = Prometheus::start(&short_rules(), &mut cluster).await;
+    let address = cluster.gateways[0].gateway().await;
+    let mut ann = Socket::connect(address, "ann", Encoding::Json).await;
+    ann.subscribe("all", &json!({})).await;
+
+    // When the router reads the events, NATS takes no batch with one of them any more.
+    line.cut();
+    let large = json!({ "pattern": "Doji", "note": "x".repeat(LARGE) });
+    let event = |symbol: &str| ProducerMessage::json("pattern", symbol, &large);
+    cluster.producer().await.publish_all(&feed::SYMBOLS.map(event)).await;
+    takes(LATER);
+    cluster.nats[0].restart();
+    line.mend();
+    prometheus.until_fired(&["TickwireBatchesLost"]).await;
+    prometheus.assert_rules_are_sound().await;
+    report("alerts: batches", "the alert about batches that NATS does not take fired");
 }
