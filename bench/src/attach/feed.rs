@@ -57,6 +57,9 @@ impl RunSymbols {
 struct NumberedFeed<'s> {
     symbols: &'s RunSymbols,
     publisher: Publisher<usize>,
+    /// When the run began, in microseconds since 1970. It is in the ids of the events: for NATS those of an earlier run of
+    /// this name would be the same.
+    begun_us: u64,
     /// How many events each symbol has had.
     sent: Vec<u64>,
     /// Whether an event of the symbol is not acknowledged yet. The next one waits for it, since an event that is sent
@@ -75,7 +78,8 @@ pub(super) async fn publish(
     let schedule = Schedule::new(&[(length, rate)], Duration::ZERO);
     let count = symbols.count as usize;
     let publisher = Publisher::new(nats.jetstream.clone(), WINDOW, Some(DEADLINE));
-    let mut feed = NumberedFeed { symbols, publisher, sent: vec![0; count], under_way: vec![false; count] };
+    let (sent, under_way) = (vec![0; count], vec![false; count]);
+    let mut feed = NumberedFeed { symbols, publisher, begun_us: now_us(), sent, under_way };
     let mut pace = interval(TICK);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (start, mut next) = (Instant::now(), 0);
@@ -118,7 +122,8 @@ impl NumberedFeed<'_> {
         if is_last {
             event["last"] = Value::Bool(true);
         }
-        let event = NewEvent::new("pattern", &name, format!("{name}-{number}"), event.to_string().into_bytes());
+        let id = format!("{name}-{}-{number}", self.begun_us);
+        let event = NewEvent::new("pattern", &name, id, event.to_string().into_bytes());
         if let Some(under_way) = self.under_way.get_mut(symbol) {
             *under_way = true;
         }
