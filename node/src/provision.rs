@@ -28,6 +28,17 @@ use tickwire_core::ids::Epoch;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info};
 
+/// All buckets.
+pub const BUCKETS: [&str; 7] = [
+    names::VIEW_BUCKET,
+    names::LEASES_BUCKET,
+    names::RULES_BUCKET,
+    names::CONTEXT_BUCKET,
+    names::REFERENCE_BUCKET,
+    names::SUBSCRIPTIONS_BUCKET,
+    names::ACKS_BUCKET,
+];
+
 /// How long to repeat requests that a starting NATS cluster may refuse at first.
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -73,16 +84,11 @@ async fn set_up(nats: &Nats, config: &StreamConfig, existing: Existing) -> Resul
     jetstream_is_on(context).await?;
     let check_events = |running: &Config| layout::check_events(running, config);
     let events = ensure(context, layout::events(config), existing, check_events).await?;
-    for wanted in [
-        layout::dead_letters(config),
-        layout::bucket(names::VIEW_BUCKET, config),
-        layout::bucket(names::LEASES_BUCKET, config),
-        layout::bucket(names::RULES_BUCKET, config),
-        layout::bucket(names::CONTEXT_BUCKET, config),
-        layout::bucket(names::REFERENCE_BUCKET, config),
-        layout::bucket(names::SUBSCRIPTIONS_BUCKET, config),
-        layout::acks(config),
-    ] {
+    let buckets = BUCKETS.map(|name| match name {
+        names::ACKS_BUCKET => layout::acks(config),
+        _ => layout::bucket(name, config),
+    });
+    for wanted in [layout::dead_letters(config)].into_iter().chain(buckets) {
         ensure(context, wanted, existing, |running| layout::check_storage(running, config)).await?;
     }
     Ok(Provisioned { epoch: epoch::of(&events), partitions: config.partitions })

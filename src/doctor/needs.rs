@@ -4,6 +4,7 @@
 use clap::ValueEnum;
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
+use tickwire_node::provision::BUCKETS;
 
 /// A node that does not exist, and the stream and key that the doctor names.
 pub(super) const NOBODY: &str = "doctor";
@@ -70,16 +71,7 @@ impl RoleSubjects {
 }
 
 fn streams(stream: &str) -> Vec<String> {
-    let buckets = [
-        names::VIEW_BUCKET,
-        names::LEASES_BUCKET,
-        names::RULES_BUCKET,
-        names::CONTEXT_BUCKET,
-        names::REFERENCE_BUCKET,
-        names::SUBSCRIPTIONS_BUCKET,
-        names::ACKS_BUCKET,
-    ];
-    let buckets = buckets.map(|bucket| format!("KV_{bucket}"));
+    let buckets = BUCKETS.map(|bucket| format!("KV_{bucket}"));
     [stream.to_owned(), names::DEAD_LETTERS.to_owned()].into_iter().chain(buckets).collect()
 }
 
