@@ -21,12 +21,14 @@ pub(crate) struct ConnectionHealth {
     client: Arc<watch::Sender<bool>>,
     link: Arc<watch::Sender<bool>>,
     both: Arc<watch::Sender<bool>>,
+    /// How often one of them was lost or replaced, with what was on its way.
+    losses: Arc<watch::Sender<u64>>,
 }
 
 impl Default for ConnectionHealth {
     fn default() -> Self {
         let down = || Arc::new(watch::Sender::new(false));
-        Self { client: down(), link: down(), both: down() }
+        Self { client: down(), link: down(), both: down(), losses: Arc::default() }
     }
 }
 
@@ -34,11 +36,24 @@ impl ConnectionHealth {
     pub(crate) fn set_client(&self, up: bool) {
         self.client.send_replace(up);
         self.fold();
+        self.note_loss(!up);
     }
 
     pub(crate) fn set_link(&self, up: bool) {
         self.link.send_replace(up);
         self.fold();
+        self.note_loss(!up);
+    }
+
+    /// Another connection has taken the place of our own one.
+    pub(crate) fn link_replaced(&self) {
+        self.note_loss(true);
+    }
+
+    fn note_loss(&self, is_lost: bool) {
+        if is_lost {
+            self.losses.send_modify(|losses| *losses += 1);
+        }
     }
 
     /// Whether our own connection is up.
@@ -49,6 +64,11 @@ impl ConnectionHealth {
     /// Whether both are up.
     pub(crate) fn both(&self) -> watch::Receiver<bool> {
         self.both.subscribe()
+    }
+
+    /// Notifies when one of them is lost or replaced.
+    pub(crate) fn losses(&self) -> watch::Receiver<u64> {
+        self.losses.subscribe()
     }
 
     fn fold(&self) {

@@ -8,7 +8,7 @@
 //! connection. [`Nats::check`], called when a node has made its subscriptions, turns it into an error.
 
 use crate::connection_health::{ConnectionHealth, backoff};
-pub use crate::nats_error::NatsError;
+pub use crate::nats_error::{ConnectionLost, NatsError};
 
 use crate::config::NatsConfig;
 use crate::link::{Link, LinkError};
@@ -128,6 +128,25 @@ impl Nats {
     /// Notifies when the connections go up or down. [`is_connected`](Self::is_connected) has the current state.
     pub fn connected(&self) -> watch::Receiver<bool> {
         self.health.both()
+    }
+
+    /// Waits for the answer to a request, unless a connection is lost or replaced meanwhile: then the answer may never
+    /// come, and its deadline would be a waste of time.
+    ///
+    /// # Errors
+    /// When a connection was lost or replaced.
+    pub async fn while_connected<T>(&self, answer: impl Future<Output = T>) -> Result<T, ConnectionLost> {
+        let mut losses = self.health.losses();
+        tokio::select! {
+            biased;
+            answer = answer => Ok(answer),
+            _ = losses.changed() => Err(ConnectionLost),
+        }
+    }
+
+    /// Waits until both connections are up, for this time at most. Returns whether they are.
+    pub async fn up_within(&self, most: Duration) -> bool {
+        matches!(timeout(most, self.health.both().wait_for(|up| *up)).await, Ok(Ok(_)))
     }
 
     /// Makes sure that the server has handled all subscriptions so far, and has refused none.

@@ -3,6 +3,11 @@
 use std::time::Duration;
 use thiserror::Error;
 
+/// A connection was lost or replaced, so an answer that was on its way may never come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the connection to NATS was lost before the answer")]
+pub struct ConnectionLost;
+
 /// Why there is no usable connection to NATS.
 #[derive(Debug, Error)]
 pub enum NatsError {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tickwire_core::coverage::completeness::{Completeness, MissingRange, Walk};
 use tickwire_core::ids::{EpochId, Seq};
-use tickwire_node::nats::Nats;
+use tickwire_node::nats::{ConnectionLost, Nats};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::error;
@@ -22,6 +22,9 @@ use tracing::error;
 /// turn between two steps.
 const STEP: u64 = 10_000;
 const STEP_TIME: Duration = Duration::from_millis(200);
+
+/// How long a walk waits for a connection that was lost, until it fails.
+const RETURN: Duration = Duration::from_secs(1);
 
 /// A walked message counts as this fraction (one in `SHARE`) of a replayed one.
 const SHARE: u64 = 4;
@@ -96,7 +99,7 @@ impl Walker {
     }
 
     /// The missing ranges in `(after, through]`, a range that was stored. `current` is the state of the stream, if it
-    /// was looked at just now.
+    /// was looked at just now. A walk during which the connection is lost begins again once it is back.
     pub(crate) async fn missing(
         &self,
         after: Seq,
@@ -105,6 +108,28 @@ impl Walker {
         mut current: Option<StreamState>,
     ) -> Result<Walked, WalkError> {
         let begun = Instant::now();
+        loop {
+            let walk = self.find_missing(after, through, walk_pace, begun, current.take());
+            match self.nats.while_connected(walk).await {
+                Ok(Ok(walked)) => return Ok(walked),
+                Ok(Err(error)) if self.nats.is_connected() => return Err(error),
+                Ok(Err(_)) | Err(ConnectionLost) => {}
+            }
+            let left = RETURN.saturating_sub(begun.elapsed());
+            if left.is_zero() || !self.nats.up_within(left).await {
+                return Err(WalkError::Late);
+            }
+        }
+    }
+
+    async fn find_missing(
+        &self,
+        after: Seq,
+        through: Seq,
+        walk_pace: WalkPace<'_>,
+        begun: Instant,
+        mut current: Option<StreamState>,
+    ) -> Result<Walked, WalkError> {
         loop {
             let state = match current.take() {
                 Some(state) => state,

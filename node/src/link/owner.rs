@@ -122,6 +122,7 @@ impl LinkOwner {
             match end {
                 LinkEnd::Stopped => return None,
                 LinkEnd::Replaced(by) => {
+                    self.health.link_replaced();
                     note("link_renewed");
                     info!(connection = self.name, "connected to NATS for reading anew");
                     connection = by.take();

@@ -5,7 +5,7 @@ use futures_util::StreamExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tickwire_node::config::NatsConfig;
-use tickwire_node::nats::{LEAST_PAYLOAD, Nats, NatsError};
+use tickwire_node::nats::{ConnectionLost, LEAST_PAYLOAD, Nats, NatsError};
 use tickwire_node::telemetry::Metrics;
 use tickwire_testkit::{Authority, NatsServer, eventually};
 
@@ -82,6 +82,26 @@ async fn connection_is_restored_and_events_are_counted() {
     {
         assert!(text.contains(line), "{line} is not in\n{text}");
     }
+}
+
+#[tokio::test]
+async fn answer_is_not_waited_for_when_its_connection_is_lost_or_replaced() {
+    let mut server = NatsServer::start();
+    let nats = Nats::connect(&config(&server.url(), &[]), "router", "r1").await.unwrap();
+    assert_eq!(nats.while_connected(std::future::ready(7)).await, Ok(7));
+    let never = async || {
+        let waiting = nats.while_connected(std::future::pending::<()>());
+        tokio::time::timeout(SOON, waiting).await.expect("the wait ends with the connection")
+    };
+    let (lost, ()) = tokio::join!(never(), async { server.kill() });
+    assert_eq!(lost, Err(ConnectionLost));
+    assert!(!nats.up_within(Duration::ZERO).await);
+    server.restart();
+    assert!(nats.up_within(SOON).await);
+
+    // Our own connection is replaced without a break, and what was on its way is lost as well.
+    let (lost, renewed) = tokio::join!(never(), nats.renew());
+    assert_eq!((lost, renewed), (Err(ConnectionLost), Ok(())));
 }
 
 #[tokio::test]

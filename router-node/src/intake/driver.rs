@@ -13,6 +13,7 @@ use crate::source::Tenure;
 use crate::stream::{StreamLeader, StreamState};
 use crate::walk::{WalkError, WalkPace, Walker};
 use std::cell::RefCell;
+use std::fmt::Display;
 use std::mem::replace;
 use std::sync::Arc;
 use std::time::Duration;
@@ -158,19 +159,20 @@ impl Driver {
         let (nats, stream) = (&context.nats, &context.decoder.stream);
         match question {
             IntakeOutput::Look => {
-                let state = StreamState::look(nats, stream).await.map_err(|error| error.to_string());
+                let state = answer(nats, StreamState::look(nats, stream)).await;
                 self.updated_intake().looked(state);
             }
             IntakeOutput::FindLast(facts, mark) => {
-                let found = facts.has(&StreamLeader { nats, stream }, mark).await.map_err(|error| error.to_string());
+                let leader = StreamLeader { nats, stream };
+                let found = answer(nats, facts.has(&leader, mark)).await;
                 self.updated_intake().found_last(found);
             }
             IntakeOutput::Compare(after) => {
-                let next = leader::first_after(nats, stream, after, &filter).await;
+                let next = answer(nats, leader::first_after(nats, stream, after, &filter)).await;
                 self.updated_intake().compared(next.map(|next| next.map(|next| next.seq)));
             }
             IntakeOutput::Rescue(after) => {
-                let found = leader::first_after(nats, stream, after, &filter).await;
+                let found = answer(nats, leader::first_after(nats, stream, after, &filter)).await;
                 let content = |held: StreamMessage| -> (Seq, Timestamp, Content) {
                     (held.seq, held.stored, context.decoder.content(held, &mut self.kept.context, &mut self.rules))
                 };
@@ -257,6 +259,14 @@ impl Driver {
         self.intake.take(clock.now(), idle_at, messages);
         let (counts, entries) = self.rules.take_counts();
         self.cache_metrics.note(counts, entries);
+    }
+}
+
+/// The answer of NATS, or why there is none: it does not come if the connection is lost before.
+async fn answer<T, E: Display>(nats: &Nats, answer: impl Future<Output = Result<T, E>>) -> Result<T, String> {
+    match nats.while_connected(answer).await {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(lost) => Err(lost.to_string()),
     }
 }
 

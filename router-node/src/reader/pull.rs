@@ -14,7 +14,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tickwire_core::ids::Seq;
 use tickwire_node::link::{LinkError, LinkSubscriber, NatsMessage, Status};
-use tickwire_node::nats::Nats;
+use tickwire_node::nats::{ConnectionLost, Nats};
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 
@@ -66,6 +66,8 @@ pub(crate) enum PullError {
     Ended(String),
     #[error("a delivery cannot be read: {0}")]
     Unreadable(String),
+    #[error(transparent)]
+    Lost(#[from] ConnectionLost),
     #[error(transparent)]
     Link(#[from] LinkError),
 }
@@ -152,9 +154,9 @@ impl Pull {
             memory_storage: true,
             ..Config::default()
         };
-        let made = timeout(CONSUMER_DEADLINE, nats.jetstream.create_consumer_on_stream(config, stream)).await;
-        let made: PullConsumer =
-            made.map_err(|_| PullError::Late)?.map_err(|error| PullError::NoConsumer(error.to_string()))?;
+        let made = nats.while_connected(nats.jetstream.create_consumer_on_stream(config, stream));
+        let made = timeout(CONSUMER_DEADLINE, made).await.map_err(|_| PullError::Late)??;
+        let made: PullConsumer = made.map_err(|error| PullError::NoConsumer(error.to_string()))?;
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let request = PullRequest { batch, max_bytes, expires: nanos(EXPIRES), idle_heartbeat: nanos(HEARTBEAT) };
         let request = serde_json::to_vec(&request).map_err(|error| PullError::NoConsumer(error.to_string()))?;
@@ -220,9 +222,10 @@ impl Pull {
         if !nats.is_connected() {
             return;
         }
-        let deletion = nats.jetstream.delete_consumer_from_stream(&name, &stream);
+        let deletion = nats.while_connected(nats.jetstream.delete_consumer_from_stream(&name, &stream));
         match timeout(CONSUMER_DEADLINE, deletion).await {
-            Ok(Ok(_)) => {}
+            Ok(Ok(Ok(_))) => {}
+            Ok(Ok(Err(error))) => debug!(name, %error, "consumer not deleted"),
             Ok(Err(error)) => debug!(name, %error, "consumer not deleted"),
             Err(late) => debug!(name, %late, "consumer not deleted"),
         }
