@@ -1,4 +1,5 @@
-//! The events of an attached run: numbered ones of its own symbols, at a steady rate, and a last one of each symbol.
+//! The events of an attached run: numbered ones of its own symbols, at a steady rate. The last one of each symbol is
+//! marked, so that a socket knows when it has all.
 
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -67,7 +68,8 @@ struct NumberedFeed<'s> {
     under_way: Vec<bool>,
 }
 
-/// Publishes events for this time, and then the last one of each symbol. Returns how many there were.
+/// Publishes events for this time, one symbol after the other. Returns how many there were: at least one of each symbol,
+/// so those that the rate leaves no time for are published at the end.
 pub(super) async fn publish(
     config: &Config,
     symbols: &RunSymbols,
@@ -82,8 +84,10 @@ pub(super) async fn publish(
     let mut feed = NumberedFeed { symbols, publisher, begun_us: now_us(), sent, under_way };
     let mut pace = interval(TICK);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let symbol_count = u64::from(symbols.count);
+    let total = schedule.total().max(symbol_count);
     let (start, mut next) = (Instant::now(), 0);
-    while next < schedule.total() {
+    while next < total {
         tokio::select! {
             _ = pace.tick() => {}
             Some(done) = feed.publisher.done() => {
@@ -91,13 +95,11 @@ pub(super) async fn publish(
                 continue;
             }
         }
-        while next < schedule.total() && start + Duration::from_nanos(schedule.due_ns(next)) <= Instant::now() {
-            feed.send((next % u64::from(symbols.count)) as usize, false).await?;
+        let is_due = |next| Duration::from_nanos(schedule.due_ns(next)).min(length) <= start.elapsed();
+        while next < total && is_due(next) {
+            feed.send((next % symbol_count) as usize, total - next <= symbol_count).await?;
             next += 1;
         }
-    }
-    for symbol in 0..count {
-        feed.send(symbol, true).await?;
     }
     while let Some(done) = feed.publisher.done().await {
         feed.settle(done)?;

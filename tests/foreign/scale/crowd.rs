@@ -134,7 +134,7 @@ impl Crowd {
         assert_eq!(publisher.process.exit(), None, "events must be published while they are measured");
 
         let published = publisher.figures().await.published;
-        assert_eq!(published, rate * FEED + feed.symbols, "each event, and the last one of each symbol");
+        assert_eq!(published, rate * FEED, "events were published for the whole time");
         let (mut deliveries, mut p50_ms, mut p99_ms, mut max_ms) = (0, 0.0_f64, 0.0_f64, 0.0_f64);
         for load in &mut loads {
             let figures = load.figures().await;
