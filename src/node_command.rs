@@ -30,9 +30,7 @@ pub(crate) enum NodeError {
     #[error("standard input cannot be watched: {0}")]
     Watch(#[from] io::Error),
     #[error(transparent)]
-    Gateway(#[from] StartError),
-    #[error(transparent)]
-    Router(#[from] tickwire_router_node::RunError),
+    Start(#[from] StartError),
 }
 
 impl NodeArgs {
@@ -51,9 +49,13 @@ impl NodeArgs {
             let drain = shutdown.drain().clone();
             stop::when_input_ends(move || drain.cancel())?;
         }
-        match role {
-            Role::Gateway => Ok(tickwire_gateway::run(&config, &shutdown).await?),
-            Role::Router => Ok(tickwire_router_node::run(&config, &shutdown).await?),
+        let ended = match role {
+            Role::Gateway => tickwire_gateway::run(&config, &shutdown).await,
+            Role::Router => tickwire_router_node::run(&config, &shutdown).await,
+        };
+        match ended {
+            Err(StartError::Stopped { .. }) => Ok(Outcome::Drained),
+            ended => Ok(ended?),
         }
     }
 }

@@ -167,7 +167,7 @@ pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, StartE
     start_http(shutdown, listener, front)?;
     node.write_ports(&[("gateway", address)])?;
     info!(%address, start = %node.me, "gateway listens");
-    node.run(shutdown).await.map_err(|error| failed("signals", &error))
+    Ok(node.run(shutdown).await)
 }
 
 /// Starts the shards. Returns the senders to them, and the receiver of what they request from the edge. Only shards

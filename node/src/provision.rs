@@ -2,17 +2,18 @@
 //! letters, the buckets of the view, of the leases, of the rules, of the context, of the reference data, of the saved
 //! subscriptions and of the acknowledgements.
 //!
-//! Every node does this at every start, so it is idempotent, and nodes that race each other all succeed. Any node
-//! creates what is missing, so that nodes can start in any order. Only routers change what exists: a gateway is closer
-//! to strangers, and needs no permission to edit a stream. Limits follow the configuration of the routers. Settings
-//! that cannot change in a running cluster (first of all the partition count, because stored subjects hold it) are
-//! compared, and a difference is an error.
+//! Every router does this at every start, so it is idempotent, and routers that race each other all succeed. Gateways
+//! create and change nothing: they wait ([`await_streams`]), so that nodes can start in any order. Limits follow the
+//! configuration of the routers. Settings that cannot change in a running cluster (first of all the partition count,
+//! because stored subjects hold it) are compared, and a difference is an error.
 
 mod error;
 pub(crate) mod layout;
+mod waiting;
 
 pub use error::ProvisionError;
 pub use layout::ACKS_KEPT;
+pub use waiting::{await_streams, used_by_gateways};
 
 use crate::config::StreamConfig;
 use crate::epoch;
@@ -59,37 +60,16 @@ pub struct Provisioned {
 /// # Errors
 /// When JetStream is off or full, or when an existing stream cannot be changed to the configuration.
 pub async fn provision(nats: &Nats, config: &StreamConfig) -> Result<Provisioned, ProvisionError> {
-    set_up(nats, config, Existing::Adapt).await
-}
-
-/// Makes sure that streams and buckets exist, and leaves the settings of those that exist to the routers.
-///
-/// # Errors
-/// When JetStream is off or full, or when an existing stream can never be as configured.
-pub async fn provision_missing(nats: &Nats, config: &StreamConfig) -> Result<Provisioned, ProvisionError> {
-    set_up(nats, config, Existing::Keep).await
-}
-
-/// What is done with streams that exist.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Existing {
-    /// Their settings are made to follow the configuration.
-    Adapt,
-    /// Nothing.
-    Keep,
-}
-
-async fn set_up(nats: &Nats, config: &StreamConfig, existing: Existing) -> Result<Provisioned, ProvisionError> {
     let context = &nats.jetstream;
     jetstream_is_on(context).await?;
     let check_events = |running: &Config| layout::check_events(running, config);
-    let events = ensure(context, layout::events(config), existing, check_events).await?;
+    let events = ensure(context, layout::events(config), check_events).await?;
     let buckets = BUCKETS.map(|name| match name {
         names::ACKS_BUCKET => layout::acks(config),
         _ => layout::bucket(name, config),
     });
     for wanted in [layout::dead_letters(config)].into_iter().chain(buckets) {
-        ensure(context, wanted, existing, |running| layout::check_storage(running, config)).await?;
+        ensure(context, wanted, |running| layout::check_storage(running, config)).await?;
     }
     Ok(Provisioned { epoch: epoch::of(&events), partitions: config.partitions })
 }
@@ -114,11 +94,10 @@ async fn jetstream_is_on(context: &Context) -> Result<(), ProvisionError> {
     }
 }
 
-/// Creates or updates one stream, and tries again while other nodes race us or the servers are not ready.
+/// Creates or updates one stream, and tries again while other routers race us or the servers are not ready.
 async fn ensure(
     context: &Context,
     wanted: Config,
-    existing: Existing,
     check: impl Fn(&Config) -> Result<(), ProvisionError>,
 ) -> Result<Info, ProvisionError> {
     let end = Instant::now() + DEADLINE;
@@ -127,7 +106,7 @@ async fn ensure(
             Ok(found) => {
                 check(&found.config)?;
                 let adapted = layout::adapt(&found.config, &wanted);
-                if existing == Existing::Keep || adapted == found.config {
+                if adapted == found.config {
                     return Ok(found);
                 }
                 info!(stream = wanted.name, "stream settings changed, updating the stream");

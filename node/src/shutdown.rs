@@ -4,6 +4,10 @@
 //! stops, with the reason in the log. SIGTERM, SIGINT or a failure begins the drain, in which tasks finish their work
 //! and end. A second signal, or the end of the grace, begins the force, in which tasks drop their work.
 
+mod signals;
+
+pub use signals::StopSignals;
+
 use crate::metrics;
 use futures_util::FutureExt;
 use std::any::Any;
@@ -15,7 +19,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use std::{io, thread};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -156,18 +159,8 @@ impl Shutdown {
     }
 
     /// Runs until a signal or a failure begins the drain, then until all tasks have ended or had to be forced.
-    ///
-    /// # Errors
-    /// When the system does not allow to listen for signals.
-    pub async fn run(&self, grace: Duration) -> io::Result<Outcome> {
-        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let next_signal = async || {
-            tokio::select! {
-                _ = terminate.recv() => "SIGTERM",
-                _ = interrupt.recv() => "SIGINT",
-            }
-        };
-        Ok(self.run_with(grace, next_signal).await)
+    pub async fn run(&self, grace: Duration, mut signals: StopSignals) -> Outcome {
+        self.run_with(grace, async || signals.next().await).await
     }
 
     async fn run_with(&self, grace: Duration, mut next_signal: impl AsyncFnMut() -> &'static str) -> Outcome {

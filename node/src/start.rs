@@ -7,9 +7,9 @@ use crate::config::Config;
 use crate::duplicate_names::{self, NameWatch};
 use crate::membership::{Membership, MembershipError};
 use crate::nats::{LEAST_PAYLOAD, Nats, NatsError};
-use crate::provision::{ProvisionError, Provisioned, provision, provision_missing};
+use crate::provision::{ProvisionError, Provisioned, await_streams, provision};
 use crate::secrets::{ConnectionFiles, SecretTroubles, TokenKeys};
-use crate::shutdown::{Outcome, Shutdown};
+use crate::shutdown::{Outcome, Shutdown, StopSignals};
 use crate::storage::{self, Stopped};
 use crate::telemetry::{Metrics, TelemetryError};
 use crate::traces::{Exporter, Traces};
@@ -26,6 +26,7 @@ use tickwire_core::placement::{Member, Role};
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+use tracing::info;
 
 /// How long after its start a node ends if it is denied a permission: in this time it uses most of those that it needs.
 const STARTING: Duration = Duration::from_secs(10);
@@ -51,6 +52,15 @@ pub enum StartError {
     /// The node cannot join the membership.
     #[error(transparent)]
     Membership(#[from] MembershipError),
+    /// It was stopped before it had started.
+    #[error("stopped by {cause} before it had started")]
+    Stopped {
+        /// The name of the signal, or what else has stopped it.
+        cause: &'static str,
+    },
+    /// The system does not allow to listen for signals.
+    #[error("cannot listen for signals: {0}")]
+    Signals(std::io::Error),
     /// The ports file cannot be written.
     #[error("node.ports_file = {}: cannot be written: {source}", path.display())]
     PortsFile {
@@ -97,6 +107,7 @@ pub struct Node {
     /// Where parts record spans.
     pub traces: Traces,
     exporter: Option<Exporter>,
+    signals: StopSignals,
     grace: Duration,
     ports_file: Option<PathBuf>,
 }
@@ -137,17 +148,25 @@ impl Node {
         if let Some(files) = files {
             shutdown.spawn_infallible("nats secrets", files.run(nats.clone(), drain.clone()));
         }
+        let storage_check = readiness.register("storage");
         let set_up = async {
             match role {
                 Role::Router => provision(&nats, &config.stream).await,
-                Role::Gateway => provision_missing(&nats, &config.stream).await,
+                Role::Gateway => await_streams(&nats, &config.stream, &storage_check).await,
             }
         };
-        let provisioned = nats.unless_refused(set_up).await??;
+        // A gateway may wait for long. Signals that come after that are handled when the node runs.
+        let mut signals = StopSignals::listen().map_err(StartError::Signals)?;
+        let provisioned = tokio::select! {
+            biased;
+            cause = signals.next() => return Err(stopped_by(cause)),
+            () = drain.cancelled() => return Err(stopped_by("its parent process")),
+            provisioned = nats.unless_refused(set_up) => provisioned??,
+        };
         let reports = storage::subscribe(&nats.link)
             .map_err(|error| StartError::Part { part: "storage", reason: error.to_string() })?;
         let (stopped_sender, stopped) = watch::channel(None);
-        let board = storage::listen(reports, role, readiness.register("storage"), stopped_sender, drain.clone());
+        let board = storage::listen(reports, role, storage_check, stopped_sender, drain.clone());
         shutdown.spawn_infallible("storage", board);
         let member = Member { node: me.clone(), role, weight: 1, draining: false };
         let joining = Membership::join(&nats, &config.membership, member, shutdown);
@@ -181,6 +200,7 @@ impl Node {
             descriptors,
             traces,
             exporter,
+            signals,
             grace: config.node.shutdown_grace,
             ports_file: config.node.ports_file.clone(),
         })
@@ -198,12 +218,9 @@ impl Node {
     }
 
     /// Runs until the node has to stop and all of its tasks have ended; then sends the goodbye.
-    ///
-    /// # Errors
-    /// When the system does not allow to listen for signals.
-    pub async fn run(self, shutdown: &Shutdown) -> std::io::Result<Outcome> {
+    pub async fn run(self, shutdown: &Shutdown) -> Outcome {
         shutdown.spawn("permissions", watch_permissions(self.nats.clone(), shutdown.drain().clone()));
-        let outcome = shutdown.run(self.grace).await;
+        let outcome = shutdown.run(self.grace, self.signals).await;
         self.membership.leave().await;
         // After all other tasks, which record spans until their end.
         if let Some(exporter) = self.exporter {
@@ -212,6 +229,12 @@ impl Node {
         self.admin.stop().await;
         outcome
     }
+}
+
+/// It has no clients and no partitions yet, so there is nothing to drain.
+fn stopped_by(cause: &'static str) -> StartError {
+    info!(cause, "stopped before the node has started");
+    StartError::Stopped { cause }
 }
 
 /// Fails if the node is denied a permission soon after its start. Later one is only logged: somebody is editing the

@@ -100,9 +100,7 @@ use crate::rules::http::RulesApi;
 use crate::source::Tenure;
 use crate::status::SourcesStatus;
 use crate::walk::Walker;
-use std::io;
 use std::sync::Arc;
-use thiserror::Error;
 use tickwire_core::interest::table::TableLimits;
 use tickwire_core::placement::Role;
 use tickwire_node::bucket::{Bucket, BucketError};
@@ -124,24 +122,13 @@ const REPORTS: usize = 32;
 /// How many questions about interest may wait for the engine.
 const INQUIRIES: usize = 16;
 
-/// Why a router ended without being stopped.
-#[derive(Debug, Error)]
-pub enum RunError {
-    /// It did not start.
-    #[error(transparent)]
-    Start(#[from] StartError),
-    /// Signals cannot be listened for.
-    #[error("cannot listen for signals: {0}")]
-    Signals(#[from] io::Error),
-}
-
 /// Runs a router until it is stopped.
 ///
 /// # Errors
 /// When it cannot start.
-pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, RunError> {
+pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, StartError> {
     let node = start(config, shutdown).await?;
-    Ok(node.run(shutdown).await?)
+    Ok(node.run(shutdown).await)
 }
 
 /// Starts a router. It works until `shutdown` drains; [`Node::run`] waits for that.

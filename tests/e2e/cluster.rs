@@ -1,6 +1,7 @@
 //! A whole cluster for one test: a nats-server, routers and gateways, killed when it is dropped. `waiting` waits
-//! until it works.
+//! until it works, and `streams` does without routers what gateways wait for.
 
+mod streams;
 mod waiting;
 
 use crate::cut::Line;
@@ -183,6 +184,9 @@ impl Cluster {
     }
 
     async fn filled(mut self, routers: usize, gateways: usize) -> Self {
+        if routers == 0 {
+            self.create_streams().await;
+        }
         for _ in 0..routers {
             self.add_router();
         }

@@ -1,5 +1,6 @@
 //! Nodes start, stop and restart in any order, with default settings, while clients connect.
 
+use futures_util::StreamExt;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -7,6 +8,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tickwire_core::protocol::Encoding;
 use tickwire_testkit::{Process, eventually};
+use tokio::time::timeout;
 
 use crate::cluster::Cluster;
 use crate::feed;
@@ -63,6 +65,8 @@ async fn assert_served_again(cluster: &Cluster, mut sockets: Vec<Socket>) -> Vec
 async fn gateways_started_before_routers_wait_idle_and_serve_later() {
     // The first view may name only one gateway; the other would then join later and get sessions by a rebalance.
     let mut cluster = Cluster::as_shipped_but_for(&[("gateway.rebalance_rate", "0")]).await;
+    // Routers have run before.
+    cluster.create_streams().await;
     cluster.add_gateway();
     cluster.add_gateway();
     let gateways = cluster.gateway_addresses().await;
@@ -98,6 +102,46 @@ async fn gateways_started_before_routers_wait_idle_and_serve_later() {
     again.until_that(|socket| codes(socket) == ["upstream_lost", "upstream_restored"]).await;
     for gateway in &mut cluster.gateways {
         assert_eq!(gateway.metrics().await.get("tickwire_gateway_overdue_turns_total"), 0.0);
+    }
+}
+
+#[tokio::test]
+async fn nodes_of_a_new_cluster_come_up_in_any_order() {
+    // A bare socket does not follow a session that is moved.
+    let mut cluster = Cluster::as_shipped_but_for(&[("gateway.rebalance_rate", "0")]).await;
+    let mut looks = cluster.client.subscribe("$JS.API.STREAM.INFO.EVENTS").await.unwrap();
+    cluster.client.flush().await.unwrap();
+    cluster.add_gateway();
+    timeout(NOTIFIED_WITHIN, looks.next()).await.unwrap().unwrap();
+    let first = Instant::now();
+    for _ in 0..4 {
+        timeout(NOTIFIED_WITHIN, looks.next()).await.unwrap().unwrap();
+    }
+    // The pauses are 100, 200, 400 and 800 ms, and the first look may be seen late.
+    let looked = first.elapsed();
+    assert!(looked >= Duration::from_millis(1_000), "five looks within {looked:?}");
+    let gateway = &cluster.gateways[0].process;
+    eventually("it says what it waits for", NOTIFIED_WITHIN, async || {
+        gateway.stderr().contains("stream missing, waiting for a router to create it").then_some(())
+    })
+    .await;
+    let streams = async_nats::jetstream::new(cluster.client.clone()).query_account().await.unwrap().streams;
+    assert_eq!(streams, 0, "a gateway has created a stream");
+
+    cluster.add_router();
+    cluster.add_gateway();
+    let gateways = cluster.gateway_addresses().await;
+    cluster.settled().await;
+    let mut sockets = Vec::new();
+    for gateway in gateways {
+        let mut socket = Socket::open(gateway, &query("ann"), Encoding::Json).await;
+        socket.welcome().await;
+        socket.subscribe("mine", &json!({ "symbols": ["AAPL"] })).await;
+        sockets.push(socket);
+    }
+    cluster.producer().await.publish(&feed::pattern("AAPL", 0)).await;
+    for socket in &mut sockets {
+        socket.until(1).await;
     }
 }
 

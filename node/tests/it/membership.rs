@@ -50,7 +50,7 @@ async fn start(server: &NatsServer, name: &str, role: Role) -> Running {
     let shutdown = Shutdown::new();
     let node = Node::start(&config(server, name), role, &shutdown).await.unwrap();
     let (view, own, runtime) = (node.membership.view(), shutdown.clone(), Handle::current());
-    let end = tokio::task::spawn_blocking(move || runtime.block_on(node.run(&own)).unwrap());
+    let end = tokio::task::spawn_blocking(move || runtime.block_on(node.run(&own)));
     Running { shutdown, view, end }
 }
 

@@ -6,11 +6,15 @@ use async_nats::jetstream::stream::StorageType;
 use futures_util::{FutureExt, StreamExt};
 use std::collections::BTreeSet;
 use std::time::Duration;
+use tickwire_node::admin::Readiness;
 use tickwire_node::config::StreamConfig;
 use tickwire_node::names::{self, StoredSubject};
 use tickwire_node::nats::Nats;
-use tickwire_node::provision::{ProvisionError, Provisioned, provision, provision_missing};
-use tickwire_testkit::NatsServer;
+use tickwire_node::provision::{ProvisionError, Provisioned, await_streams, provision};
+use tickwire_testkit::{NatsServer, eventually};
+
+/// The deadline of each step.
+const SOON: Duration = Duration::from_secs(15);
 
 fn stream(sets: &[(&str, &str)]) -> StreamConfig {
     load(sets).stream
@@ -140,23 +144,57 @@ async fn changed_limits_are_updated_and_other_settings_kept() {
     assert_eq!(config.storage, StorageType::File);
 }
 
-/// What gateways do: they need no permission to edit a stream.
+/// What gateways do: they need no permission to create or edit a stream.
 #[tokio::test]
-async fn missing_streams_are_created_without_changing_the_others() {
+async fn gateway_waits_for_the_streams_that_it_uses_and_creates_and_changes_none() {
     let server = NatsServer::start();
     let nats = connect(&server).await;
-    let made = provision_missing(&nats, &stream(&[])).await.unwrap();
-    nats.jetstream.delete_stream("KV_TICKWIRE_ACKS").await.unwrap();
-    let mut updates = nats.client.subscribe("$JS.EVENT.ADVISORY.STREAM.UPDATED.>").await.unwrap();
+    let readiness = Readiness::default();
+    let check = readiness.register("storage");
     let changed = stream(&[("stream.max_age", "2h")]);
-    assert_eq!(provision_missing(&nats, &changed).await.unwrap(), made);
-    let max_age = async |stream: &str| nats.jetstream.get_stream(stream).await.unwrap().cached_info().config.max_age;
-    assert_eq!(max_age("EVENTS").await, Duration::from_secs(24 * 3600));
-    assert_eq!(max_age("KV_TICKWIRE_ACKS").await, tickwire_node::provision::ACKS_KEPT);
+    let waits = |config: StreamConfig| {
+        let (nats, check) = (nats.clone(), check.clone());
+        tokio::spawn(async move { await_streams(&nats, &config, &check).await })
+    };
+    let until_missing = async |name: &str| {
+        eventually(&format!("{name} is waited for"), SOON, async || {
+            let missing = readiness.report(false).checks[0].missing.clone()?;
+            missing.contains(&format!("the stream {name} does not exist: start a router")).then_some(())
+        })
+        .await;
+    };
+
+    let waiting = waits(changed.clone());
+    until_missing("EVENTS").await;
+    assert_eq!(nats.jetstream.query_account().await.unwrap().streams, 0);
+    let made = provision(&nats, &stream(&[])).await.unwrap();
+    assert_eq!(waiting.await.unwrap().unwrap(), made);
+
+    for bucket in ["KV_TICKWIRE_VIEW", "KV_TICKWIRE_ACKS"] {
+        nats.jetstream.delete_stream(bucket).await.unwrap();
+        let waiting = waits(changed.clone());
+        until_missing(bucket).await;
+        provision(&nats, &stream(&[])).await.unwrap();
+        assert_eq!(waiting.await.unwrap().unwrap(), made);
+    }
+
+    // It does not use the leases, and may not ask for them.
+    nats.jetstream.delete_stream("KV_TICKWIRE_LEASES").await.unwrap();
+    let mut updates = nats.client.subscribe("$JS.EVENT.ADVISORY.STREAM.UPDATED.>").await.unwrap();
+    assert_eq!(waits(changed).await.unwrap().unwrap(), made);
     nats.check().await.unwrap();
     assert!(updates.next().now_or_never().is_none(), "a stream was changed");
-    let other = provision_missing(&nats, &stream(&[("stream.partitions", "16")])).await;
+    assert!(nats.jetstream.get_stream("KV_TICKWIRE_LEASES").await.is_err(), "a stream was created");
+    let other = waits(stream(&[("stream.partitions", "16")])).await.unwrap();
     assert!(matches!(other, Err(ProvisionError::Partitions { running: 32, configured: 16, .. })), "{other:?}");
+}
+
+#[tokio::test]
+async fn gateway_does_not_wait_for_streams_on_a_server_without_jetstream() {
+    let server = NatsServer::start_with(&[]);
+    let nats = connect(&server).await;
+    let check = Readiness::default().register("storage");
+    assert!(matches!(await_streams(&nats, &stream(&[]), &check).await, Err(ProvisionError::JetStreamOff)));
 }
 
 #[tokio::test]

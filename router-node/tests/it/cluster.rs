@@ -85,7 +85,7 @@ impl TestRouter {
         let shutdown = Shutdown::new();
         let node = tickwire_router_node::start(config, &shutdown).await.unwrap();
         let (readiness, own, runtime) = (node.readiness.clone(), shutdown.clone(), Handle::current());
-        let end = tokio::task::spawn_blocking(move || runtime.block_on(node.run(&own)).unwrap());
+        let end = tokio::task::spawn_blocking(move || runtime.block_on(node.run(&own)));
         let _end = [shutdown.drain().clone().drop_guard(), shutdown.force().clone().drop_guard()];
         Self { shutdown, _end, readiness, end }
     }

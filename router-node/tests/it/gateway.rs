@@ -102,7 +102,7 @@ impl Gateway {
         let work = driver.run(&me, asked, view.clone(), shutdown.drain().clone()).await;
         shutdown.spawn_infallible("gateway", work);
         let (own, runtime) = (shutdown.clone(), Handle::current());
-        let end = tokio::task::spawn_blocking(move || runtime.block_on(node.run(&own)).unwrap());
+        let end = tokio::task::spawn_blocking(move || runtime.block_on(node.run(&own)));
         let _end = [shutdown.drain().clone().drop_guard(), shutdown.force().clone().drop_guard()];
         Self { state, me, view, requests, shutdown, _end, end }
     }

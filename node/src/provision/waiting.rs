@@ -1,0 +1,104 @@
+//! What a gateway does at its start: it creates and changes nothing, but waits until a router has created the streams
+//! and buckets that it uses. A gateway is closer to strangers than a router. Whoever takes one over must not choose the
+//! settings of a stream: a stream can store any subject, and let the server publish what it stores to any other.
+//!
+//! The wait has no end, like that for the first coverage: nodes may start in any order, and a gateway that exits and is
+//! started again and again is of no more use. The check of `/readyz` says what is missing, and so does the log, after
+//! two seconds and then once a minute. A server that does not answer at all is another matter, and ends
+//! the start after [`DEADLINE`].
+
+use super::error::ProvisionError;
+use super::{DEADLINE, PAUSE, Provisioned, jetstream_is_on, layout, stream_info};
+use crate::admin::Check;
+use crate::config::StreamConfig;
+use crate::nats::Nats;
+use crate::{epoch, names};
+use async_nats::jetstream::Context;
+use async_nats::jetstream::context::CreateStreamErrorKind;
+use async_nats::jetstream::stream::Info;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+use tracing::{debug, info, warn};
+
+/// The longest pause between two looks.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long nodes that start together may take before the log says what is missing.
+const WARNING_AFTER: Duration = Duration::from_secs(2);
+
+/// How often the log says it again.
+const REMINDER_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The names of the streams that a gateway uses: that of events, and those of the buckets that it reads.
+pub fn used_by_gateways(stream: &str) -> [String; 4] {
+    let bucket = |name: &str| format!("KV_{name}");
+    [stream.to_owned(), bucket(names::VIEW_BUCKET), bucket(names::SUBSCRIPTIONS_BUCKET), bucket(names::ACKS_BUCKET)]
+}
+
+/// Waits until the streams and buckets that a gateway uses exist. Meanwhile `check` says which is missing.
+///
+/// # Errors
+/// When JetStream is off or does not answer, or when an existing stream can never be as configured.
+pub async fn await_streams(nats: &Nats, config: &StreamConfig, check: &Check) -> Result<Provisioned, ProvisionError> {
+    let context = &nats.jetstream;
+    jetstream_is_on(context).await?;
+    let begun = Instant::now();
+    let mut wait = Wait { check, begun, warning_due: begun + WARNING_AFTER, has_warned: false };
+    let [stream, buckets @ ..] = used_by_gateways(&config.name);
+    let events = await_stream(context, &stream, &mut wait).await?;
+    layout::check_events(&events.config, config)?;
+    for bucket in buckets {
+        let found = await_stream(context, &bucket, &mut wait).await?;
+        layout::check_storage(&found.config, config)?;
+    }
+    if wait.has_warned {
+        info!(waited = ?wait.begun.elapsed(), "missing streams created, the gateway goes on");
+    }
+    Ok(Provisioned { epoch: epoch::of(&events), partitions: config.partitions })
+}
+
+async fn await_stream(context: &Context, stream: &str, wait: &mut Wait<'_>) -> Result<Info, ProvisionError> {
+    let (mut pause, mut answered_at) = (PAUSE, Instant::now());
+    loop {
+        let error = match stream_info(context, stream).await {
+            Ok(found) => return Ok(found),
+            Err(error) => error,
+        };
+        if error.kind() == CreateStreamErrorKind::NotFound {
+            answered_at = Instant::now();
+            wait.is_missing(stream);
+        } else if let Some(refused) = ProvisionError::of_refusal(stream, &error) {
+            return Err(refused);
+        } else if answered_at.elapsed() >= DEADLINE {
+            return Err(ProvisionError::NotSettled { stream: stream.to_owned(), reason: error.to_string() });
+        } else {
+            debug!(stream, %error, "no answer about the stream yet");
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// The wait of one start.
+struct Wait<'a> {
+    check: &'a Check,
+    begun: Instant,
+    /// When the log says what is missing, if something is.
+    warning_due: Instant,
+    has_warned: bool,
+}
+
+impl Wait<'_> {
+    /// Says that this stream is missing.
+    fn is_missing(&mut self, stream: &str) {
+        self.check.missing(format!(
+            "the stream {stream} does not exist: start a router, which creates it if it has the same stream.name"
+        ));
+        let now = Instant::now();
+        if now >= self.warning_due {
+            self.warning_due = now + REMINDER_INTERVAL;
+            self.has_warned = true;
+            warn!(stream, waited = ?self.begun.elapsed(), "stream missing, waiting for a router to create it");
+        }
+    }
+}
