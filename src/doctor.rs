@@ -129,7 +129,7 @@ async fn examine(mut config: Config, role: Option<DoctorRole>) -> Vec<CheckFindi
         Some(DoctorRole::Operator) => findings.extend(cluster(&nats, &config, &[DoctorRole::Operator]).await),
         Some(role @ (DoctorRole::Router | DoctorRole::Gateway)) => {
             findings.extend(permissions::of(role, &config).await);
-            findings.extend(stored(&nats, &config).await);
+            findings.extend(stored(&nats, &config, Some(role)).await);
         }
         Some(DoctorRole::Producer) => findings.extend(permissions::of(DoctorRole::Producer, &config).await),
     }
@@ -145,7 +145,7 @@ async fn examine(mut config: Config, role: Option<DoctorRole>) -> Vec<CheckFindi
 async fn cluster(nats: &Nats, config: &Config, roles: &[DoctorRole]) -> Vec<CheckFinding> {
     let mut findings = vec![clock(nats).await];
     let reports = node_reports::listen(nats, config.membership.beat_interval).await;
-    findings.extend(stored(nats, config).await);
+    findings.extend(stored(nats, config, None).await);
     if findings.iter().any(|finding| finding.what == "jetstream" && finding.verdict == Verdict::Ok) {
         findings.extend(rules::check(nats, &config.events.taken()).await);
     }
@@ -156,15 +156,15 @@ async fn cluster(nats: &Nats, config: &Config, roles: &[DoctorRole]) -> Vec<Chec
     findings
 }
 
-/// What is in JetStream.
-async fn stored(nats: &Nats, config: &Config) -> Vec<CheckFinding> {
+/// What is in JetStream, as far as this role may look.
+async fn stored(nats: &Nats, config: &Config, role: Option<DoctorRole>) -> Vec<CheckFinding> {
     let jetstream = streams::jetstream(nats).await;
     let is_on = jetstream.verdict == Verdict::Ok;
     let mut findings = vec![jetstream];
     if is_on {
         findings.push(streams::strictness(nats, &config.stream).await);
         findings.push(streams::account(nats, &config.stream).await);
-        findings.extend(streams::all(nats, &config.stream).await);
+        findings.extend(streams::all(nats, &config.stream, role).await);
     }
     findings
 }

@@ -4,7 +4,7 @@
 use clap::ValueEnum;
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
-use tickwire_node::provision::BUCKETS;
+use tickwire_node::provision::{BUCKETS, used_by_gateways};
 
 /// A node that does not exist, and the stream and key that the doctor names.
 pub(super) const NOBODY: &str = "doctor";
@@ -154,9 +154,7 @@ pub(super) fn of(role: DoctorRole, nats: &Nats, me: &str, stream: &str) -> RoleS
             needs.publish([reads_stream]);
             needs.publish([names::SUBSCRIPTIONS_BUCKET, names::ACKS_BUCKET].map(writes));
             needs.publish([names::VIEW_BUCKET, names::SUBSCRIPTIONS_BUCKET, names::ACKS_BUCKET].map(reads));
-            for request in ["INFO", "CREATE"] {
-                needs.publish(on_all(request));
-            }
+            needs.publish(used_by_gateways(stream).map(|stream| nats.api(&format!("STREAM.INFO.{stream}"))));
         }
         DoctorRole::Producer => needs.publish([names::source("pattern", NOBODY)]),
         DoctorRole::Operator => {
@@ -169,12 +167,15 @@ pub(super) fn of(role: DoctorRole, nats: &Nats, me: &str, stream: &str) -> RoleS
     needs
 }
 
-/// What only others need. A request that edits names a stream that does not exist, so that it changes nothing if it is
-/// allowed.
+/// What only others need. A request that deletes names a stream that does not exist, and one that sets up a stream is
+/// sent without settings, so that neither changes anything if it is allowed.
 pub(super) fn of_others(role: DoctorRole, nats: &Nats, stream: &str) -> RoleSubjects {
     let mut others = RoleSubjects::default();
     let edits = ["DELETE", "PURGE", "MSG.DELETE"].map(|request| nats.api(&format!("STREAM.{request}.{NOBODY}")));
     let write = |bucket: &str| nats.bucket_write(bucket, NOBODY);
+    let set_up = ["CREATE", "UPDATE"].into_iter().flat_map(|request| {
+        streams(stream).into_iter().map(move |stream| nats.api(&format!("STREAM.{request}.{stream}")))
+    });
     let of_routers = [
         names::gateway(SOMEBODY, "0"),
         names::VIEW.to_owned(),
@@ -192,6 +193,7 @@ pub(super) fn of_others(role: DoctorRole, nats: &Nats, stream: &str) -> RoleSubj
         DoctorRole::Gateway => {
             others.publish(of_routers);
             others.publish(edits);
+            others.publish(set_up);
             others.publish([names::source("pattern", NOBODY), write(names::RULES_BUCKET)]);
             others.publish([names::interest(SOMEBODY), names::beat("gateway", SOMEBODY)]);
             // The server sends the bare event to any subject that the request names.
@@ -202,6 +204,7 @@ pub(super) fn of_others(role: DoctorRole, nats: &Nats, stream: &str) -> RoleSubj
             others.publish(of_routers);
             others.publish(of_gateways);
             others.publish(edits);
+            others.publish(set_up);
             others.publish([names::source("alert", NOBODY), write(names::RULES_BUCKET)]);
             others.subscribe(["_INBOX_router.>", "_INBOX_gateway.>"]);
         }

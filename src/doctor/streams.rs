@@ -8,8 +8,10 @@ use serde::de::IgnoredAny;
 use tickwire_node::config::{Storage, StreamConfig};
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
+use tickwire_node::provision::used_by_gateways;
 use tickwire_node::storage::{self, ExpectedStream, StreamSettings};
 
+use super::needs::DoctorRole;
 use super::{CheckFinding, Verdict};
 
 /// Checks that the account has JetStream.
@@ -71,15 +73,18 @@ pub(super) async fn account(nats: &Nats, config: &StreamConfig) -> CheckFinding 
     CheckFinding::new(verdict, what, format!("{used} of {most} bytes used{advice}"))
 }
 
-/// The stream of events, the dead letters and the buckets.
-pub(super) async fn all(nats: &Nats, config: &StreamConfig) -> Vec<CheckFinding> {
+/// The stream of events, the dead letters and the buckets; for a gateway only those that it uses.
+pub(super) async fn all(nats: &Nats, config: &StreamConfig, role: Option<DoctorRole>) -> Vec<CheckFinding> {
     let storage = match config.storage {
         Storage::File => StorageType::File,
         Storage::Memory => StorageType::Memory,
     };
     let mut findings = Vec::new();
     let mut missing = Vec::new();
-    for kept in storage::kept(config) {
+    let used = used_by_gateways(&config.name);
+    let may_ask =
+        |kept: &ExpectedStream| role != Some(DoctorRole::Gateway) || used.iter().any(|name| name == kept.name());
+    for kept in storage::kept(config).into_iter().filter(may_ask) {
         let name = kept.name();
         let what = if let Some(bucket) = name.strip_prefix("KV_") {
             format!("bucket {bucket}")
@@ -89,7 +94,7 @@ pub(super) async fn all(nats: &Nats, config: &StreamConfig) -> Vec<CheckFinding>
         let finding = match look(&nats.jetstream, name).await {
             Ok(None) => {
                 missing.push((findings.len(), kept.keeps.loss()));
-                CheckFinding::new(Verdict::Note, what, "does not exist yet: the first node that starts creates it")
+                CheckFinding::new(Verdict::Note, what, "does not exist yet: the first router that starts creates it")
             }
             Err(problem) => CheckFinding::new(Verdict::Fail, what, problem),
             Ok(Some(info)) => {
@@ -103,7 +108,7 @@ pub(super) async fn all(nats: &Nats, config: &StreamConfig) -> Vec<CheckFinding>
         };
         findings.push(finding);
     }
-    // A node that starts creates all of them.
+    // A router that starts creates all of them.
     if missing.len() < findings.len() {
         for (number, loss) in missing {
             let finding: &mut CheckFinding = &mut findings[number];

@@ -15,7 +15,7 @@ use tickwire_testkit::{NatsServer, eventually};
 use crate::cluster::Cluster;
 use crate::feed;
 use crate::http::{Answer, send};
-use crate::node::{DEADLINE, TestNode, tickwire};
+use crate::node::{DEADLINE, TestNode, get, tickwire};
 use crate::producer::Producer;
 use crate::socket::Socket;
 use secured::SecuredNats;
@@ -40,12 +40,50 @@ async fn wait_until_ready(nodes: &mut [TestNode]) {
     }
 }
 
+/// Waits until a gateway has logged which stream it waits for.
+async fn waits_for_streams(gateway: &TestNode) {
+    eventually(&format!("{} waits for streams", gateway.id), DEADLINE, async || {
+        let text = gateway.process.stderr();
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let mut missing = lines.filter(|line| line["message"] == "stream missing, waiting for a router to create it");
+        missing.find(|line| line["level"] == "WARN" && line["stream"] == "EVENTS").map(drop)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn gateway_alone_says_what_it_waits_for_is_not_ready_and_can_be_stopped() {
+    let nats = SecuredNats::start(&[]);
+    for interrupted in [false, true] {
+        let mut gateway = nats.node("gateway", "g1", "gateway", &[]);
+        waits_for_streams(&gateway).await;
+        let text = gateway.process.stderr();
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let mut admin = lines.filter(|line| line["message"] == "admin server listening");
+        let admin = admin.find_map(|line| line["address"].as_str()?.parse().ok()).unwrap();
+        assert_eq!(get(admin, "/livez").await.0, 200);
+        let (status, report) = get(admin, "/readyz").await;
+        assert_eq!(status, 503, "{report}");
+        assert!(report.contains("the stream EVENTS does not exist: start a router"), "{report}");
+        if interrupted {
+            gateway.process.interrupt()
+        } else {
+            gateway.process.terminate()
+        }
+        let ended = gateway.process.wait(Duration::from_secs(3)).await;
+        assert_eq!(ended.code(), Some(0), "{}", gateway.process.stderr());
+    }
+    let operator = nats.connect("operator", "_INBOX_operator").await;
+    assert_eq!(jetstream::new(operator.client).query_account().await.unwrap().streams, 0);
+    assert_eq!(nats.violations(), [] as [String; 0]);
+}
+
 #[tokio::test]
 async fn cluster_does_its_whole_job_with_the_users_of_the_shipped_configuration() {
     let nats = SecuredNats::start(&["--gateway", "g1", "--gateway", "g2"]);
-    // A gateway is first, so the streams are created by a node that cannot change them.
+    // A gateway is first, and waits for the streams, which it cannot create.
     let mut nodes = vec![nats.node("gateway", "g1", "gateway-g1", &[])];
-    nodes[0].address("admin").await;
+    waits_for_streams(&nodes[0]).await;
     nodes.push(nats.node("router", "r1", "router", &[]));
     nodes.push(nats.node("gateway", "g2", "gateway-g2", &[]));
     wait_until_ready(&mut nodes).await;
@@ -124,10 +162,13 @@ async fn no_user_can_do_what_is_the_work_of_another() {
     let of_gateways = ["tw.interest.g2", "tw.gwbeat.g2", "tw.beat.gateway.g2", "tw.presence", "$KV.TICKWIRE_ACKS.ann"];
     let of_operators = ["$KV.TICKWIRE_REFERENCE.AAPL", "$JS.API.STREAM.INFO.OTHER"];
     let rules = ["$KV.TICKWIRE_RULES.r", "$JS.API.STREAM.UPDATE.EVENTS", "$JS.API.CONSUMER.CREATE.EVENTS.x"];
+    let creations = ["EVENTS", "DEADLETTERS", "KV_TICKWIRE_VIEW", "KV_TICKWIRE_ACKS", "OTHER"]
+        .map(|stream| format!("$JS.API.STREAM.CREATE.{stream}"));
+    let creations = creations.each_ref().map(String::as_str);
     let reading = [">", "events.>", "ev.>", "dead.>", "gw.>", "$KV.>", "_INBOX_router.>", "_INBOX_gateway.>"];
 
     let own = ["events.alert.ann", "events.pattern", "tw.replay", "tw.alerts", "$JS.API.STREAM.INFO.EVENTS"];
-    let publishes = [&own[..], &edits, &of_routers, &leases, &of_gateways, &of_operators, &rules].concat();
+    let publishes = [&own[..], &edits, &creations, &of_routers, &leases, &of_gateways, &of_operators, &rules].concat();
     producer.is_refused(&publishes, &[&reading[..], &["tw.>", "_INBOX_operator.>"]].concat()).await;
 
     let gateway = nats.connect("gateway-g1", "_INBOX_gateway.g1").await;
@@ -141,8 +182,14 @@ async fn no_user_can_do_what_is_the_work_of_another() {
         "tw.alerts.g2.0.1",
         // The server would send the event to any subject that the request names.
         "$JS.API.DIRECT.GET.EVENTS",
+        "$JS.API.DIRECT.GET.KV_TICKWIRE_ACKS",
+        // It would tell the keys of what a gateway has no part in.
+        "$JS.API.STREAM.INFO.KV_TICKWIRE_LEASES",
+        "$JS.API.STREAM.INFO.DEADLETTERS",
+        "$JS.API.STREAM.MSG.GET.DEADLETTERS",
+        "$JS.API.CONSUMER.CREATE.KV_TICKWIRE_ACKS.x",
     ];
-    let publishes = [&own[..], &edits, &of_routers, &leases, &of_operators, &rules].concat();
+    let publishes = [&own[..], &edits, &creations, &of_routers, &leases, &of_operators, &rules].concat();
     let others = [
         "gw.g2.0",
         "gw.g2.>",
@@ -256,6 +303,12 @@ async fn node_without_a_permission_ends_at_once_and_names_user_and_subject() {
     ];
     for (role, lacking, direction, subject) in cases {
         let nats = SecuredNats::start_lacking(role, lacking);
+        // A gateway alone would wait for the streams.
+        let mut router = Vec::new();
+        if role == "gateway" {
+            router.push(nats.node("router", "first", "router", &[]));
+            wait_until_ready(&mut router).await;
+        }
         let mut node = nats.node(role, &format!("{role}-x"), role, &[]);
         let status = node.process.wait(DEADLINE).await;
         assert_eq!(status.code(), Some(1), "{role} without {lacking}");
