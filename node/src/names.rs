@@ -13,7 +13,7 @@
 //! | `tw.presence` | questions of a gateway whether a user has sessions, to all gateways |
 //! | `tw.users` | questions of a node about the sessions of a user, to all gateways |
 //! | `tw.nodes` | questions of a node what every node reports of itself, to all nodes |
-//! | `tw.nodes.<node>.<nonce>.<ask>` | the answers to one of them |
+//! | `tw.nodes.<asker>.<nonce>.<ask>.<node>` | the answer of a node to one of them |
 //! | `tw.name.<node>` | announcements of a node's name, to other nodes of the same name |
 //! | `tw.interest.<gateway>` | interest deltas, gateways to routers |
 //! | `tw.gwbeat.<gateway>` | interest beats, gateways to routers |
@@ -23,6 +23,10 @@
 //! | `tw.replayed.<gateway>.<nonce>.<ask>` | the answers to one of them |
 //! | `tw.alerts` | requests for the alerts of a user, gateways to one of the routers |
 //! | `tw.alerts.<gateway>.<nonce>.<ask>` | the answer to one of them |
+
+mod reports;
+
+pub use reports::{node_report, node_reports, parse_node_report};
 
 use tickwire_core::event::Kind;
 
@@ -342,11 +346,6 @@ pub fn alerts_answer(gateway: &str, nonce: &str, ask: u64) -> String {
 /// The number of the request in the subject of such an answer.
 pub fn parse_alerts_answer(subject: &str) -> Option<u64> {
     parse_ask(subject, "tw.alerts.")
-}
-
-/// The answers to one question of one start of a node what all nodes report of themselves.
-pub fn node_reports(node: &str, nonce: &str, ask: u64) -> String {
-    format!("{NODES}.{node}.{nonce}.{ask}")
 }
 
 /// What the subjects of requests to JetStream begin with, in a domain if there is one.

@@ -110,7 +110,7 @@ pub(super) fn of(role: DoctorRole, nats: &Nats, me: &str, stream: &str) -> RoleS
                 names::snapshot(NOBODY, "0"),
                 names::replayed(NOBODY, "0", 0),
                 names::alerts_answer(NOBODY, "0", 0),
-                names::node_reports(NOBODY, "0", 0),
+                names::node_report(NOBODY, "0", 0, me),
                 names::heartbeat(0),
                 names::dead_letter(NOBODY),
                 nats.api("INFO"),
@@ -145,7 +145,7 @@ pub(super) fn of(role: DoctorRole, nats: &Nats, me: &str, stream: &str) -> RoleS
                 names::beat("gateway", me),
                 names::name(me),
                 names::replay_of(NOBODY, "0"),
-                names::node_reports(NOBODY, "0", 0),
+                names::node_report(NOBODY, "0", 0, me),
                 format!("{}.0", names::inbox("router", NOBODY)),
                 format!("{}.0", names::inbox("gateway", NOBODY)),
                 names::source("alert", NOBODY),
@@ -196,6 +196,7 @@ pub(super) fn of_others(role: DoctorRole, nats: &Nats, stream: &str) -> RoleSubj
             others.publish(set_up);
             others.publish([names::source("pattern", NOBODY), write(names::RULES_BUCKET)]);
             others.publish([names::interest(SOMEBODY), names::beat("gateway", SOMEBODY)]);
+            others.publish([names::node_report(NOBODY, "0", 0, SOMEBODY)]);
             // The server sends the bare event to any subject that the request names.
             others.publish([nats.api(&names::direct_get(stream))]);
             others.subscribe([names::gateway(SOMEBODY, "0"), format!("{}.0", names::inbox("gateway", SOMEBODY))]);
