@@ -21,7 +21,7 @@ mod tests;
 use clap::Args;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::ops::RangeInclusive;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tickwire_node::config::ConfigError;
 use tokio::time::sleep;
 
@@ -98,21 +98,20 @@ impl TopArgs {
             None => Credentials::signing(self.config.load()?.auth)?,
         };
         let asker = Asker::new(self.admins, credentials);
-        let started = Instant::now();
         let first = asker.ask().await.map_err(|faults| TopError::NoAnswer(faults.join("; ")))?;
         let mut trend = Trend::new(first);
         if !self.once && io::stdin().is_terminal() && io::stdout().is_terminal() {
-            return live::run(&asker, trend, (started, self.interval), &stop).await;
+            return live::run(&asker, trend, self.interval, &stop).await;
         }
         tokio::select! {
             () = sleep(self.interval) => {}
             () = stop.cancelled() => return Ok(()),
         }
         match asker.ask().await {
-            Ok(reading) => trend.note(reading, started.elapsed()),
+            Ok(reading) => trend.note(reading),
             Err(faults) => return Err(TopError::NoAnswer(faults.join("; "))),
         }
-        let screen = Screen::of(&trend, SortKey::Name, started.elapsed());
+        let screen = Screen::of(&trend, SortKey::Name);
         let text = if self.json { serde_json::to_string(&screen)? + "\n" } else { printed(&screen) };
         match io::stdout().write_all(text.as_bytes()) {
             // The reader has closed its end of the pipe.

@@ -150,7 +150,9 @@ pub async fn run(watch: NameWatch, drain: CancellationToken) {
         let warning = duplicates.warning(now, &view.borrow());
         match &warning {
             Some((text, true)) => check.missing(text.clone()),
-            _ => check.ok(),
+            // It works, but others take both nodes for one.
+            Some((text, false)) => check.warning(text.clone()),
+            None => check.ok(),
         }
         let text = warning.map(|(text, _)| text);
         if text != logged {

@@ -19,6 +19,7 @@
 //! * `auth` checks tokens;
 //! * `http` serves requests, and `admin` serves liveness, readiness and metrics with it. `api` registers, guards and
 //!   describes further endpoints, `status` has those of every node, and `users` asks all gateways about a user;
+//! * `other_nodes` asks other nodes for `status` and `users`;
 //! * `rate_budget` bounds how often a node does what others make it do;
 //! * `traces` records the spans of traced events, and sends them to a collector;
 //! * `host` has the name of the host, `descriptors` raises the limit of file descriptors, and `ports` writes and reads
@@ -45,6 +46,8 @@ pub mod clock;
 pub mod names;
 
 pub(crate) mod rate_budget;
+
+pub(crate) mod other_nodes;
 
 pub mod nats;
 

@@ -178,6 +178,7 @@ pub fn open(
     let questions =
         reports.questions().map_err(|error| StartError::Part { part: "node reports", reason: error.to_string() })?;
     let stop = shutdown.force().clone();
+    shutdown.spawn_beside("gone nodes", stop.clone(), Arc::clone(&reports).follow_view(stop.clone()));
     shutdown.spawn_beside("node reports", stop.clone(), Arc::clone(&reports).answer_questions(questions, stop));
     let routes = ApiRoutes::new(AdminGate::new(config, Arc::clone(&node.authenticator)))
         .describe(admin::FIRST)

@@ -15,6 +15,21 @@ pub(super) struct ClusterAnswer {
     pub(super) partitions: u64,
     /// The members of the view, and the node itself.
     pub(super) nodes: Vec<NodeAnswer>,
+    /// Those that have left the view without a drain; earlier versions do not remember them.
+    #[serde(default)]
+    pub(super) gone: Vec<GoneAnswer>,
+}
+
+/// A node that has gone.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(super) struct GoneAnswer {
+    /// Its name.
+    #[serde(deserialize_with = "name")]
+    pub(super) node: String,
+    /// What it was.
+    pub(super) role: Role,
+    /// How long it has been gone, in milliseconds.
+    pub(super) ago_ms: u64,
 }
 
 /// One node.

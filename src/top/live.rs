@@ -2,7 +2,7 @@
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 
@@ -42,11 +42,11 @@ impl Choices {
     }
 }
 
-/// Shows the cluster until a key or `stop` ends it. The clock began with the first reading.
+/// Shows the cluster until a key or `stop` ends it.
 pub(super) async fn run(
     asker: &Asker,
     mut trend: Trend,
-    (started, every): (Instant, Duration),
+    every: Duration,
     stop: &CancellationToken,
 ) -> Result<(), TopError> {
     let terminal = Terminal::enter(has_colours()).map_err(TopError::Terminal)?;
@@ -59,7 +59,7 @@ pub(super) async fn run(
     loop {
         let (width, height) = terminal::size().unwrap_or(USUAL_SIZE);
         let page = Page { width, height: Some(height), sort: choices.sort, is_paused: choices.is_paused };
-        let screen = Screen::of(&trend, choices.sort, started.elapsed());
+        let screen = Screen::of(&trend, choices.sort);
         terminal.draw(&render::lines(&screen, &page)).map_err(TopError::Terminal)?;
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
@@ -71,7 +71,7 @@ pub(super) async fn run(
                 asking.push(asker.ask());
             },
             Some(answer) = asking.next(), if !asking.is_empty() => match answer {
-                Ok(reading) => trend.note(reading, started.elapsed()),
+                Ok(reading) => trend.note(reading),
                 Err(faults) => trend.lose(faults),
             },
         }

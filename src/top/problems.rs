@@ -1,7 +1,6 @@
 //! What is wrong, in one line each: what nodes report of their health, and what only the whole shows. Pure.
 
 use serde::Serialize;
-use std::time::Duration;
 use tickwire_core::placement::Role;
 
 use super::numbers;
@@ -28,16 +27,17 @@ pub(super) struct ProblemRow {
 }
 
 /// The problems, errors first.
-pub(super) fn of(trend: &Trend, screen: &Screen, at: Duration) -> Vec<ProblemRow> {
+pub(super) fn of(trend: &Trend, screen: &Screen) -> Vec<ProblemRow> {
     let mut problems = of_cluster(trend, screen);
     problems.extend(trend.now.nodes.values().filter(|node| node.report.is_none()).map(|node| {
         let message = "does not answer over NATS: it is dead, frozen, cut off, or of an older version";
         of_node(Grade::Error, &node.node, "silent", message)
     }));
-    problems.extend(trend.gone.iter().map(|(name, gone)| {
-        let ago = at.saturating_sub(gone.at).as_secs();
-        let message = format!("the {} has left the member view, seen {ago} s ago", gone.role.as_str());
-        of_node(Grade::Warning, name, "gone", &message)
+    problems.extend(trend.now.gone.values().map(|gone| {
+        let (role, ago) = (gone.role.as_str(), gone.ago_ms / 1_000);
+        let message =
+            format!("the {role} left the member view {ago} s ago without a drain: it died, hangs, or is cut off");
+        of_node(Grade::Warning, &gone.node, "gone", &message)
     }));
     for node in trend.now.nodes.values() {
         let reported = node.report.iter().flat_map(|report| &report.problems);

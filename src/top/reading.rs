@@ -1,14 +1,8 @@
-//! What all nodes reported at one time, the reading before it, and the nodes that have gone meanwhile. Pure.
+//! What all nodes reported at one time, and the reading before it. Pure.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
-use tickwire_core::placement::Role;
 
-use super::answer::{ClusterAnswer, NodeAnswer, Report};
-
-/// How long a node that has left the view is shown, and how many of them.
-const GONE_FOR: Duration = Duration::from_secs(60);
-const MOST_GONE: usize = 64;
+use super::answer::{ClusterAnswer, GoneAnswer, NodeAnswer, Report};
 
 /// The answers of all admin servers that were asked, as one.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -19,19 +13,21 @@ pub(super) struct Reading {
     pub(super) partitions: u64,
     /// The nodes by name.
     pub(super) nodes: BTreeMap<String, NodeAnswer>,
+    /// The nodes that have gone, by name.
+    pub(super) gone: BTreeMap<String, GoneAnswer>,
     /// What is wrong with admin servers.
     pub(super) faults: Vec<String>,
 }
 
 impl Reading {
-    /// Joins the answers. A node that has reported to any of them is not silent.
+    /// Joins the answers. A node that has reported to any of them is not silent, and one that is in any view not gone.
     ///
     /// # Errors
     /// The faults, if no admin server has answered.
     pub(super) fn of(answers: Vec<Result<ClusterAnswer, String>>) -> Result<Self, Vec<String>> {
         let (mut reading, mut views) = (Self::default(), Vec::new());
         for answer in answers {
-            let ClusterAnswer { view, partitions, nodes } = match answer {
+            let ClusterAnswer { view, partitions, nodes, gone } = match answer {
                 Ok(answer) => answer,
                 Err(fault) => {
                     reading.faults.push(fault);
@@ -47,7 +43,14 @@ impl Reading {
                     reading.nodes.insert(node.node.clone(), node);
                 }
             }
+            for node in gone {
+                let known = reading.gone.get(&node.node);
+                if !known.is_some_and(|known| known.ago_ms >= node.ago_ms) {
+                    reading.gone.insert(node.node.clone(), node);
+                }
+            }
         }
+        reading.gone.retain(|name, _| !reading.nodes.contains_key(name));
         if views.is_empty() {
             return Err(reading.faults);
         }
@@ -59,23 +62,12 @@ impl Reading {
     }
 }
 
-/// A node that has left the view.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Gone {
-    /// What it was.
-    pub(super) role: Role,
-    /// When it was missed first, on the clock of the caller.
-    pub(super) at: Duration,
-}
-
 /// Two readings, one after the other.
 #[derive(Debug)]
 pub(super) struct Trend {
     before: Reading,
     /// The last one.
     pub(super) now: Reading,
-    /// The nodes that have left the view lately.
-    pub(super) gone: BTreeMap<String, Gone>,
     /// Why no admin server answers any more, if that is so. The last reading is then an old one.
     pub(super) lost: Vec<String>,
 }
@@ -83,19 +75,13 @@ pub(super) struct Trend {
 impl Trend {
     /// The first reading. It has no rates yet.
     pub(super) fn new(first: Reading) -> Self {
-        Self { before: Reading::default(), now: first, gone: BTreeMap::new(), lost: Vec::new() }
+        Self { before: Reading::default(), now: first, lost: Vec::new() }
     }
 
-    /// Takes the next reading, at this time.
-    pub(super) fn note(&mut self, reading: Reading, at: Duration) {
+    /// Takes the next reading.
+    pub(super) fn note(&mut self, reading: Reading) {
         self.before = std::mem::replace(&mut self.now, reading);
         self.lost.clear();
-        let left = self.before.nodes.iter().filter(|(name, _)| !self.now.nodes.contains_key(*name));
-        self.gone.extend(left.map(|(name, node)| (name.clone(), Gone { role: node.role, at })));
-        self.gone.retain(|name, gone| !self.now.nodes.contains_key(name) && at.saturating_sub(gone.at) <= GONE_FOR);
-        while self.gone.len() > MOST_GONE {
-            self.gone.pop_first();
-        }
     }
 
     /// No admin server has answered.

@@ -208,13 +208,14 @@ impl State {
             Self::NotReady => "not ready",
             Self::Draining => "draining",
             Self::Silent => "silent",
+            Self::Gone => "gone",
         }
     }
 
     fn tone(self) -> Tone {
         match self {
             Self::Ready => Tone::Plain,
-            Self::Draining => Tone::Warning,
+            Self::Draining | Self::Gone => Tone::Warning,
             Self::NotReady | Self::Silent => Tone::Error,
         }
     }

@@ -2,10 +2,9 @@
 
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::time::Duration;
 use tickwire_core::placement::Role;
 
-use super::answer::{NodeAnswer, Report};
+use super::answer::{GoneAnswer, NodeAnswer, Report};
 use super::problems::{self, ProblemRow};
 use super::reading::Trend;
 
@@ -30,6 +29,7 @@ pub(super) enum State {
     NotReady,
     Draining,
     Silent,
+    Gone,
 }
 
 /// All that is known. A rate is null before the second reading of a node; other values are null if the node does not
@@ -43,7 +43,7 @@ pub(super) struct Screen {
     /// How many partitions the stream has, and how many of them routers own.
     pub(super) partitions: u64,
     pub(super) owned: u64,
-    /// How many nodes there are, and how many of them are ready.
+    /// How many nodes there are, without those that have gone, and how many of them are ready.
     pub(super) nodes: usize,
     pub(super) ready: usize,
     /// Events that routers read, events that gateways sent and dropped, and sessions.
@@ -96,13 +96,14 @@ pub(super) struct RouterRow {
 }
 
 impl Screen {
-    /// What is known at this time, on the clock of [`Trend::note`].
-    pub(super) fn of(trend: &Trend, sort: SortKey, at: Duration) -> Self {
+    /// What is known.
+    pub(super) fn of(trend: &Trend, sort: SortKey) -> Self {
         let reading = &trend.now;
+        let of_nodes = reading.nodes.values().map(|node| (node.role, Row::of(node, trend.before(node))));
+        let of_gone = reading.gone.values().map(|gone| (gone.role, Row::of_gone(gone)));
         let (mut gateways, mut routers) = (Vec::new(), Vec::new());
-        for node in reading.nodes.values() {
-            let row = Row { node, before: trend.before(node) };
-            match node.role {
+        for (role, row) in of_nodes.chain(of_gone) {
+            match role {
                 Role::Gateway => gateways.push(row.gateway()),
                 Role::Router => routers.push(row.router()),
             }
@@ -128,7 +129,7 @@ impl Screen {
             routers,
             problems: Vec::new(),
         };
-        screen.problems = problems::of(trend, &screen, at);
+        screen.problems = problems::of(trend, &screen);
         screen
     }
 }
@@ -154,23 +155,33 @@ impl SortKey {
     }
 }
 
-/// A node, and what it reported before.
+/// A node, what it reports, and what it reported before.
 struct Row<'a> {
-    node: &'a NodeAnswer,
+    node: &'a str,
+    state: State,
+    report: Option<&'a Report>,
     before: Option<&'a Report>,
 }
 
-impl Row<'_> {
+impl<'a> Row<'a> {
+    fn of(node: &'a NodeAnswer, before: Option<&'a Report>) -> Self {
+        Self { node: &node.node, state: state(node), report: node.report.as_ref(), before }
+    }
+
+    fn of_gone(gone: &'a GoneAnswer) -> Self {
+        Self { node: &gone.node, state: State::Gone, report: None, before: None }
+    }
+
     fn gateway(&self) -> GatewayRow {
         GatewayRow {
-            node: self.node.node.clone(),
-            state: state(self.node),
+            node: self.node.to_owned(),
+            state: self.state,
             sessions: self.number("sessions"),
             delivered_per_s: self.rate("delivered"),
             bytes_per_s: self.rate("bytes"),
             dropped_per_s: self.rate("dropped"),
             dropped_per_s_by: self.rates_by("dropped"),
-            dropped: self.report().and_then(|report| Some(report.counts.get("dropped")?.total)),
+            dropped: self.report.and_then(|report| Some(report.counts.get("dropped")?.total)),
             conflated_per_s: self.rate("conflated"),
             open_gaps: self.number("open_gaps"),
             queue_bytes: self.level("queue_bytes"),
@@ -183,8 +194,8 @@ impl Row<'_> {
         let (hits, misses) = (self.rate("cache_hits"), self.rate("cache_misses"));
         let lookups = sum([hits, misses].into_iter()).filter(|lookups| *lookups > 0.0);
         RouterRow {
-            node: self.node.node.clone(),
-            state: state(self.node),
+            node: self.node.to_owned(),
+            state: self.state,
             partitions: self.number("partitions"),
             events_per_s: self.rate_of(|report| Some(count_by(report, "messages", "event"))),
             batches_per_s: self.rate("batches"),
@@ -196,12 +207,8 @@ impl Row<'_> {
         }
     }
 
-    fn report(&self) -> Option<&Report> {
-        self.node.report.as_ref()
-    }
-
     fn level(&self, name: &str) -> Option<f64> {
-        self.report()?.levels.get(name).copied()
+        self.report?.levels.get(name).copied()
     }
 
     fn number(&self, name: &str) -> Option<u64> {
@@ -209,7 +216,7 @@ impl Row<'_> {
     }
 
     fn time(&self, stage: &str) -> Option<f64> {
-        self.report()?.times.get(stage).copied().flatten()
+        self.report?.times.get(stage).copied().flatten()
     }
 
     fn rate(&self, count: &str) -> Option<f64> {
@@ -217,7 +224,7 @@ impl Row<'_> {
     }
 
     fn rates_by(&self, count: &str) -> BTreeMap<String, f64> {
-        let reasons = self.report().and_then(|report| report.counts.get(count)).map(|count| count.by.keys());
+        let reasons = self.report.and_then(|report| report.counts.get(count)).map(|count| count.by.keys());
         let rates = reasons.into_iter().flatten().filter_map(|reason| {
             let rate = self.rate_of(|report| Some(count_by(report, count, reason)))?;
             (rate > 0.0).then(|| (reason.clone(), rate))
@@ -227,7 +234,7 @@ impl Row<'_> {
 
     /// How fast a count grows, by the clock of the node.
     fn rate_of(&self, count: impl Fn(&Report) -> Option<u64>) -> Option<f64> {
-        let (now, before) = (self.report()?, self.before?);
+        let (now, before) = (self.report?, self.before?);
         let millis = now.up_ms.checked_sub(before.up_ms).filter(|millis| *millis > 0)?;
         Some(count(now)?.saturating_sub(count(before)?) as f64 * 1_000.0 / millis as f64)
     }

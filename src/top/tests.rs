@@ -52,9 +52,18 @@ fn silent(mut node: Value) -> Value {
     node
 }
 
+/// The answer of a node of an earlier version, which remembers no node that has gone.
 fn answer(nodes: &[Value]) -> ClusterAnswer {
     serde_json::from_value(json!({ "node": "r-1", "role": "router", "view": 7, "partitions": 32, "nodes": nodes }))
         .unwrap()
+}
+
+/// An answer with gateways that have gone, so many milliseconds ago.
+fn gone_answer(nodes: &[Value], gone: &[(&str, u64)]) -> ClusterAnswer {
+    let gone =
+        gone.iter().map(|(node, ago_ms)| json!({ "node": node, "nonce": "01", "role": "gateway", "ago_ms": ago_ms }));
+    let gone = gone.map(|gone| serde_json::from_value(gone).unwrap()).collect();
+    ClusterAnswer { gone, ..answer(nodes) }
 }
 
 fn reading(nodes: &[Value]) -> Reading {
@@ -64,7 +73,7 @@ fn reading(nodes: &[Value]) -> Reading {
 /// The readings of the same nodes at their second 10 and 12, the second one at 12 s.
 fn trend(nodes: impl Fn(u64) -> Vec<Value>) -> Trend {
     let mut trend = Trend::new(reading(&nodes(10_000)));
-    trend.note(reading(&nodes(12_000)), Duration::from_secs(12));
+    trend.note(reading(&nodes(12_000)));
     trend
 }
 
@@ -73,7 +82,7 @@ fn cluster(up_ms: u64) -> Vec<Value> {
 }
 
 fn screen(trend: &Trend) -> Screen {
-    Screen::of(trend, SortKey::Name, Duration::from_secs(12))
+    Screen::of(trend, SortKey::Name)
 }
 
 fn text(screen: &Screen, width: usize, height: Option<usize>) -> Vec<String> {
@@ -141,21 +150,33 @@ fn silent_gone_and_unready_nodes_are_problems() {
             nodes[1] = silent(nodes[1].clone());
             nodes[2]["report"]["ready"] = json!(false);
             nodes[2]["report"]["problems"] = json!([{ "part": "lag", "status": "error", "message": "late" }]);
-        } else {
-            nodes.push(gateway("gw-3", up_ms, 1));
         }
         nodes
     };
-    let mut trend = trend(nodes);
+    let mut trend = Trend::new(reading(&nodes(10_000)));
+    trend.note(Reading::of(vec![Ok(gone_answer(&nodes(12_000), &[("gw-0", 42_900)]))]).unwrap());
     let now = screen(&trend);
     assert_eq!((now.nodes, now.ready), (3, 1));
-    assert_eq!([now.gateways[1].state, now.routers[0].state], [State::Silent, State::NotReady]);
-    assert_eq!(now.gateways[1].sessions, None);
-    let expected = [(Some("gw-2"), "silent"), (Some("r-1"), "lag"), (Some("gw-3"), "gone"), (Some("gw-1"), "dropping")];
+    let states: Vec<(&str, State)> = now.gateways.iter().map(|row| (row.node.as_str(), row.state)).collect();
+    assert_eq!(states, [("gw-1", State::Ready), ("gw-2", State::Silent), ("gw-0", State::Gone)]);
+    assert_eq!((now.routers[0].state, now.gateways[1].sessions), (State::NotReady, None));
+    let expected = [(Some("gw-2"), "silent"), (Some("r-1"), "lag"), (Some("gw-0"), "gone"), (Some("gw-1"), "dropping")];
     assert_eq!(problems(&now), expected);
-    // It is forgotten after a minute.
-    trend.note(reading(&nodes(14_000)), Duration::from_secs(73));
-    assert!(!problems(&screen(&trend)).contains(&(Some("gw-3"), "gone")));
+    assert!(now.problems[2].message.starts_with("the gateway left the member view 42 s ago"), "{:?}", now.problems[2]);
+    let lines = text(&now, usize::MAX, None);
+    assert!(lines.last().unwrap().starts_with("gw-0     gone          -"), "{lines:#?}");
+}
+
+#[test]
+fn node_is_gone_only_if_no_admin_server_has_it_in_its_view() {
+    let answers = [(&["gw-1"][..], &[("gw-2", 5)][..]), (&["gw-1"], &[("gw-2", 9), ("gw-3", 7)]), (&["gw-3"], &[])];
+    let answers = answers.map(|(nodes, gone)| {
+        let nodes: Vec<Value> = nodes.iter().map(|node| gateway(node, 10_000, 1)).collect();
+        Ok(gone_answer(&nodes, gone))
+    });
+    let reading = Reading::of(answers.to_vec()).unwrap();
+    let gone: Vec<(&str, u64)> = reading.gone.values().map(|gone| (gone.node.as_str(), gone.ago_ms)).collect();
+    assert_eq!((reading.nodes.len(), gone), (2, vec![("gw-2", 9)]));
 }
 
 #[test]
@@ -193,7 +214,7 @@ fn last_reading_stays_while_no_admin_server_answers() {
     let lost = screen(&trend);
     assert_eq!((problems(&lost)[0], lost.problems[0].grade), ((None, "admin"), Grade::Error));
     assert_eq!(lost.gateways.len(), 2);
-    trend.note(reading(&cluster(14_000)), Duration::from_secs(14));
+    trend.note(reading(&cluster(14_000)));
     assert!(!problems(&screen(&trend)).contains(&(None, "admin")));
 }
 
@@ -202,7 +223,7 @@ fn rows_are_sorted_by_the_key() {
     let nodes = |up_ms| [("a", 1), ("b", 5), ("c", 3)].map(|(node, each)| gateway(node, up_ms, each)).to_vec();
     let trend = trend(nodes);
     let order = |sort| {
-        let screen = Screen::of(&trend, sort, Duration::from_secs(12));
+        let screen = Screen::of(&trend, sort);
         screen.gateways.iter().map(|row| row.node.clone()).collect::<String>()
     };
     assert_eq!(

@@ -5,8 +5,16 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// What is missing, for each check; `None` when nothing is.
-type Checks = BTreeMap<&'static str, Option<String>>;
+/// The state of each check.
+type Checks = BTreeMap<&'static str, CheckState>;
+
+#[derive(Debug)]
+enum CheckState {
+    Ok,
+    /// Nothing is missing, but something is wrong.
+    Warning(String),
+    Missing(String),
+}
 
 /// All checks of a node. Clones share them.
 #[derive(Debug, Clone, Default)]
@@ -41,12 +49,15 @@ pub struct CheckReport {
     /// What is missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub missing: Option<String>,
+    /// What is wrong, although nothing is missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
 }
 
 impl Readiness {
     /// Adds a check. It is not met until its component sets it.
     pub fn register(&self, name: &'static str) -> Check {
-        self.lock().insert(name, Some("not started yet".to_owned()));
+        self.lock().insert(name, CheckState::Missing("not started yet".to_owned()));
         metrics::CHECK_OK.with(name).set(0.0);
         Check { readiness: self.clone(), name }
     }
@@ -54,14 +65,9 @@ impl Readiness {
     /// Every check. A node without checks is not ready, because it has not started its parts yet. A node that drains
     /// is not ready either.
     pub fn report(&self, draining: bool) -> ReadinessReport {
-        let report = |(name, missing): (&&'static str, &Option<String>)| CheckReport {
-            name,
-            ok: missing.is_none(),
-            missing: missing.clone(),
-        };
-        let mut checks: Vec<_> = self.lock().iter().map(report).collect();
+        let mut checks: Vec<_> = self.lock().iter().map(|(name, state)| CheckReport::of(name, state)).collect();
         if draining {
-            checks.push(CheckReport { name: "running", ok: false, missing: Some("the node is stopping".to_owned()) });
+            checks.push(CheckReport::of("running", &CheckState::Missing("the node is stopping".to_owned())));
         }
         ReadinessReport { ready: !checks.is_empty() && checks.iter().all(|check| check.ok), checks }
     }
@@ -71,20 +77,36 @@ impl Readiness {
     }
 }
 
+impl CheckReport {
+    fn of(name: &'static str, state: &CheckState) -> Self {
+        let (missing, warning) = match state {
+            CheckState::Ok => (None, None),
+            CheckState::Warning(text) => (None, Some(text.clone())),
+            CheckState::Missing(text) => (Some(text.clone()), None),
+        };
+        Self { name, ok: missing.is_none(), missing, warning }
+    }
+}
+
 impl Check {
     /// Nothing is missing.
     pub fn ok(&self) {
-        self.set(None);
+        self.set(CheckState::Ok);
+    }
+
+    /// Nothing is missing, but something is wrong, described for an operator.
+    pub fn warning(&self, what: impl Into<String>) {
+        self.set(CheckState::Warning(what.into()));
     }
 
     /// Something is missing, described for an operator.
     pub fn missing(&self, what: impl Into<String>) {
-        self.set(Some(what.into()));
+        self.set(CheckState::Missing(what.into()));
     }
 
-    fn set(&self, missing: Option<String>) {
-        metrics::CHECK_OK.with(self.name).set(f64::from(missing.is_none()));
-        self.readiness.lock().insert(self.name, missing);
+    fn set(&self, state: CheckState) {
+        metrics::CHECK_OK.with(self.name).set(f64::from(!matches!(state, CheckState::Missing(_))));
+        self.readiness.lock().insert(self.name, state);
     }
 }
 
@@ -103,6 +125,10 @@ mod tests {
         coverage.ok();
         assert!(readiness.report(false).ready);
         assert!(!readiness.report(true).ready);
+        nats.warning("it is slow");
+        let report = readiness.report(false);
+        assert_eq!((report.ready, report.checks[1].warning.as_deref()), (true, Some("it is slow")));
+        nats.ok();
         coverage.missing("partition 3 has no coverage for 12 s");
         let missing = Some("partition 3 has no coverage for 12 s".to_owned());
         assert_eq!(
@@ -110,8 +136,8 @@ mod tests {
             ReadinessReport {
                 ready: false,
                 checks: vec![
-                    CheckReport { name: "coverage", ok: false, missing },
-                    CheckReport { name: "nats", ok: true, missing: None },
+                    CheckReport { name: "coverage", ok: false, missing, warning: None },
+                    CheckReport { name: "nats", ok: true, missing: None, warning: None },
                 ]
             }
         );

@@ -1,5 +1,5 @@
 //! `/v1/health`: a grade for each part of a node, with a message. The checks of `/readyz` are errors when something is
-//! missing. What is measured has two thresholds in `[health]`, that of a warning and that of an error.
+//! missing, and warnings when they say so. What is measured has two thresholds in `[health]`, that of a warning and that of an error.
 //!
 //! * [`load`] is what a role measures;
 //! * `measured` grades it. Pure;
@@ -12,7 +12,7 @@ mod silence;
 pub use load::{CacheCounters, KindLast, RoleLoad};
 
 use super::Status;
-use crate::admin::ReadinessReport;
+use crate::admin::{CheckReport, ReadinessReport};
 use crate::clock::timestamp_now;
 use measured::of_load;
 use serde::{Deserialize, Serialize};
@@ -56,11 +56,15 @@ pub(super) fn report(status: &Status) -> HealthReport {
 }
 
 fn of_checks(report: ReadinessReport) -> Vec<HealthPart> {
-    let part = |check: crate::admin::CheckReport| match check.missing {
-        // A node that stops does what it should, but it takes no new work.
-        Some(message) if check.name == "running" => HealthPart { name: check.name, status: Grade::Warning, message },
-        Some(message) => HealthPart { name: check.name, status: Grade::Error, message },
-        None => HealthPart { name: check.name, status: Grade::Healthy, message: "nothing is missing".to_owned() },
+    let part = |CheckReport { name, missing, warning, .. }| {
+        let (status, message) = match (missing, warning) {
+            // A node that stops does what it should, but it takes no new work.
+            (Some(message), _) if name == "running" => (Grade::Warning, message),
+            (Some(message), _) => (Grade::Error, message),
+            (None, Some(message)) => (Grade::Warning, message),
+            (None, None) => (Grade::Healthy, "nothing is missing".to_owned()),
+        };
+        HealthPart { name, status, message }
     };
     report.checks.into_iter().map(part).collect()
 }
@@ -107,15 +111,21 @@ mod tests {
     }
 
     #[test]
-    fn missing_check_is_an_error_and_a_drain_a_warning() {
+    fn missing_check_is_an_error_and_a_drain_or_a_check_that_says_so_a_warning() {
         let readiness = Readiness::default();
-        let (nats, storage) = (readiness.register("nats"), readiness.register("storage"));
+        let [name, nats, storage] = ["name", "nats", "storage"].map(|check| readiness.register(check));
+        name.warning("two of one name");
         nats.ok();
         storage.missing("full");
         let parts = of_checks(readiness.report(true));
         let found: Vec<_> = parts.iter().map(|part| (part.name, part.status)).collect();
-        let expected = [("nats", Grade::Healthy), ("storage", Grade::Error), ("running", Grade::Warning)];
+        let expected = [
+            ("name", Grade::Warning),
+            ("nats", Grade::Healthy),
+            ("storage", Grade::Error),
+            ("running", Grade::Warning),
+        ];
         assert_eq!(found, expected);
-        assert_eq!(parts[1].message, "full");
+        assert_eq!((parts[0].message.as_str(), parts[2].message.as_str()), ("two of one name", "full"));
     }
 }
