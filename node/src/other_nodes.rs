@@ -1,7 +1,7 @@
 //! The other nodes of the cluster, as far as this node asks them: all of them for their reports (`/v1/nodes`), and the
 //! gateways about users (`/v1/users`).
 //!
-//! A few questions of a topic are asked at the same time, and every wait has a deadline. Whoever asks decides which
+//! A few questions about one thing are asked at the same time, and every wait has a deadline. Whoever asks decides which
 //! answers fit, and keeps them; what does not fit is refused and counted.
 
 use crate::api::ApiRefusal;
@@ -15,15 +15,15 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 use tracing::debug;
 
-/// How many questions of a topic are asked at the same time. Further ones wait.
-const QUESTIONS: usize = 4;
+/// How many questions about one thing are asked at the same time. Further ones wait.
+const AT_ONCE: usize = 4;
 
 /// How many bytes of answers to one question may wait.
 const ANSWER_BYTES: usize = 4 * 1024 * 1024;
 
-/// What other nodes are asked about.
+/// The questions about one thing.
 #[derive(Debug)]
-pub(crate) struct Topic {
+pub(crate) struct Questions {
     /// The subject of the questions.
     pub(crate) subject: &'static str,
     /// The names of the queues of questions and of answers, in metrics.
@@ -47,18 +47,18 @@ pub(crate) enum AskError {
     Wire(#[from] wire::WireError),
 }
 
-/// Asks them about one topic.
+/// Asks them about one thing.
 #[derive(Debug)]
 pub(crate) struct OtherNodes {
-    topic: &'static Topic,
+    about: &'static Questions,
     link: Link,
     turns: Semaphore,
 }
 
 impl OtherNodes {
     /// Asks over this connection.
-    pub(crate) fn new(topic: &'static Topic, link: Link) -> Self {
-        Self { topic, link, turns: Semaphore::new(QUESTIONS) }
+    pub(crate) fn new(about: &'static Questions, link: Link) -> Self {
+        Self { about, link, turns: Semaphore::new(AT_ONCE) }
     }
 
     /// Subscribes to the questions of other nodes.
@@ -66,7 +66,7 @@ impl OtherNodes {
     /// # Errors
     /// When the connection was closed.
     pub(crate) fn questions(&self) -> Result<LinkSubscriber, LinkError> {
-        let Topic { subject, queues: [questions, _], question_bytes, .. } = self.topic;
+        let Questions { subject, queues: [questions, _], question_bytes, .. } = self.about;
         self.link.subscribe(questions, subject, None, *question_bytes)
     }
 
@@ -80,8 +80,8 @@ impl OtherNodes {
     /// # Errors
     /// When too many questions wait.
     pub(crate) async fn turn(&self) -> Result<SemaphorePermit<'_>, ApiRefusal> {
-        let Ok(Ok(turn)) = timeout(self.topic.deadline, self.turns.acquire()).await else {
-            return Err(ApiRefusal::later("busy", self.topic.busy));
+        let Ok(Ok(turn)) = timeout(self.about.deadline, self.turns.acquire()).await else {
+            return Err(ApiRefusal::later("busy", self.about.busy));
         };
         Ok(turn)
     }
@@ -98,7 +98,7 @@ impl OtherNodes {
         (answers, reply): (&str, Option<&str>),
         mut take: impl FnMut(&NatsMessage) -> Result<bool, String>,
     ) -> Result<(), AskError> {
-        let Topic { subject, queues: [_, queue], deadline, .. } = self.topic;
+        let Questions { subject, queues: [_, queue], deadline, .. } = self.about;
         let mut inlet = self.link.subscribe(queue, answers, None, ANSWER_BYTES)?;
         self.link.publish(subject, reply, &wire::encode(question)?)?;
         let listen = async {
@@ -124,7 +124,7 @@ impl OtherNodes {
 
     /// Counts a message that is refused.
     pub(crate) fn refuse(&self, reason: &str) {
-        self.topic.refused.increment(1);
-        debug!(topic = self.topic.subject, reason, "message between nodes refused");
+        self.about.refused.increment(1);
+        debug!(subject = self.about.subject, reason, "message between nodes refused");
     }
 }

@@ -164,17 +164,14 @@ fn silent_gone_and_unready_nodes_are_problems() {
     assert_eq!(problems(&now), expected);
     assert!(now.problems[2].message.starts_with("the gateway left the member view 42 s ago"), "{:?}", now.problems[2]);
     let lines = text(&now, usize::MAX, None);
-    assert!(lines.last().unwrap().starts_with("gw-0     gone          -"), "{lines:#?}");
+    assert!(lines.last().unwrap().starts_with("gw-0     gone           -"), "{lines:#?}");
 }
 
 #[test]
 fn node_is_gone_only_if_no_admin_server_has_it_in_its_view() {
-    let answers = [(&["gw-1"][..], &[("gw-2", 5)][..]), (&["gw-1"], &[("gw-2", 9), ("gw-3", 7)]), (&["gw-3"], &[])];
-    let answers = answers.map(|(nodes, gone)| {
-        let nodes: Vec<Value> = nodes.iter().map(|node| gateway(node, 10_000, 1)).collect();
-        Ok(gone_answer(&nodes, gone))
-    });
-    let reading = Reading::of(answers.to_vec()).unwrap();
+    let of = |node: &str, gone: &[(&str, u64)]| Ok(gone_answer(&[gateway(node, 10_000, 1)], gone));
+    let answers = vec![of("gw-1", &[("gw-2", 5)]), of("gw-1", &[("gw-2", 9), ("gw-3", 7)]), of("gw-3", &[])];
+    let reading = Reading::of(answers).unwrap();
     let gone: Vec<(&str, u64)> = reading.gone.values().map(|gone| (gone.node.as_str(), gone.ago_ms)).collect();
     assert_eq!((reading.nodes.len(), gone), (2, vec![("gw-2", 9)]));
 }

@@ -111,6 +111,12 @@ async fn cluster_does_its_whole_job_with_the_users_of_the_shipped_configuration(
             (known["complete"] == true && known["session_count"] == 1).then_some(())
         })
         .await;
+        eventually(&format!("{} has the reports of all nodes", node.id), DEADLINE, async || {
+            let known = ask(node, "GET", "/v1/nodes", &Value::Null).await;
+            let nodes = known["nodes"].as_array().unwrap();
+            (nodes.len() == 3 && nodes.iter().all(|node| node["report"].is_object())).then_some(())
+        })
+        .await;
     }
     let alert = socket.events.iter().find(|event| event.key.as_deref() == Some("ann")).unwrap();
     let ack = json!({ "action": "ack", "p": alert.p, "seq": alert.seq });
@@ -167,7 +173,15 @@ async fn no_user_can_do_what_is_the_work_of_another() {
     let creations = creations.each_ref().map(String::as_str);
     let reading = [">", "events.>", "ev.>", "dead.>", "gw.>", "$KV.>", "_INBOX_router.>", "_INBOX_gateway.>"];
 
-    let own = ["events.alert.ann", "events.pattern", "tw.replay", "tw.alerts", "$JS.API.STREAM.INFO.EVENTS"];
+    let own = [
+        "events.alert.ann",
+        "events.pattern",
+        "tw.replay",
+        "tw.alerts",
+        "tw.nodes",
+        "tw.nodes.r1.0.1.g1",
+        "$JS.API.STREAM.INFO.EVENTS",
+    ];
     let publishes = [&own[..], &edits, &creations, &of_routers, &leases, &of_gateways, &of_operators, &rules].concat();
     producer.is_refused(&publishes, &[&reading[..], &["tw.>", "_INBOX_operator.>"]].concat()).await;
 
@@ -180,6 +194,9 @@ async fn no_user_can_do_what_is_the_work_of_another() {
         "tw.gwbeat.g2",
         "tw.snapshot.g2.0",
         "tw.alerts.g2.0.1",
+        // A report of another gateway, and of a router.
+        "tw.nodes.r1.0.1.g2",
+        "tw.nodes.g1.0.1.r1",
         // The server would send the event to any subject that the request names.
         "$JS.API.DIRECT.GET.EVENTS",
         "$JS.API.DIRECT.GET.KV_TICKWIRE_ACKS",
@@ -196,6 +213,7 @@ async fn no_user_can_do_what_is_the_work_of_another() {
         "tw.snapshot.g2.*",
         "tw.replayed.g2.*.*",
         "tw.alerts.g2.*.*",
+        "tw.nodes.g2.*.*.*",
         "tw.name.g2",
         "_INBOX_gateway.g2.>",
         "_INBOX.>",

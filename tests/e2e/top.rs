@@ -2,6 +2,7 @@
 
 use futures_util::StreamExt;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::process::Output;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use tickwire_testkit::eventually;
 use tokio::time::timeout;
 
 use crate::cluster::{Cluster, PARTITIONS};
-use crate::node::{DEADLINE, tickwire};
+use crate::node::{DEADLINE, get, tickwire};
 use crate::producer::ProducerMessage;
 use crate::socket::Socket;
 
@@ -40,9 +41,30 @@ async fn reading(admins: &[SocketAddr]) -> Value {
     serde_json::from_str(&text).unwrap()
 }
 
+/// The same of an admin server that asks for no token.
+async fn open_reading(admin: SocketAddr) -> Value {
+    let (code, text, errors) = top(&[admin], &["--json"]).await;
+    assert_eq!(code, Some(0), "{errors}");
+    serde_json::from_str(&text).unwrap()
+}
+
+/// What `/v1/nodes` has of a node.
+async fn reported(admin: SocketAddr, node: &str) -> Value {
+    let (status, body) = get(admin, "/v1/nodes").await;
+    assert_eq!(status, 200, "{body}");
+    let answer: Value = serde_json::from_str(&body).unwrap();
+    answer["nodes"].as_array().unwrap().iter().find(|row| row["node"] == node).cloned().unwrap_or_default()
+}
+
 /// The row of a node.
 fn row<'a>(reading: &'a Value, table: &str, node: &str) -> &'a Value {
     reading[table].as_array().unwrap().iter().find(|row| row["node"] == node).unwrap()
+}
+
+/// The states of the gateways, by name.
+fn states(reading: &Value) -> BTreeMap<&str, &str> {
+    let rows = reading["gateways"].as_array().unwrap().iter();
+    rows.map(|row| (row["node"].as_str().unwrap(), row["state"].as_str().unwrap())).collect()
 }
 
 /// The parts of the problems of a node.
@@ -151,4 +173,102 @@ async fn one_address_shows_the_whole_cluster_and_a_killed_gateway_as_silent() {
     let (code, _, errors) = top(&[router], &[]).await;
     assert!(code == Some(1) && errors.contains("401 no_token") && errors.contains("--token"), "{errors}");
     flow.stop().await;
+}
+
+#[tokio::test]
+async fn killed_gateway_is_gone_until_it_comes_back_and_one_that_drained_is_not() {
+    let mut cluster = Cluster::start(1, 3).await;
+    let router = cluster.routers[0].address("admin").await;
+    let gateway = cluster.gateways[0].address("admin").await;
+    let names: Vec<String> = cluster.gateways.iter().map(|gateway| gateway.id.clone()).collect();
+    let [first, killed, drained] = [0, 1, 2].map(|at| names[at].as_str());
+
+    cluster.gateways[2].process.terminate();
+    cluster.gateways[2].process.wait(DEADLINE).await;
+    cluster.gateways[1].process.kill();
+    // Both roles remember it, and `top` has asked neither before.
+    for admin in [router, gateway] {
+        let shown = eventually("the gateway is gone", DEADLINE, async || {
+            let shown = open_reading(admin).await;
+            let is_gone = states(&shown) == BTreeMap::from([(first, "ready"), (killed, "gone")]);
+            is_gone.then_some(shown)
+        })
+        .await;
+        assert_eq!((problems(&shown, killed), problems(&shown, drained)), (vec!["gone"], vec![]));
+        assert_eq!((&shown["nodes"], &shown["ready"]), (&json!(2), &json!(2)));
+    }
+
+    let _back = cluster.node_again("gateway", killed);
+    let shown = eventually("the gateway is back", DEADLINE, async || {
+        let shown = open_reading(router).await;
+        let is_back = states(&shown) == BTreeMap::from([(first, "ready"), (killed, "ready")]);
+        is_back.then_some(shown)
+    })
+    .await;
+    assert!(!problems(&shown, killed).contains(&"gone"), "{shown}");
+}
+
+#[tokio::test]
+async fn gateway_whose_name_another_one_has_shows_it() {
+    let mut cluster = Cluster::start(1, 1).await;
+    let router = cluster.routers[0].address("admin").await;
+    let name = cluster.gateways[0].id.clone();
+    let mut copy = cluster.node_again("gateway", &name);
+    // The view has the copy. It works, so this is only a warning.
+    let problem = eventually("the gateway in the view shows that another one has its name", DEADLINE, async || {
+        let shown = open_reading(router).await;
+        let mut problems = shown["problems"].as_array()?.iter();
+        let problem = problems.find(|problem| problem["node"] == name.as_str() && problem["part"] == "name")?;
+        (row(&shown, "gateways", &name)["state"] == "ready").then(|| problem.clone())
+    })
+    .await;
+    assert_eq!(problem["grade"], "warning");
+    let message = problem["message"].as_str().unwrap();
+    assert!(
+        message.starts_with(&format!("another node has the name {name}")) && message.contains("node.id"),
+        "{message}"
+    );
+    copy.process.kill();
+    eventually("the name is that of one gateway", DEADLINE, async || {
+        let shown = open_reading(router).await;
+        let is_ready = states(&shown).get(name.as_str()) == Some(&"ready");
+        (is_ready && !problems(&shown, &name).contains(&"name")).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn answer_on_the_subject_of_another_node_is_refused() {
+    // The gateway stays in the view while it is frozen.
+    let mut cluster = Cluster::start_with(1, 1, &[("membership.timeout", "60s")]).await;
+    let router = cluster.routers[0].address("admin").await;
+    let gateway = cluster.gateways[0].id.clone();
+    let known = eventually("the gateway reports", DEADLINE, async || {
+        let known = reported(router, &gateway).await;
+        known["report"].is_object().then_some(known)
+    })
+    .await;
+    cluster.gateways[0].process.freeze();
+    let nonce = u64::from_str_radix(known["nonce"].as_str().unwrap(), 16).unwrap();
+    let node = NodeRef { id: NodeId::new(&gateway).unwrap(), nonce: Nonce(nonce) };
+    let nothing = BTreeMap::<String, u64>::new();
+    let report = (77_u64, true, "healthy", [0_u8; 0], &nothing, &nothing, &nothing);
+    let forged = wire::encode(&(&node, report)).unwrap();
+    let client = async_nats::connect(cluster.nats_url()).await.unwrap();
+    let mut questions = client.subscribe(names::NODES).await.unwrap();
+    client.flush().await.unwrap();
+    for (sender, shown) in [("stranger", Value::Null), (gateway.as_str(), json!(77))] {
+        let answer = async {
+            let question = timeout(DEADLINE, questions.next()).await.expect("a question in time").expect("a question");
+            let (asker, ask): (NodeRef, u64) = wire::decode(&question.payload).unwrap();
+            let subject = names::node_report(asker.id.as_str(), &asker.nonce.to_string(), ask, sender);
+            client.publish(subject, forged.clone().into()).await.unwrap();
+            client.flush().await.unwrap();
+        };
+        let (row, ()) = tokio::join!(reported(router, &gateway), answer);
+        assert_eq!(row["report"]["up_ms"], shown, "an answer of {sender}");
+    }
+    let refused = cluster.routers[0].metrics().await.get("tickwire_refused_node_messages_total");
+    assert_eq!(refused, 1.0);
+    cluster.gateways[0].process.thaw();
 }

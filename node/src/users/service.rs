@@ -6,7 +6,7 @@ use crate::api::ApiRefusal;
 use crate::link::{LinkError, LinkSubscriber, NatsMessage, Status};
 use crate::metrics;
 use crate::names;
-use crate::other_nodes::{AskError, OtherNodes, Topic};
+use crate::other_nodes::{AskError, OtherNodes, Questions};
 use crate::start::Node;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -20,8 +20,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-/// Users and their sessions.
-static TOPIC: Topic = Topic {
+/// The questions about users and their sessions.
+static QUESTIONS: Questions = Questions {
     subject: names::USERS,
     queues: ["user_questions", "user_answers"],
     question_bytes: 256 * 1024,
@@ -67,7 +67,7 @@ pub struct UserService<L> {
 impl<L: UsersHere> UserService<L> {
     /// The service of a node that has started.
     pub fn new(node: &Node, here: Arc<L>) -> Self {
-        let others = OtherNodes::new(&TOPIC, node.nats.link.clone());
+        let others = OtherNodes::new(&QUESTIONS, node.nats.link.clone());
         Self { me: node.me.clone(), others, view: node.membership.view(), here }
     }
 

@@ -11,7 +11,7 @@ use crate::clock::{Clock, monotonic};
 use crate::link::{Link, LinkError, LinkSubscriber, NatsMessage};
 use crate::metrics;
 use crate::names;
-use crate::other_nodes::{AskError, OtherNodes, Topic};
+use crate::other_nodes::{AskError, OtherNodes, Questions};
 use crate::rate_budget::RateBudget;
 use crate::status::Status;
 use serde::{Deserialize, Serialize};
@@ -24,8 +24,8 @@ use tickwire_core::wire;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-/// The reports of nodes.
-static TOPIC: Topic = Topic {
+/// The questions for the reports of nodes.
+static QUESTIONS: Questions = Questions {
     subject: names::NODES,
     queues: ["node_questions", "node_answers"],
     question_bytes: 64 * 1024,
@@ -104,7 +104,7 @@ pub(super) struct KnownNodes {
 impl NodeReports {
     /// The service of a node with this status.
     pub(in crate::status) fn new(status: Arc<Status>, link: Link) -> Self {
-        let others = OtherNodes::new(&TOPIC, link);
+        let others = OtherNodes::new(&QUESTIONS, link);
         Self { status, others, asked: AtomicU64::new(0), clock: Clock::start(), gone: Mutex::default() }
     }
 
