@@ -45,7 +45,7 @@ impl Reading {
             }
             for node in gone {
                 let known = reading.gone.get(&node.node);
-                if !known.is_some_and(|known| known.ago_ms >= node.ago_ms) {
+                if known.is_none_or(|known| known.ago_ms < node.ago_ms) {
                     reading.gone.insert(node.node.clone(), node);
                 }
             }
