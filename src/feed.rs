@@ -103,7 +103,7 @@ pub(crate) async fn feed(
         run: format!("{:08x}", rand::random::<u32>()),
         number: 0,
         at: None,
-        publisher: Publisher::new(nats.jetstream.clone(), WINDOW, None),
+        publisher: Publisher::new(nats, WINDOW, None),
         stored: Meter::new(),
         redraw: interval(REDRAW_INTERVAL),
         progress,

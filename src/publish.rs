@@ -98,6 +98,8 @@ pub(crate) enum PublishCommandError {
     Signals(io::Error),
     #[error("not everything was published: {summary}")]
     Incomplete { summary: String },
+    #[error("{denied}; {summary}")]
+    Denied { denied: PublishError, summary: String },
 }
 
 /// An event that routers could not read.
@@ -118,19 +120,9 @@ impl PublishArgs {
         };
         let nats = Nats::connect(&config.nats, "publish", "cli").await?;
         let published = match one {
-            // A subject that this user may not publish gets no answer, however often it is sent.
-            Some(event) => {
-                let published = nats.unless_refused(self.publish_one(&nats, event)).await;
-                published.unwrap_or_else(|refused| Err(refused.into()))
-            }
+            Some(event) => self.publish_one(&nats, event).await,
             None => self.publish_lines(&nats, &kinds).await,
         };
-        // A missing permission only shows as silence, so the check finds the real cause.
-        if published.is_err()
-            && let Err(refused @ NatsError::Refused { .. }) = nats.check().await
-        {
-            return Err(refused.into());
-        }
         let closed = nats.close().await;
         let published = published?;
         closed?;
@@ -202,7 +194,7 @@ impl PublishArgs {
 
     fn publisher<T: Send + 'static>(&self, nats: &Nats) -> Publisher<T> {
         let deadline = Duration::from_secs(self.deadline.into());
-        Publisher::new(nats.jetstream.clone(), self.window.into(), Some(deadline))
+        Publisher::new(nats, self.window.into(), Some(deadline))
     }
 }
 

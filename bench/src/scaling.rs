@@ -318,7 +318,7 @@ impl RandomProducer {
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let task = tokio::spawn(async move {
-            let mut publisher = Publisher::new(nats.jetstream.clone(), WINDOW, Some(DEADLINE));
+            let mut publisher = Publisher::new(&nats, WINDOW, Some(DEADLINE));
             let (run, mut random) = (rand::rng().random::<u32>(), SmallRng::seed_from_u64(1));
             let (mut due, mut number) = (tokio::time::Instant::now(), 0_u64);
             while !stopped.is_cancelled() {

@@ -14,9 +14,11 @@ use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::FuturesUnordered;
 use rand::Rng;
 use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 use tickwire_core::backoff::Backoff;
 use tickwire_node::names;
+use tickwire_node::nats::{Nats, NatsError};
 use tokio::time::{Instant, sleep};
 
 /// The pauses before a message is sent again. Each is then shortened by a random factor.
@@ -52,6 +54,14 @@ pub enum PublishError {
         /// The error of NATS.
         reason: String,
     },
+    /// The login may not publish it, or not receive acknowledgements.
+    #[error("{subject} is not published: {denied}")]
+    Denied {
+        /// Where it was published.
+        subject: String,
+        /// What the server has denied, and to whom.
+        denied: NatsError,
+    },
     /// The stream did not acknowledge it in time.
     #[error("{subject} has not been acknowledged within {waited:.1?}: {reason}; it may be stored or not")]
     NotAcknowledged {
@@ -69,7 +79,7 @@ pub type PublishDone<T> = (T, Result<PublishAck, PublishError>);
 
 /// Sends messages, and keeps those that are not acknowledged yet.
 pub struct Publisher<T> {
-    jetstream: jetstream::Context,
+    nats: Arc<Nats>,
     window: usize,
     deadline: Option<Duration>,
     under_way: FuturesUnordered<BoxFuture<'static, PublishDone<T>>>,
@@ -86,9 +96,9 @@ impl<T> std::fmt::Debug for Publisher<T> {
 
 impl<T: Send + 'static> Publisher<T> {
     /// At most `window` messages are under way, each for at most `deadline`. Without a deadline they are sent again for
-    /// ever.
-    pub fn new(jetstream: jetstream::Context, window: usize, deadline: Option<Duration>) -> Self {
-        Self { jetstream, window, deadline, under_way: FuturesUnordered::new() }
+    /// ever, unless they are refused.
+    pub fn new(nats: &Nats, window: usize, deadline: Option<Duration>) -> Self {
+        Self { nats: Arc::new(nats.clone()), window, deadline, under_way: FuturesUnordered::new() }
     }
 
     /// Whether the next message has to wait for another one to be done.
@@ -103,9 +113,9 @@ impl<T: Send + 'static> Publisher<T> {
         // The first attempt is made here and not in the future below, so that messages go out in the order of the
         // calls.
         let start = Instant::now();
-        let first = attempt(&self.jetstream, &message).await;
-        let (jetstream, deadline) = (self.jetstream.clone(), self.deadline);
-        let settled = async move { (tag, settle(jetstream, message, first, start, deadline).await) };
+        let first = attempt(&self.nats.jetstream, &message).await;
+        let (nats, deadline) = (Arc::clone(&self.nats), self.deadline);
+        let settled = async move { (tag, settle(&nats, message, first, start, deadline).await) };
         self.under_way.push(settled.boxed());
         done
     }
@@ -123,9 +133,25 @@ async fn attempt(jetstream: &jetstream::Context, message: &NewEvent) -> Attempt 
     jetstream.send_publish(message.subject.clone(), publish).await
 }
 
-/// Waits for the acknowledgement of the stream, and sends the message again as long as there is none.
+/// Waits until the message is acknowledged, refused, denied or too late.
 async fn settle(
-    jetstream: jetstream::Context,
+    nats: &Nats,
+    message: NewEvent,
+    first: Attempt,
+    start: Instant,
+    deadline: Option<Duration>,
+) -> Result<PublishAck, PublishError> {
+    let subject = message.subject.clone();
+    tokio::select! {
+        biased;
+        settled = acknowledged(nats, message, first, start, deadline) => settled,
+        denied = nats.publish_denied(&subject) => Err(PublishError::Denied { subject, denied }),
+    }
+}
+
+/// Waits for the acknowledgement of the stream, and sends the message again as long as there is none.
+async fn acknowledged(
+    nats: &Nats,
     message: NewEvent,
     first: Attempt,
     start: Instant,
@@ -149,12 +175,13 @@ async fn settle(
         attempts += 1;
         let pause = Duration::from_millis(BACKOFF.after(attempts));
         let waited = start.elapsed();
-        if deadline.is_some_and(|deadline| waited + pause >= deadline) {
+        // Of many refusals some may be lost on their way, so this message may be denied as well.
+        if deadline.is_some_and(|deadline| waited + pause >= deadline) || nats.is_denied() {
             return Err(PublishError::NotAcknowledged { subject, waited, reason: reason_of(&error) });
         }
         let jitter = rand::rng().random_range(0.5..=1.0);
         sleep(pause.mul_f64(jitter)).await;
-        sent = attempt(&jetstream, &message).await;
+        sent = attempt(&nats.jetstream, &message).await;
     }
 }
 
@@ -187,7 +214,6 @@ mod tests {
     use super::*;
     use async_nats::jetstream::stream::{Config, Stream};
     use std::collections::BTreeMap;
-    use tickwire_node::nats::Nats;
     use tickwire_testkit::NatsServer;
 
     async fn connect(server: &NatsServer) -> Nats {
@@ -224,7 +250,7 @@ mod tests {
         let server = NatsServer::start();
         let nats = connect(&server).await;
         let stream = events(&nats).await;
-        let mut publisher = Publisher::new(nats.jetstream.clone(), 16, Some(Duration::from_secs(10)));
+        let mut publisher = Publisher::new(&nats, 16, Some(Duration::from_secs(10)));
         for duplicate in [false, true] {
             let mut all = Vec::new();
             for number in 1..=500 {
@@ -247,7 +273,7 @@ mod tests {
         let mut server = NatsServer::start();
         let nats = connect(&server).await;
         events(&nats).await;
-        let mut publisher = Publisher::new(nats.jetstream.clone(), 100, None);
+        let mut publisher = Publisher::new(&nats, 100, None);
         let mut all = Vec::new();
         for number in 0..50 {
             all.extend(publisher.send(number, message("AAPL", number)).await);
@@ -272,11 +298,11 @@ mod tests {
     async fn publisher_waits_for_a_missing_stream_up_to_the_deadline() {
         let server = NatsServer::start();
         let nats = connect(&server).await;
-        let mut hasty = Publisher::new(nats.jetstream.clone(), 1, Some(Duration::from_millis(100)));
+        let mut hasty = Publisher::new(&nats, 1, Some(Duration::from_millis(100)));
         hasty.send((), message("AAPL", 1)).await;
         assert!(matches!(hasty.done().await, Some(((), Err(PublishError::NotAcknowledged { .. })))));
 
-        let mut patient = Publisher::new(nats.jetstream.clone(), 1, None);
+        let mut patient = Publisher::new(&nats, 1, None);
         patient.send((), message("AAPL", 2)).await;
         let (done, _) = tokio::join!(patient.done(), events(&nats));
         assert!(matches!(done, Some(((), Ok(stored))) if stored.sequence == 1));
@@ -287,7 +313,7 @@ mod tests {
         let server = NatsServer::start();
         let nats = connect(&server).await;
         let stream = events(&nats).await;
-        let mut publisher = Publisher::new(nats.jetstream.clone(), 4, None);
+        let mut publisher = Publisher::new(&nats, 4, None);
         let large = |bytes| NewEvent::new("pattern", "AAPL", "large".to_owned(), vec![b' '; bytes]);
         publisher.send("for the stream", large(20_000)).await;
         publisher.send("for the server", large(2_000_000)).await;

@@ -7,6 +7,8 @@
 //! login and the certificates that are in the files then. A denied publish or subscribe shows only as an event of the
 //! connection. [`Nats::check`], called when a node has made its subscriptions, turns it into an error.
 
+mod denials;
+
 use crate::connection_health::{ConnectionHealth, backoff};
 pub use crate::nats_error::{ConnectionLost, NatsError};
 
@@ -207,10 +209,21 @@ impl Nats {
     /// Waits until the server has denied a permission since the start.
     pub async fn refused(&self) -> NatsError {
         let refused = tokio::select! {
-            refused = denied(self.refusals.clone()) => refused,
-            refused = denied(self.link.refusals()) => refused,
+            refused = denials::any(self.refusals.clone()) => refused,
+            refused = denials::any(self.link.refusals()) => refused,
         };
         self.refusal(refused)
+    }
+
+    /// Waits until the server has denied the client to publish to this subject, or to subscribe, since the start. Such a
+    /// message is never acknowledged, however often it is sent.
+    pub async fn publish_denied(&self, subject: &str) -> NatsError {
+        self.refusal(denials::of_publish(self.refusals.clone(), subject).await)
+    }
+
+    /// Whether the server has denied the client a permission since the start.
+    pub fn is_denied(&self) -> bool {
+        denials::is_in(&self.refusals.borrow())
     }
 
     fn refusal(&self, refused: String) -> NatsError {
@@ -257,17 +270,6 @@ impl Nats {
         let too_late = |_| Err(format!("nothing within {:?}", self.request_timeout));
         let end = timeout(self.request_timeout, work).await.unwrap_or_else(too_late);
         end.map_err(|reason| NatsError::NoAnswer { reason })
-    }
-}
-
-/// Waits for refusals of which one is a denied permission. A connection that was closed has none.
-async fn denied(mut refusals: watch::Receiver<Vec<String>>) -> String {
-    let is_denied = |refusal: &String| refusal.to_ascii_lowercase().contains("permissions violation");
-    let denied = refusals.wait_for(|refusals| refusals.iter().any(is_denied)).await;
-    let denied = denied.map(|refusals| refusals.join("; ")).ok();
-    match denied {
-        Some(denied) => denied,
-        None => std::future::pending().await,
     }
 }
 

@@ -1,5 +1,5 @@
 //! Publishes many events from JSON lines. A bad line is reported with its number and skipped. When the stream does not
-//! acknowledge an event, the rest is not tried.
+//! acknowledge an event, or NATS denies it, the rest is not tried.
 
 use serde_json::Value;
 use std::fs::File;
@@ -38,6 +38,8 @@ struct LineTally<'a> {
     tried: u64,
     /// Why the rest was not tried.
     given_up: Option<&'static str>,
+    /// The first event that NATS denied.
+    denied: Option<PublishError>,
 }
 
 impl PublishArgs {
@@ -89,6 +91,9 @@ impl PublishArgs {
             tally.count(done);
         }
         let summary = tally.summary();
+        if let Some(denied) = tally.denied {
+            return Err(PublishCommandError::Denied { denied, summary });
+        }
         if tally.failed == 0 && tally.given_up.is_none() {
             Ok(summary + "\n")
         } else {
@@ -148,7 +153,16 @@ fn read(path: &Path) -> io::Result<(mpsc::Receiver<InputLine>, Progress)> {
 
 impl<'a> LineTally<'a> {
     fn new(progress: &'a Progress) -> Self {
-        Self { progress, stored: Meter::new(), duplicates: 0, failed: 0, first_failed: None, tried: 0, given_up: None }
+        Self {
+            progress,
+            stored: Meter::new(),
+            duplicates: 0,
+            failed: 0,
+            first_failed: None,
+            tried: 0,
+            given_up: None,
+            denied: None,
+        }
     }
 
     fn count(&mut self, (number, done): PublishDone<u64>) {
@@ -161,14 +175,24 @@ impl<'a> LineTally<'a> {
                 }
             }
             Ok(_) => self.stored.count += 1,
+            // The command ends with this error. One is enough: the other lines under way are mostly denied as well.
+            Err(error) if self.denied.is_some() || matches!(error, PublishError::Denied { .. }) => {
+                self.failed += 1;
+                self.give_up(number);
+                self.denied.get_or_insert(error);
+            }
             Err(error) => {
                 self.fail(number, &error);
                 if matches!(error, PublishError::NotAcknowledged { .. }) {
-                    self.given_up.get_or_insert("given up");
-                    self.first_failed = Some(self.first_failed.map_or(number, |first| first.min(number)));
+                    self.give_up(number);
                 }
             }
         }
+    }
+
+    fn give_up(&mut self, number: u64) {
+        self.given_up.get_or_insert("given up");
+        self.first_failed = Some(self.first_failed.map_or(number, |first| first.min(number)));
     }
 
     fn fail(&mut self, number: u64, problem: &dyn std::fmt::Display) {

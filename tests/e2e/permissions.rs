@@ -289,6 +289,41 @@ async fn publish_of_a_subject_that_is_not_allowed_ends_long_before_its_deadline(
 }
 
 #[tokio::test]
+async fn many_events_of_a_user_without_the_permission_end_at_the_first_that_is_denied() {
+    let nats = SecuredNats::start(&[]);
+    let (url, folder) = (nats.server.url(), tempfile::tempdir().unwrap());
+    let lines = folder.path().join("alerts.jsonl");
+    // Fewer than are under way at a time, and more: all of them are one user's, or each of another.
+    for (count, subject) in [(20, "Publish to \"events.alert.ann\""), (2_000, "Publish to \"events.alert.u")] {
+        let user = |number: usize| if count == 20 { "ann".to_owned() } else { format!("u{number}") };
+        let text: String = (0..count).map(|number| format!("{{\"user\":\"{}\"}}\n", user(number))).collect();
+        fs::write(&lines, text).unwrap();
+        let publish = ["publish", lines.to_str().unwrap(), "--kind", "alert", "--key-field", "user", "--nats", &url];
+        let start = Instant::now();
+        let output =
+            tickwire().args(publish).args(["--deadline", "600"]).args(nats.login("producer")).output().unwrap();
+        assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let text = String::from_utf8_lossy(&output.stderr);
+        let error = text.lines().next_back().unwrap_or_default();
+        assert!(error.contains(subject) && error.contains("as user \"producer\""), "{text}");
+        assert!(error.contains("0 stored") && error.contains("the first unacknowledged line is 1, "), "{text}");
+    }
+    // What the user may publish is tried until the deadline: here there is no stream.
+    let publish = ["publish", "--key", "AAPL", "--pattern", "Doji", "--deadline", "1", "--nats", &url];
+    let output = tickwire().args(publish).args(nats.login("producer")).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("no stream takes it") && !text.contains("Permissions Violation"), "{text}");
+    // The feed has no deadline.
+    let feed = ["feed", "--nats", &url, "--speed", "500"];
+    let output = tickwire().args(feed).args(nats.login("operator")).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("as user \"operator\"") && text.contains("Permissions Violation"), "{text}");
+}
+
+#[tokio::test]
 async fn acknowledgement_that_a_producer_directs_to_jetstream_changes_nothing() {
     let nats = SecuredNats::start(&[]);
     let mut router = [nats.node("router", "r1", "router", &[])];

@@ -79,7 +79,7 @@ pub(super) async fn publish(
     let nats = Nats::connect(&config.nats, "publish", "bench").await?;
     let schedule = Schedule::new(&[(length, rate)], Duration::ZERO);
     let count = symbols.count as usize;
-    let publisher = Publisher::new(nats.jetstream.clone(), WINDOW, Some(DEADLINE));
+    let publisher = Publisher::new(&nats, WINDOW, Some(DEADLINE));
     let (sent, under_way) = (vec![0; count], vec![false; count]);
     let mut feed = NumberedFeed { symbols, publisher, begun_us: now_us(), sent, under_way };
     let mut pace = interval(TICK);

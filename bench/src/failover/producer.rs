@@ -35,7 +35,7 @@ impl NumberedProducer {
         let (stop, published) = (CancellationToken::new(), Arc::new(AtomicU64::new(0)));
         let (stopped, count) = (stop.clone(), Arc::clone(&published));
         let task = tokio::spawn(async move {
-            let mut publisher = Publisher::new(nats.jetstream.clone(), WINDOW, Some(DEADLINE));
+            let mut publisher = Publisher::new(&nats, WINDOW, Some(DEADLINE));
             let run: u32 = rand::rng().random();
             let mut pace = interval(Duration::from_secs_f64(1.0 / rate));
             pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -68,7 +68,7 @@ impl NumberedProducer {
 
 /// Publishes the events that are replayed. No client wants them.
 pub(super) async fn publish_past(nats: &Nats) -> Result<(), PublishError> {
-    let mut past = Publisher::new(nats.jetstream.clone(), WINDOW, Some(DEADLINE));
+    let mut past = Publisher::new(nats, WINDOW, Some(DEADLINE));
     for number in 0..REPLAYED {
         let event = json!({ "pattern": "Past", "confidence": 0.5, "number": number });
         let payload = serde_json::to_vec(&event).unwrap_or_default();

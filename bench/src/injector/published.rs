@@ -46,7 +46,7 @@ impl PacedProducer {
 }
 
 async fn publish(nats: Nats, draw: Draw, mut due: UnboundedReceiver<Range<u64>>) -> Result<(), InjectError> {
-    let mut publisher = Publisher::new(nats.jetstream.clone(), WINDOW, Some(DEADLINE));
+    let mut publisher = Publisher::new(&nats, WINDOW, Some(DEADLINE));
     let run: u32 = rand::random();
     loop {
         let numbers = tokio::select! {
