@@ -2,11 +2,14 @@
 
 use jiff::fmt::friendly::SpanParser;
 use serde_json::{Map, Number, Value};
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 use tickwire_core::event::object;
 use tickwire_core::ids::{Confidence, UserId};
 use tickwire_core::protocol::since::Since;
+
+/// The years 2000 to 2099, in milliseconds since 1970.
+const USUAL_TIMES: Range<i64> = 946_684_800_000..4_102_444_800_000;
 
 /// A duration with its unit, within these limits. Errors have them as `limits`, or values of the flag as `examples`.
 pub(crate) fn duration(
@@ -33,15 +36,22 @@ pub(crate) fn object(text: &str) -> Result<Map<String, Value>, String> {
     object::from_json(text.as_bytes()).map_err(|error| format!("must be a JSON object: {error}"))
 }
 
-/// The start of a backfill. A number counts from 1970, as in JSON.
+/// The start of a backfill. A number counts from 1970, as in JSON. One that is in no usual year is refused: `5` is
+/// probably meant as a length of time, and `20261123` as a day.
 pub(crate) fn since(text: &str) -> Result<Since, String> {
-    let since = match text.parse::<Number>() {
-        Ok(number) => Since::read(&Value::Number(number)),
-        // JSON has no such number.
-        Err(_) if text.parse::<f64>().is_ok() => return Err("must be a time from 1970 to 9999".to_owned()),
-        Err(_) => text.parse(),
+    if text.parse::<f64>().is_err() {
+        return text.parse::<Since>().map_err(|error| error.to_string());
+    }
+    let number = text.parse::<Number>().ok();
+    let problem = match number.and_then(|number| Since::read(&Value::Number(number)).ok()) {
+        Some(Since::Time(time)) if USUAL_TIMES.contains(&time.0) => return Ok(Since::Time(time)),
+        Some(read) => format!("a number counts from 1970, so this would be {read}"),
+        None => "a number counts from 1970, and this is no time from then to 9999".to_owned(),
     };
-    since.map_err(|error| error.to_string())
+    Err(format!(
+        "{problem}; write a length of time with its unit, such as 90s, 5m, 1h or 1d, a day as 2026-11-23, or a time as \
+         2026-11-23T14:30:00Z"
+    ))
 }
 
 /// The address of a gateway. The client checks the rest of it.

@@ -74,7 +74,8 @@ pub(crate) struct WatchArgs {
     /// Only from this priority on: low, medium, high, critical
     #[arg(long, value_name = "P")]
     min_priority: Option<Priority>,
-    /// First print the stored events from here on, by time: a time, a length of time like 5m or 1h, or a position
+    /// First print the stored events from here on, by time: a length of time like 90s, 5m, 1h or 1d, a day, a time, or a
+    /// position
     #[arg(long, value_name = "WHEN", value_parser = values::since, allow_hyphen_values = true)]
     since: Option<Since>,
     /// A whole filter as JSON; the other flags win over its fields
@@ -275,6 +276,26 @@ mod tests {
         assert_eq!(since("1795444200"), since("2026-11-23T14:30:00Z"));
         assert_eq!(since("1795444200500"), since("2026-11-23T14:30:00.5Z"));
         assert_eq!(since("5m"), since("300s"));
+    }
+
+    #[test]
+    fn number_that_is_no_usual_time_is_refused_with_how_to_write_what_was_meant() {
+        let refused = |text| parse(&["--user", "u", "--since", text]).unwrap_err().to_string();
+        for (text, problem) in [
+            ("5", "1970-01-01T00:00:05.000Z"),
+            ("0.5", "1970-01-01T00:00:00.500Z"),
+            ("20261123", "1970-08-23T"),
+            ("202611231430", "8390-"),
+            ("-5", "no time from then to 9999"),
+            ("+5", "no time"),
+            ("05", "no time"),
+            ("1e999", "no time"),
+            ("inf", "no time"),
+        ] {
+            let refused = refused(text);
+            assert!(refused.contains(problem) && refused.contains("such as 90s, 5m"), "{refused}");
+        }
+        assert!(refused("5min").contains("a duration like 90s, 5m"));
     }
 
     #[test]
