@@ -9,7 +9,9 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf, absolute};
 use std::process::ExitCode;
 use std::sync::Arc;
+use tickwire_gateway::fitting_connections;
 use tickwire_node::config::ConfigError;
+use tickwire_node::descriptors;
 use tickwire_node::nats::{Nats, NatsError};
 use tokio_util::sync::CancellationToken;
 
@@ -120,6 +122,7 @@ impl DevArgs {
         let Some(nats_url) = while_running(cluster, stop, server::address(home)).await? else { return Ok(()) };
         let nats_url = nats_url?;
 
+        let connections = connections_of_gateways(&nats_url)?;
         let mut listening = BTreeMap::new();
         for (stage, names) in [("router", ROUTERS), ("gateway", GATEWAYS)] {
             cluster.next_stage();
@@ -128,6 +131,9 @@ impl DevArgs {
                 // The file of an earlier run has addresses where no process listens.
                 std::fs::remove_file(&ports_file).ok();
                 let mut arguments = arguments_of(stage, name, &nats_url, &ports_file, port);
+                if stage == "gateway" {
+                    arguments.extend(connections.iter().flat_map(|set| ["--set".to_owned(), set.clone()]));
+                }
                 if !self.verbose {
                     arguments.extend(["--set".to_owned(), "log.level=warn".to_owned()]);
                 }
@@ -191,6 +197,18 @@ async fn while_running<T>(
         death = cluster.death() => Err(death),
         done = work => Ok(Some(done)),
     }
+}
+
+/// The settings that make a gateway expect no more connections than the system lets a process have: it would warn, and
+/// on the machine of a developer that is usual.
+fn connections_of_gateways(nats_url: &str) -> Result<Vec<String>, ConfigError> {
+    let config = NatsArgs::at(nats_url).load()?;
+    let fitting = fitting_connections(&config, descriptors::raise());
+    let set = |(sessions, connections): (usize, usize)| {
+        // 8 is the least that the configuration takes.
+        vec![format!("gateway.max_sessions={sessions}"), format!("gateway.max_connections={}", connections.max(8))]
+    };
+    Ok(fitting.map(set).unwrap_or_default())
 }
 
 fn arguments_of(role: &str, name: &str, nats_url: &str, ports_file: &Path, port: u16) -> Vec<String> {

@@ -351,16 +351,26 @@ fn serve_http(listener: std::net::TcpListener, front: HttpState, force: &Cancell
     })
 }
 
-/// How many connections the file descriptors are enough for.
-fn capacity(config: &Config, descriptors: Option<u64>) -> Result<Capacity, StartError> {
-    let wanted = RequiredCapacity {
+/// As many of the configured sessions and plain HTTP connections as this limit of file descriptors is enough for: a
+/// gateway that is configured for these has no reason to warn. `None` if it could not start.
+pub fn fitting_connections(config: &Config, descriptors: Option<u64>) -> Option<(usize, usize)> {
+    let capacity = Capacity::of(descriptors, required(config)).ok()?;
+    Some((capacity.sessions, capacity.connections))
+}
+
+fn required(config: &Config) -> RequiredCapacity {
+    RequiredCapacity {
         sessions: config.gateway.max_sessions,
         unnamed: config.gateway.max_unnamed,
         connections: config.gateway.max_connections,
         admin: config.admin.max_connections,
         shards: shard_count(config),
-    };
-    let capacity = Capacity::of(descriptors, wanted).map_err(|least| StartError::Part {
+    }
+}
+
+/// How many connections the file descriptors are enough for.
+fn capacity(config: &Config, descriptors: Option<u64>) -> Result<Capacity, StartError> {
+    let capacity = Capacity::of(descriptors, required(config)).map_err(|least| StartError::Part {
         part: "file descriptors",
         reason: format!(
             "this process may open {} and needs at least {least}: raise its limit (ulimit -n)",

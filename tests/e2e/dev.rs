@@ -10,7 +10,7 @@ use tickwire_core::protocol::Encoding;
 use tickwire_testkit::{Process, eventually, is_running};
 use tokio::sync::Mutex;
 
-use crate::node::{get, tickwire};
+use crate::node::{get, tickwire_with};
 use crate::socket::Socket;
 
 /// How long seven processes may take to start or to stop.
@@ -37,7 +37,8 @@ impl Dev {
         let _alone = STARTING.lock().await;
         let home = TempDir::with_prefix("tickwire-e2e-dev-").unwrap();
         let gateway = free_pair();
-        let mut command = tickwire();
+        // As many file descriptors as many systems give a process.
+        let mut command = tickwire_with("-n 1024");
         command.args(["dev", "--port", &gateway.port().to_string(), "--speed", "500"]).env("TMPDIR", home.path());
         let mut process = Process::start("dev", home.path(), &mut command);
         let nats_url = eventually("the cluster prints the URL of NATS", DEADLINE, async || {
@@ -94,6 +95,7 @@ async fn dev_runs_a_cluster_until_ctrl_c_and_leaves_nothing_behind() {
     assert!(output.contains(&address), "{output}");
     let noise: Vec<&str> = output.lines().filter(|line| line.contains("[INF]") || line.contains(" INFO ")).collect();
     assert!(noise.is_empty(), "{noise:?}");
+    assert!(!output.contains("file descriptors"), "a limit of this machine is no warning: {output}");
 
     let family = dev.process.descendants();
     // Two routers, two gateways, and the nats-server with its guard.

@@ -33,7 +33,7 @@ fn tickwire_at(binary: &Path) -> Command {
 }
 
 /// The same, after `ulimit` with these arguments.
-fn tickwire_with(limit: &str) -> Command {
+pub(crate) fn tickwire_with(limit: &str) -> Command {
     let mut command = Command::new("sh");
     let limit = format!("ulimit {limit} && exec \"$0\" \"$@\"");
     command.args(["-c", &limit, env!("CARGO_BIN_EXE_tickwire")]);

@@ -87,6 +87,8 @@ mod tests {
             assert!(sessions + connections <= descriptors as usize - 80, "{descriptors}");
             assert!(sessions >= connections && connections >= 4 && unnamed <= sessions.div_ceil(2), "{descriptors}");
             assert_eq!(missing, Some(22_128));
+            let fitted = Capacity::of(Some(descriptors), RequiredCapacity { sessions, connections, ..WANTED });
+            assert_eq!(fitted, Ok(Capacity { sessions, unnamed, connections, missing: None }));
         }
         let small = Capacity { sessions: 132, unnamed: 66, connections: 44, missing: Some(22_128) };
         assert_eq!(Capacity::of(Some(256), WANTED), Ok(small));
