@@ -122,6 +122,18 @@ async fn haproxy_places_users_by_hash_and_names_exactly() {
     for path in ["/g/127.0.0.99/v1/stream", "/g/evil.example/v1/stream", "/g/../v1/stream", "/g//v1/stream", "/g/x"] {
         assert_eq!(front.open(&format!("{path}?user=ann")).await.err(), Some(404), "{path}");
     }
+    // The text says what is wrong with the path.
+    for (path, problem) in [
+        (format!("/g/{}", ids[0]), "the path ends with the name of a gateway"),
+        ("/g/evil.example".to_owned(), "no gateway is named after /g/"),
+        ("/g/".to_owned(), "no gateway is named after /g/"),
+        ("/g".to_owned(), "no gateway is named after /g/"),
+    ] {
+        let (status, text) = front.get(&path).await;
+        assert_eq!(status, 404, "{path}");
+        assert!(text.contains(problem) && text.contains("/g/<gateway>/v1/stream"), "{path}: {text}");
+    }
+    assert_eq!(front.get(&format!("/g/{}/", ids[0])).await.0, 200);
     assert!(unconstrained(stranger.accept()).now_or_never().is_none(), "HAProxy has connected to a stranger");
 
     // The admin servers cannot be reached.
