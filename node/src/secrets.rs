@@ -5,7 +5,7 @@
 //! * `watched` decides what a reading of them means. Pure: the contents and the time are passed in;
 //! * `follower` reads them once a second, for the two below;
 //! * `connections` connects to NATS anew, and `tokens` replaces the keys that check tokens;
-//! * `troubles` keeps what is wrong with them for `/v1/health`.
+//! * `troubles` keeps what is wrong with them for `/v1/health` and the alert.
 
 mod connections;
 mod file;

@@ -25,6 +25,7 @@ use crate::status::ask;
 
 const RELOADS: &str = "tickwire_secret_reloads_total";
 const FAILURES: &str = "tickwire_secret_reload_failures_total";
+const TROUBLES: &str = "tickwire_secret_troubles";
 
 /// Replaces a file at one moment, as Kubernetes does.
 fn replace(path: &Path, content: &str) {
@@ -112,6 +113,7 @@ async fn password_for_nats_is_rotated_under_load_without_loss_or_outage() {
     replace(&file, "second\n");
     for node in cluster.routers.iter_mut().chain(&mut cluster.gateways) {
         counted(node, FAILURES, "nats", 1.0).await;
+        counted(node, TROUBLES, "nats", 1.0).await;
         let part = secrets_part(node, None).await;
         assert_eq!(part["status"], "warning", "{part}");
         let lost = node.metrics().await.get_labelled("tickwire_nats_events_total", "event=\"disconnected\"");
@@ -128,6 +130,10 @@ async fn password_for_nats_is_rotated_under_load_without_loss_or_outage() {
     for node in &mut cluster.routers {
         // A router has two connections.
         counted(node, RELOADS, "nats", 2.0).await;
+    }
+    for node in cluster.routers.iter_mut().chain(&mut cluster.gateways) {
+        let troubles = node.metrics().await.get_labelled(TROUBLES, "what=\"nats\"");
+        assert_eq!(troubles, 0.0, "{} has no trouble that an alert would report", node.id);
     }
     stop.cancel();
     let published = publishing.await.unwrap();

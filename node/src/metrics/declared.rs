@@ -99,6 +99,12 @@ crate::metrics! {
     counter SECRET_RELOAD_FAILURES by "what" of crate::secrets::kinds =
         "tickwire_secret_reload_failures_total",
         "Files of secrets that became invalid, and new secrets that were refused, by what they are for",
+        "Nothing during a rotation: see `tickwire_secret_troubles`.";
+
+    // secrets/troubles.rs
+    gauge SECRET_TROUBLES by "what" of crate::secrets::kinds =
+        "tickwire_secret_troubles",
+        "Connections, or sets of keys for tokens, whose files are invalid or hold what is refused, by what they are for",
         "TickwireSecretReloads.";
 
     // shutdown.rs

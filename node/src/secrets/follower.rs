@@ -72,7 +72,7 @@ impl Follower {
         let (files, hasher): (Arc<[FollowedFile]>, _) = (files.into(), RandomState::new());
         let contents = read_all(Arc::clone(&files)).await.ok();
         let watched = WatchedFiles::new(contents.as_ref().map(|contents| fingerprint(&hasher, contents)));
-        troubles.set(&name, None);
+        troubles.set(what, &name, None);
         let mut rounds = interval(EVERY);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         (Self { what, name, files, hasher, watched, troubles, clock: Clock::start(), rounds }, contents)
@@ -92,12 +92,12 @@ impl Follower {
                 (WatchStep::Reload, Some(contents)) => return contents,
                 (WatchStep::Fail, _) => {
                     error!(what = self.what, files = self.name, reason, "file of a secret invalid, former one stays");
-                    self.troubles.set(&self.name, Some(reason));
+                    self.troubles.set(self.what, &self.name, Some(reason));
                     metrics::SECRET_RELOAD_FAILURES.with(self.what).increment(1);
                 }
                 (WatchStep::Recover, _) => {
                     info!(what = self.what, files = self.name, "files of secrets hold again what is in effect");
-                    self.troubles.set(&self.name, None);
+                    self.troubles.set(self.what, &self.name, None);
                 }
                 (WatchStep::Keep | WatchStep::Reload, _) => {}
             }
@@ -110,13 +110,13 @@ impl Follower {
             Ok(()) => {
                 self.watched.reloaded();
                 info!(what = self.what, files = self.name, "new secrets in effect");
-                self.troubles.set(&self.name, None);
+                self.troubles.set(self.what, &self.name, None);
                 metrics::SECRET_RELOADS.with(self.what).increment(1);
             }
             Err(reason) => {
                 self.watched.refused(self.clock.now());
                 warn!(what = self.what, files = self.name, reason, "new secrets not in effect yet, trying again");
-                self.troubles.set(&self.name, Some(reason));
+                self.troubles.set(self.what, &self.name, Some(reason));
                 metrics::SECRET_RELOAD_FAILURES.with(self.what).increment(1);
             }
         }
