@@ -3,8 +3,10 @@
 //! hold.
 //!
 //! `tools/compose-test` starts the containers, and removes them afterwards. `engine` talks to what runs them, `clients`
-//! has the two sides, and `steps` what happens meanwhile.
+//! has the two sides, and `steps` what happens meanwhile. `addresses` has what gateways believe of the addresses of
+//! clients.
 
+mod addresses;
 mod clients;
 mod engine;
 mod steps;
@@ -14,6 +16,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use tickwire_testkit::eventually;
 
+use addresses::assert_only_haproxy_states_addresses;
 use clients::{Front, LedgerClient, Publisher};
 use engine::Engine;
 use steps::Step;
@@ -67,6 +70,7 @@ async fn nothing_is_lost_while_containers_are_scaled_stopped_killed_and_cut_off(
     healthy(&engine, "the containers are healthy after their start").await;
 
     let front = Front::of(&engine).await;
+    assert_only_haproxy_states_addresses(&engine, &front).await;
     let count = if is_full() { 120 } else { 16 };
     let mut clients = Vec::new();
     for number in 0..count {

@@ -57,6 +57,12 @@ impl Front {
         welcome.gateway.to_string()
     }
 
+    /// Connects as this user once.
+    pub(super) async fn visit(&self, user: &str) {
+        let (client, _messages) = connect(&self.config(user, "", 0)).await;
+        client.close().await;
+    }
+
     fn config(&self, user: &str, prefix: &str, number: usize) -> ClientConfig {
         ClientConfig {
             tls_ca: Some(self.authority.clone()),
@@ -66,7 +72,7 @@ impl Front {
         }
     }
 
-    fn token(&self, user: &str) -> String {
+    pub(super) fn token(&self, user: &str) -> String {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         let claims = json!({ "sub": user, "iat": now, "exp": now + VALID_FOR.as_secs() });
         jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(&self.secret)).unwrap()

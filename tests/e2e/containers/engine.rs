@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 use tokio::process::Command;
 use tokio::time::timeout;
@@ -112,6 +112,13 @@ impl Engine {
         self.run(&["inspect", "--format", &format, name]).await
     }
 
+    /// All that a container has logged.
+    pub(super) async fn log(&self, name: &str) -> String {
+        let output = self.output("engine", &["logs", name]).await;
+        // The engine gives back on each of the two what the container has written there.
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    }
+
     /// The port of this machine that a container has published for one of its own.
     pub(super) async fn published(&self, name: &str, port: &str) -> u16 {
         let answer = self.run(&["port", name, port]).await;
@@ -120,12 +127,16 @@ impl Engine {
 
     /// Runs a command of `home`. Returns whether it succeeded, and what it prints, or what it says of its failure.
     async fn command(&self, program: &str, args: &[&str]) -> (bool, String) {
+        let output = self.output(program, args).await;
+        let text = if output.status.success() { output.stdout } else { output.stderr };
+        (output.status.success(), String::from_utf8_lossy(&text).trim().to_owned())
+    }
+
+    async fn output(&self, program: &str, args: &[&str]) -> Output {
         let mut command = Command::new(self.home.join(program));
         command.args(args).current_dir(Path::new(env!("CARGO_MANIFEST_DIR")));
         command.stdin(Stdio::null()).kill_on_drop(true);
         let output = timeout(PATIENCE, command.output()).await;
-        let output = output.unwrap_or_else(|_| panic!("{program} {args:?} takes more than {PATIENCE:?}")).unwrap();
-        let text = if output.status.success() { output.stdout } else { output.stderr };
-        (output.status.success(), String::from_utf8_lossy(&text).trim().to_owned())
+        output.unwrap_or_else(|_| panic!("{program} {args:?} takes more than {PATIENCE:?}")).unwrap()
     }
 }
