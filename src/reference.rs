@@ -82,17 +82,10 @@ async fn load(args: &LoadArgs) -> Result<String, ReferenceCommandError> {
     let refused = |source| ReferenceCommandError::File { path: args.file.clone(), source: Box::new(source) };
     let file = parse_reference(&content).map_err(refused)?;
     let nats = Nats::connect(&args.nats.load()?.nats, "reference", "cli").await?;
-    match write(&nats, &file, args.prune).await {
-        Ok(output) => {
-            nats.close().await?;
-            Ok(output)
-        }
-        // A missing permission only shows as silence.
-        Err(error) => match nats.check().await {
-            Err(refused @ NatsError::Refused { .. }) => Err(refused.into()),
-            _ => Err(error.into()),
-        },
-    }
+    // A request without the permission gets no answer.
+    let output = nats.unless_refused(write(&nats, &file, args.prune)).await??;
+    nats.close().await?;
+    Ok(output)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, ReferenceCommandError> {

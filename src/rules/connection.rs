@@ -1,7 +1,7 @@
 //! A connection to the bucket of rules, for one command.
 
 use tickwire_core::event::Kinds;
-use tickwire_node::nats::{Nats, NatsError};
+use tickwire_node::nats::Nats;
 use tickwire_node::rule_bucket::RuleBucket;
 
 use super::RulesError;
@@ -20,28 +20,22 @@ impl Connection {
     pub(super) async fn open(args: &NatsArgs) -> Result<Self, RulesError> {
         let config = args.load()?;
         let nats = Nats::connect(&config.nats, "rules", "cli").await?;
-        match RuleBucket::open(&nats).await {
-            Ok(bucket) => Ok(Self { nats, bucket, kinds: config.events.taken(), url: config.nats.url }),
-            Err(error) => Err(cause(&nats, error.into()).await),
-        }
+        let bucket = nats.unless_refused(RuleBucket::open(&nats)).await??;
+        Ok(Self { nats, bucket, kinds: config.events.taken(), url: config.nats.url })
+    }
+
+    /// Does some work with the bucket, unless NATS denies it: then the work would only find out that it is late.
+    pub(super) async fn unless_denied<T, E>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, RulesError>
+    where
+        RulesError: From<E>,
+    {
+        Ok(self.nats.unless_refused(work).await??)
     }
 
     /// Closes the connection, and returns the result of the work with it.
     pub(super) async fn close<T>(self, done: Result<T, RulesError>) -> Result<T, RulesError> {
-        match done {
-            Ok(done) => {
-                self.nats.close().await?;
-                Ok(done)
-            }
-            Err(error) => Err(cause(&self.nats, error).await),
-        }
-    }
-}
-
-/// The real cause of an error: a missing permission only shows as silence.
-async fn cause(nats: &Nats, error: RulesError) -> RulesError {
-    match nats.check().await {
-        Err(refused @ NatsError::Refused { .. }) => refused.into(),
-        _ => error,
+        let done = done?;
+        self.nats.close().await?;
+        Ok(done)
     }
 }

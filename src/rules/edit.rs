@@ -49,12 +49,12 @@ async fn write(connection: &Connection, rules: &[Value], expected: Option<u64>) 
     check_together(connection, &new).await?;
     let mut output = String::new();
     for (id, rule) in &new {
-        let revision = match connection.bucket.put(id, rule, expected).await {
+        let revision = match connection.unless_denied(connection.bucket.put(id, rule, expected)).await {
             Ok(revision) => revision,
             Err(error) => {
                 // Those before it are written.
                 eprint!("{output}");
-                return Err(error.into());
+                return Err(error);
             }
         };
         // Writing to a String cannot fail.
@@ -66,7 +66,7 @@ async fn write(connection: &Connection, rules: &[Value], expected: Option<u64>) 
 /// Refuses rules that routers would skip because of the other rules of the cluster: all together may be too many, or too
 /// large.
 async fn check_together(connection: &Connection, new: &BTreeMap<String, StoredRule>) -> Result<(), RulesError> {
-    let refused = connection.bucket.would_skip(new, &connection.kinds).await?;
+    let refused = connection.unless_denied(connection.bucket.would_skip(new, &connection.kinds)).await?;
     if refused.is_empty() { Ok(()) } else { Err(RulesError::Refused { faults: source::faults(&refused) }) }
 }
 
@@ -78,9 +78,9 @@ pub(super) async fn delete(id: &str, expected: Option<u64>, nats: &NatsArgs) -> 
 }
 
 async fn remove(connection: &Connection, id: &str, expected: Option<u64>) -> Result<String, RulesError> {
-    if connection.bucket.entry_of(id).await?.is_none() {
+    if connection.unless_denied(connection.bucket.entry_of(id)).await?.is_none() {
         return Err(RulesError::UnknownRule { id: id.to_owned() });
     }
-    connection.bucket.delete(id, expected).await?;
+    connection.unless_denied(connection.bucket.delete(id, expected)).await?;
     Ok(format!("{id} is deleted\n"))
 }

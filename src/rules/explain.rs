@@ -33,8 +33,8 @@ pub(super) async fn test(args: &TestArgs) -> Result<String, RulesError> {
         None if args.defaults => compiled(&source::defaults()?),
         None => {
             let connection = Connection::open(&args.nats).await?;
-            let done = ClusterRules::read(&connection.bucket, &connection.kinds).await;
-            let ClusterRules { set, skipped, .. } = connection.close(done.map_err(RulesError::from)).await?;
+            let done = connection.unless_denied(ClusterRules::read(&connection.bucket, &connection.kinds)).await;
+            let ClusterRules { set, skipped, .. } = connection.close(done).await?;
             (set, skipped)
         }
     };

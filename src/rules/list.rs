@@ -88,8 +88,8 @@ fn aligned<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
 /// Prints all rules. With `json` those that routers skip go to standard error, so that the output can be written again.
 pub(super) async fn list(json: bool, nats: &NatsArgs) -> Result<String, RulesError> {
     let connection = Connection::open(nats).await?;
-    let done = ClusterRules::read(&connection.bucket, &connection.kinds).await;
-    let rules = connection.close(done.map_err(RulesError::from)).await?;
+    let done = connection.unless_denied(ClusterRules::read(&connection.bucket, &connection.kinds)).await;
+    let rules = connection.close(done).await?;
     if !json {
         return Ok(rules.table());
     }
@@ -102,7 +102,7 @@ pub(super) async fn list(json: bool, nats: &NatsArgs) -> Result<String, RulesErr
 /// Prints one rule. Who wrote it, and its revision, go to standard error, so that the output can be written again.
 pub(super) async fn get(id: &str, nats: &NatsArgs) -> Result<String, RulesError> {
     let connection = Connection::open(nats).await?;
-    let done = connection.bucket.entry_of(id).await.map_err(RulesError::from);
+    let done = connection.unless_denied(connection.bucket.entry_of(id)).await;
     let entry = connection.close(done).await?.ok_or_else(|| RulesError::UnknownRule { id: id.to_owned() })?;
     match StoredRule::read(&entry.key, &entry.value) {
         Ok(StoredRule { rule, updated_by, updated_at }) => {

@@ -305,7 +305,7 @@ async fn many_events_of_a_user_without_the_permission_end_at_the_first_that_is_d
         assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
         assert_eq!(output.status.code(), Some(1), "{output:?}");
         let text = String::from_utf8_lossy(&output.stderr);
-        let error = text.lines().next_back().unwrap_or_default();
+        let error = text.lines().rfind(|line| line.starts_with("tickwire: ")).unwrap_or_default();
         assert!(error.contains(subject) && error.contains("as user \"producer\""), "{text}");
         assert!(error.contains("0 stored") && error.contains("the first unacknowledged line is 1, "), "{text}");
     }
@@ -321,6 +321,37 @@ async fn many_events_of_a_user_without_the_permission_end_at_the_first_that_is_d
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("as user \"operator\"") && text.contains("Permissions Violation"), "{text}");
+}
+
+#[tokio::test]
+async fn commands_of_operators_end_at_once_for_a_user_without_the_permission() {
+    let nats = SecuredNats::start(&[]);
+    let mut router = [nats.node("router", "r1", "router", &[])];
+    wait_until_ready(&mut router).await;
+    let (url, folder) = (nats.server.url(), tempfile::tempdir().unwrap());
+    let write = |name: &str, text: &str| {
+        let file = folder.path().join(name);
+        fs::write(&file, text).unwrap();
+        file.to_str().unwrap().to_owned()
+    };
+    let (rule, symbols) =
+        (write("rule.json", "{\"id\":\"keep\",\"ttl_ms\":600000}"), write("symbols.csv", "symbol,sector\nA,x\n"));
+    let commands = [
+        &["rules", "list"][..],
+        &["rules", "delete", "keep"],
+        &["rules", "put", &rule],
+        &["reference", "load", &symbols],
+    ];
+    for command in commands {
+        let start = Instant::now();
+        let patient = ["--nats", &url, "--set", "nats.request_timeout=60s"];
+        let output = tickwire().args(command).args(patient).args(nats.login("producer")).output().unwrap();
+        assert!(start.elapsed() < Duration::from_secs(30), "{command:?}: {:?}", start.elapsed());
+        assert_eq!(output.status.code(), Some(1), "{command:?}: {output:?}");
+        let text = String::from_utf8_lossy(&output.stderr);
+        let error = text.lines().rfind(|line| line.starts_with("tickwire: ")).unwrap_or_default();
+        assert!(error.contains("as user \"producer\"") && error.contains("Permissions Violation"), "{text}");
+    }
 }
 
 #[tokio::test]
