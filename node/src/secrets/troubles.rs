@@ -5,9 +5,12 @@ use crate::metrics;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What is wrong with files of secrets, by what they are for and the name of the files. Clones share it.
+/// What files of secrets are for, and their name.
+type WatchedBy = (&'static str, String);
+
+/// What is wrong with files of secrets. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct SecretTroubles(Arc<Mutex<BTreeMap<(&'static str, String), Option<String>>>>);
+pub struct SecretTroubles(Arc<Mutex<BTreeMap<WatchedBy, Option<String>>>>);
 
 impl SecretTroubles {
     /// Files that are watched, under this name and for this value of the label `what`, and what is wrong with them.
@@ -22,7 +25,7 @@ impl SecretTroubles {
     pub(crate) fn all(&self) -> Option<Vec<String>> {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let wrong =
-            |((_, name), trouble): (&(&str, String), &Option<String>)| Some(format!("{name}: {}", trouble.as_ref()?));
+            |((_, name), trouble): (&WatchedBy, &Option<String>)| Some(format!("{name}: {}", trouble.as_ref()?));
         (!state.is_empty()).then(|| state.iter().filter_map(wrong).collect())
     }
 }
