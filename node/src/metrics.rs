@@ -8,7 +8,7 @@
 //! Each use looks its series up in the recorder, as the macros of the crate `metrics` do. What is counted for each
 //! event is looked up once, by `series`.
 
-use metrics::{Key, Label, Level, Metadata, SharedString, with_recorder};
+use metrics::{Key, KeyName, Label, Level, Metadata, Recorder, SharedString, with_recorder};
 
 mod declared;
 mod document;
@@ -50,17 +50,24 @@ pub trait Metric: Sync {
     /// Its name and its help text.
     fn named(&self) -> &Named;
 
-    /// What it is: `counter`, `gauge` or `histogram`.
-    fn kind(&self) -> &'static str;
+    /// What it is.
+    fn kind(&self) -> MetricKind;
 
     /// Its label, if it has one.
     fn label(&self) -> Option<&LabelValues> {
         None
     }
+}
 
-    /// Describes it to the recorder. It is shown from 0 on, so that its first count is seen as growth, and no query is
-    /// without data; one with a label is shown for each of the values that are known beforehand.
-    fn describe(&self);
+/// What a metric is to Prometheus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetricKind {
+    /// A number that only grows.
+    Counter,
+    /// A number that is set.
+    Gauge,
+    /// How often values lie within bounds.
+    Histogram,
 }
 
 /// A label, and the values that it can have.
@@ -97,6 +104,36 @@ pub struct Info(Named, LabelValues);
 /// How often values lie within bounds.
 #[derive(Debug)]
 pub struct Histogram(Named);
+
+impl MetricKind {
+    /// Its name in the text format and in documents.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+
+    /// Describes a metric of this kind, and registers these series of it.
+    fn describe(self, Named { name, help, .. }: &Named, series: &[Key], recorder: &dyn Recorder) {
+        let (name, help) = (KeyName::from(*name), SharedString::from(*help));
+        match self {
+            Self::Counter => {
+                recorder.describe_counter(name, None, help);
+                series.iter().for_each(|key| drop(recorder.register_counter(key, &METADATA)));
+            }
+            Self::Gauge => {
+                recorder.describe_gauge(name, None, help);
+                series.iter().for_each(|key| drop(recorder.register_gauge(key, &METADATA)));
+            }
+            Self::Histogram => {
+                recorder.describe_histogram(name, None, help);
+                series.iter().for_each(|key| drop(recorder.register_histogram(key, &METADATA)));
+            }
+        }
+    }
+}
 
 impl Counter {
     /// One with these texts: the name, the meaning, and what to do.
@@ -200,113 +237,44 @@ impl Histogram {
     }
 }
 
-impl Metric for Counter {
-    fn named(&self) -> &Named {
-        &self.0
-    }
+/// Says of which kind the metrics of a type are, and in which field of the type their label is, if they have one.
+macro_rules! metric_types {
+    ($($type:ident is $kind:ident $(by $label:tt)?;)+) => { $(
+        impl Metric for $type {
+            fn named(&self) -> &Named {
+                &self.0
+            }
 
-    fn kind(&self) -> &'static str {
-        "counter"
-    }
+            fn kind(&self) -> MetricKind {
+                MetricKind::$kind
+            }
 
-    fn describe(&self) {
-        with_recorder(|recorder| recorder.describe_counter(self.0.name.into(), None, self.0.help.into()));
-        self.increment(0);
-    }
-}
-
-impl Metric for CounterBy {
-    fn named(&self) -> &Named {
-        &self.0
-    }
-
-    fn kind(&self) -> &'static str {
-        "counter"
-    }
-
-    fn label(&self) -> Option<&LabelValues> {
-        Some(&self.1)
-    }
-
-    fn describe(&self) {
-        with_recorder(|recorder| recorder.describe_counter(self.0.name.into(), None, self.0.help.into()));
-        for value in (self.1.known)() {
-            self.with(value).increment(0);
+            $(fn label(&self) -> Option<&LabelValues> {
+                Some(&self.$label)
+            })?
         }
-    }
+    )+ };
 }
 
-impl Metric for Gauge {
-    fn named(&self) -> &Named {
-        &self.0
-    }
-
-    fn kind(&self) -> &'static str {
-        "gauge"
-    }
-
-    fn describe(&self) {
-        with_recorder(|recorder| recorder.describe_gauge(self.0.name.into(), None, self.0.help.into()));
-        self.increment(0.0);
-    }
+metric_types! {
+    Counter is Counter;
+    CounterBy is Counter by 1;
+    Gauge is Gauge;
+    GaugeBy is Gauge by 1;
+    Info is Gauge by 1;
+    Histogram is Histogram;
 }
 
-impl Metric for GaugeBy {
-    fn named(&self) -> &Named {
-        &self.0
-    }
-
-    fn kind(&self) -> &'static str {
-        "gauge"
-    }
-
-    fn label(&self) -> Option<&LabelValues> {
-        Some(&self.1)
-    }
-
-    fn describe(&self) {
-        with_recorder(|recorder| recorder.describe_gauge(self.0.name.into(), None, self.0.help.into()));
-        for value in (self.1.known)() {
-            self.with(value).increment(0.0);
-        }
-    }
-}
-
-impl Metric for Info {
-    fn named(&self) -> &Named {
-        &self.0
-    }
-
-    fn kind(&self) -> &'static str {
-        "gauge"
-    }
-
-    fn label(&self) -> Option<&LabelValues> {
-        Some(&self.1)
-    }
-
-    fn describe(&self) {
-        with_recorder(|recorder| recorder.describe_gauge(self.0.name.into(), None, self.0.help.into()));
-    }
-}
-
-impl Metric for Histogram {
-    fn named(&self) -> &Named {
-        &self.0
-    }
-
-    fn kind(&self) -> &'static str {
-        "histogram"
-    }
-
-    fn describe(&self) {
-        with_recorder(|recorder| recorder.describe_histogram(self.0.name.into(), None, self.0.help.into()));
-        // The series is there from its registration on.
-        drop(self.series());
-    }
-}
-
-/// Describes these metrics to the recorder, which must be installed before.
+/// Describes these metrics to the recorder, which must be installed before. Each is shown from 0 on, so that its first
+/// count is seen as growth, and no query is without data; one with a label is shown for each of the values that are
+/// known beforehand.
 pub fn describe(metrics: &[&dyn Metric]) {
-    metrics.iter().for_each(|metric| metric.describe());
+    for metric in metrics {
+        let named = metric.named();
+        let series = match metric.label() {
+            None => vec![named.key.clone()],
+            Some(label) => (label.known)().into_iter().map(|value| named.key(label.name, value)).collect(),
+        };
+        with_recorder(|recorder| metric.kind().describe(named, &series, recorder));
+    }
 }

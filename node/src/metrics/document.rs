@@ -12,7 +12,7 @@ pub fn rows(metrics: &[&dyn Metric]) -> String {
     let mut rows = String::new();
     for metric in metrics {
         let Named { name, help, advice, .. } = metric.named();
-        let (kind, unit, label, advice) = (metric.kind(), unit(name), label(*metric), linked(advice));
+        let (kind, unit, label, advice) = (metric.kind().as_str(), unit(name), label(*metric), linked(advice));
         // Writing to a String cannot fail.
         writeln!(rows, "| `{name}` | {kind} | {unit} | {label} | {help} | {advice} |").unwrap_or_default();
     }
