@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use super::cores::Cores;
 use super::measure::{Usage, usage};
 use tickwire_command::nats_server as nats;
+use tickwire_command::prometheus::{Sample, samples};
 use tickwire_command::ready::{NotReady, get, ready};
 use tickwire_node::ports;
 
@@ -195,7 +196,7 @@ impl BenchServer {
         let mut metrics = Vec::new();
         for admin in self.of_name(name).filter_map(|process| process.admin) {
             let text = get(admin, "/metrics").await.map_err(|source| BenchServerError::Measure { name, source })?;
-            metrics.push(parse_metrics(&text));
+            metrics.push(by_name(&text));
         }
         Ok(metrics)
     }
@@ -294,14 +295,11 @@ fn died(name: &'static str, status: io::Result<ExitStatus>, log: &Path) -> Bench
     }
 }
 
-/// Reads the text format of Prometheus, without labels: samples that differ in these alone are added up.
-fn parse_metrics(text: &str) -> BTreeMap<String, f64> {
+/// Metrics by name: samples that differ in their labels alone are added up.
+fn by_name(text: &str) -> BTreeMap<String, f64> {
     let mut metrics = BTreeMap::new();
-    for line in text.lines().filter(|line| !line.starts_with('#')) {
-        let name = line.split(['{', ' ']).next().unwrap_or_default();
-        if let Some(value) = line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok()) {
-            *metrics.entry(name.to_owned()).or_default() += value;
-        }
+    for Sample { name, value, .. } in samples(text) {
+        *metrics.entry(name.to_owned()).or_default() += value;
     }
     metrics
 }
@@ -314,7 +312,7 @@ mod tests {
     fn metrics_are_added_up_over_their_labels() {
         let text =
             "HTTP/1.1 200 OK\r\n\r\n# HELP a x\n# TYPE a counter\na{reason=\"x y\"} 2\na{reason=\"z\"} 3\nb 0.5\n";
-        let metrics = parse_metrics(text);
+        let metrics = by_name(text);
         assert_eq!((metrics["a"], metrics["b"]), (5.0, 0.5));
     }
 

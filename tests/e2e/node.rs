@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
+use tickwire_command::prometheus::{Sample, samples};
 use tickwire_testkit::{Process, eventually};
 
 pub(crate) use tickwire_testkit::http::get;
@@ -59,9 +60,9 @@ pub(crate) struct TestNode {
     ports: PathBuf,
 }
 
-/// The metrics of a node at one moment.
+/// The metrics of a node at one moment, by name and labels.
 #[derive(Debug)]
-pub(crate) struct NodeMetrics(BTreeMap<String, f64>);
+pub(crate) struct NodeMetrics(BTreeMap<(String, String), f64>);
 
 impl TestNode {
     /// Starts a node of `role`, with these settings beside its name and its ports.
@@ -153,22 +154,21 @@ impl TestNode {
 impl NodeMetrics {
     /// Reads what `/metrics` answers.
     pub(crate) fn read(text: &str) -> Self {
-        let read = |line: &str| {
-            let (series, value) = line.rsplit_once(' ').unwrap();
-            (series.to_owned(), value.parse().unwrap())
-        };
-        Self(text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).map(read).collect())
+        let mut sums = BTreeMap::<_, f64>::new();
+        for Sample { name, labels, value } in samples(text) {
+            *sums.entry((name.to_owned(), labels.to_owned())).or_default() += value;
+        }
+        Self(sums)
     }
 
     /// The sum of all series of this name, or 0 if there is none.
     pub(crate) fn get(&self, name: &str) -> f64 {
-        let of_name = |series: &str| series.split('{').next() == Some(name);
-        self.0.iter().filter(|(series, _)| of_name(series)).map(|(_, value)| value).sum()
+        self.get_labelled(name, "")
     }
 
     /// The sum of the series with this label, such as `event="connected"`.
     pub(crate) fn get_labelled(&self, name: &str, label: &str) -> f64 {
-        let of_name = |series: &str| series.split('{').next() == Some(name) && series.contains(label);
-        self.0.iter().filter(|(series, _)| of_name(series)).map(|(_, value)| value).sum()
+        let is_meant = |(of, labels): &(String, String)| of == name && labels.contains(label);
+        self.0.iter().filter(|(series, _)| is_meant(series)).map(|(_, value)| value).sum()
     }
 }
