@@ -1,7 +1,7 @@
 //! The `tickwire` command: one binary for every role. This file parses a command, runs it and returns its exit code.
 //! Each command is in the file of its name: `node_command` (`gateway` and `router`), `config_command`, `dev`, `feed`,
 //! `publish`, `watch`, `rules`, `reference`, `token`, `top`, `doctor`, `health` and `guard`. `bench` is a crate of its
-//! own. `values` parses flags.
+//! own. `values` parses flags, and `input` reads files.
 
 mod cli;
 mod config_command;
@@ -10,6 +10,7 @@ mod doctor;
 mod feed;
 mod guard;
 mod health;
+mod input;
 mod node_command;
 mod publish;
 mod reference;

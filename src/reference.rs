@@ -5,7 +5,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::future::ready;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use tickwire_core::context::{ReferenceEntry, ReferenceError, ReferenceFile, ReferenceRow, parse_reference};
 use tickwire_core::event::key;
@@ -14,6 +14,7 @@ use tickwire_node::config::ConfigError;
 use tickwire_node::names::REFERENCE_BUCKET;
 use tickwire_node::nats::{Nats, NatsError};
 
+use crate::input;
 use tickwire_command::args::NatsArgs;
 
 /// How many entries are written at the same time.
@@ -89,13 +90,7 @@ async fn load(args: &LoadArgs) -> Result<String, ReferenceCommandError> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, ReferenceCommandError> {
-    let content = if path == Path::new("-") {
-        let mut content = Vec::new();
-        io::stdin().lock().read_to_end(&mut content).map(|_| content)
-    } else {
-        std::fs::read(path)
-    };
-    content.map_err(|source| ReferenceCommandError::Read { path: path.to_owned(), source })
+    input::read(path).map_err(|source| ReferenceCommandError::Read { path: path.to_owned(), source })
 }
 
 /// Writes what differs from the bucket.

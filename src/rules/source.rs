@@ -2,22 +2,16 @@
 
 use serde_json::Value;
 use std::fmt::Write;
-use std::io::{self, Read};
 use std::path::Path;
 use tickwire_core::event::Kinds;
 use tickwire_core::rules::{RuleRevision, RuleSet, SkippedRule, default_rules};
 
 use super::RulesError;
+use crate::input;
 
 /// The content of a file; `-` is standard input.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, RulesError> {
-    let content = if path == Path::new("-") {
-        let mut content = Vec::new();
-        io::stdin().lock().read_to_end(&mut content).map(|_| content)
-    } else {
-        std::fs::read(path)
-    };
-    content.map_err(|source| RulesError::Read { path: path.to_owned(), source })
+    input::read(path).map_err(|source| RulesError::Read { path: path.to_owned(), source })
 }
 
 /// The rules in a file: one, or a list.
