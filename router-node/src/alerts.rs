@@ -15,6 +15,7 @@ use crate::metrics;
 use crate::reader::StreamMessage;
 use crate::reader::by_subject::{self, SubjectStart};
 use crate::reader::direct::DirectError;
+use crate::requests;
 use crate::stream::{StreamError, StreamFacts, StreamState};
 use async_nats::Subject;
 use bytes::Bytes;
@@ -25,7 +26,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tickwire_core::alerts::{AlertsAnswer, AlertsPage, AlertsRequest};
 use tickwire_core::event::{Audience, Kind, Timestamp, key};
-use tickwire_core::ids::{NodeRef, Seq};
+use tickwire_core::ids::Seq;
 use tickwire_core::wire;
 use tickwire_node::link::{LinkError, LinkSubscriber, NatsMessage};
 use tickwire_node::names;
@@ -109,30 +110,9 @@ impl AlertService {
     }
 }
 
-/// Reads a request. Like a request for a replay, one that cannot be read is refused without an answer, and so is one
-/// whose answer would not go to the subject of its gateway.
+/// Reads a request, and counts one that is refused.
 fn read(message: &NatsMessage) -> Option<(AlertsRequest, Subject)> {
-    let refused = |outcome: &'static str| {
-        metrics::ALERT_REQUESTS.with(outcome).increment(1);
-        None
-    };
-    let request: AlertsRequest = match wire::decode(message.payload()) {
-        Ok(request) => request,
-        Err(error) => {
-            debug!(%error, "unreadable request for alerts refused");
-            return refused("unreadable_request");
-        }
-    };
-    match message.reply().and_then(|reply| std::str::from_utf8(reply).ok()) {
-        Some(reply) if is_gateways(&request.gateway, reply) => Some((request, Subject::from(reply))),
-        _ => refused("strange_reply"),
-    }
-}
-
-/// Whether answers to this gateway go there.
-fn is_gateways(gateway: &NodeRef, reply: &str) -> bool {
-    let ask = names::parse_alerts_answer(reply);
-    ask.is_some_and(|ask| names::alerts_answer(gateway.id.as_str(), &gateway.nonce.to_string(), ask) == reply)
+    requests::read(message).map_err(|outcome| metrics::ALERT_REQUESTS.with(outcome).increment(1)).ok()
 }
 
 impl AlertReader {
@@ -235,7 +215,7 @@ impl<'r> PageBuilder<'r> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tickwire_core::ids::{NodeId, Nonce, UserId};
+    use tickwire_core::ids::{NodeId, NodeRef, Nonce, UserId};
 
     fn request(after: u64, acked: &[u64]) -> AlertsRequest {
         AlertsRequest {
@@ -267,23 +247,5 @@ mod tests {
         assert_eq!(paged(&request(5, &[]), 250, &all[3..], 100), (vec![8, 9], 9));
         assert_eq!(paged(&request(0, &[]), 50, &all, 100), (vec![2], 2), "a large one is alone");
         assert_eq!(paged(&request(7, &[]), 50, &[], 100), (vec![], 7));
-    }
-
-    #[test]
-    fn answers_are_sent_only_to_the_subject_of_the_gateway() {
-        let gateway = request(0, &[]).gateway;
-        let nonce = gateway.nonce.to_string();
-        assert!(is_gateways(&gateway, &names::alerts_answer("g", &nonce, 7)));
-        let others = [
-            names::alerts_answer("other", &nonce, 7),
-            names::alerts_answer("g", "0000000000000002", 7),
-            names::replayed("g", &nonce, 7),
-            "$JS.API.STREAM.PURGE.EVENTS".to_owned(),
-            "events.alert.ann".to_owned(),
-            format!("tw.alerts.g.{nonce}.>"),
-        ];
-        for other in others {
-            assert!(!is_gateways(&gateway, &other), "{other}");
-        }
     }
 }

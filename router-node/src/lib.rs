@@ -58,6 +58,7 @@ mod engine;
 
 mod dispatch;
 mod replay;
+mod requests;
 
 mod alerts;
 

@@ -27,6 +27,7 @@ mod worker;
 use crate::decode::Decoder;
 use crate::interest::InterestInquiry;
 use crate::metrics;
+use crate::requests;
 use crate::walk::Walker;
 use async_nats::Subject;
 use futures_util::StreamExt;
@@ -37,7 +38,6 @@ use std::time::Duration;
 use tickwire_core::ids::NodeRef;
 use tickwire_core::placement::View;
 use tickwire_core::replay::{ReplayRefusal, ReplayRequest};
-use tickwire_core::wire;
 use tickwire_node::clock::Clock;
 use tickwire_node::config::RouterConfig;
 use tickwire_node::link::{LinkError, LinkSubscriber, NatsMessage};
@@ -153,57 +153,8 @@ impl ReplayService {
     }
 }
 
-/// Reads a request. A request that cannot be read is refused without an answer, because its sender may not be able to
-/// read the answer. So is one whose answer would not go to the subject of its gateway, because a router may publish to
-/// subjects that the sender may not publish to.
+/// Reads a request, and counts it.
 fn read(message: &NatsMessage) -> Option<(ReplayRequest, Subject)> {
     metrics::REPLAY_REQUESTS.increment(1);
-    let refused = |reason: &'static str| {
-        metrics::REPLAYS_REFUSED.with(reason).increment(1);
-        None
-    };
-    let request: ReplayRequest = match wire::decode(message.payload()) {
-        Ok(request) => request,
-        Err(error) => {
-            debug!(%error, "unreadable replay request refused");
-            return refused("unreadable_request");
-        }
-    };
-    match std::str::from_utf8(message.reply()?) {
-        Ok(reply) if is_gateways(&request.gateway, reply) => Some((request, Subject::from(reply))),
-        _ => refused("strange_reply"),
-    }
-}
-
-/// Whether answers to this gateway go there.
-fn is_gateways(gateway: &NodeRef, reply: &str) -> bool {
-    let ask = names::parse_replayed(reply);
-    ask.is_some_and(|ask| names::replayed(gateway.id.as_str(), &gateway.nonce.to_string(), ask) == reply)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use tickwire_core::ids::{NodeId, Nonce};
-
-    #[test]
-    fn answers_are_sent_only_to_the_subject_of_the_gateway() {
-        let gateway = NodeRef { id: NodeId::new("g").unwrap(), nonce: Nonce(1) };
-        let nonce = gateway.nonce.to_string();
-        assert!(is_gateways(&gateway, &names::replayed("g", &nonce, 7)));
-        let others = [
-            names::replayed("other", &nonce, 7),
-            names::replayed("g", "0000000000000002", 7),
-            names::lease_key(3),
-            "$KV.TICKWIRE_LEASES.p.3".to_owned(),
-            "$JS.API.STREAM.PURGE.EVENTS".to_owned(),
-            "events.pattern.AAPL".to_owned(),
-            format!("tw.replayed.g.{nonce}.>"),
-            format!("tw.replayed.g.{nonce}.7\rx"),
-            "_INBOX.x".to_owned(),
-        ];
-        for other in others {
-            assert!(!is_gateways(&gateway, &other), "{other}");
-        }
-    }
+    requests::read(message).map_err(|reason| metrics::REPLAYS_REFUSED.with(reason).increment(1)).ok()
 }

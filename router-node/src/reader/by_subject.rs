@@ -4,15 +4,12 @@
 //! Any server that stores the stream answers. It may lag, so an answer that ends proves nothing: the caller knows from
 //! the leader how far it must read.
 
-use super::answer::{AnswerCheck, AnswerItem, AnswerScope};
-use super::direct::{DEADLINE, DirectError, LARGEST, as_held};
+use super::answer::{AnswerCheck, AnswerScope};
+use super::direct::{DEADLINE, DirectError, LARGEST, exchange};
 use crate::reader::StreamMessage;
 use serde::Serialize;
 use tickwire_core::event::Timestamp;
 use tickwire_core::ids::Seq;
-use tickwire_node::direct::DirectAnswer;
-use tickwire_node::link::{LinkError, Status};
-use tickwire_node::names;
 use tickwire_node::nats::Nats;
 use tokio::time::timeout;
 
@@ -75,28 +72,10 @@ async fn request(
     };
     // The messages of a subject have only some of the sequences, like those of a partition.
     let mut check = AnswerCheck::after(AnswerScope::Partition, after);
-    let request = serde_json::to_vec(&SubjectRequest::new(subject, start));
-    let request = request.map_err(|error| DirectError::Unreadable(error.to_string()))?;
-    let inbox = nats.link.new_inbox();
     // The last message may be a large one, and the end of the answer comes right after it.
-    let mut answers = nats.link.subscribe("direct_gets", &inbox, None, 2 * MOST_BYTES + LARGEST)?;
-    nats.link.publish(nats.api(&names::direct_get(stream)), Some(&inbox), &request)?;
-    let mut held = Vec::new();
-    while let Some(answer) = answers.next().await {
-        match DirectAnswer::read(&answer) {
-            DirectAnswer::Message(got) => {
-                if check.take(&got)? == AnswerItem::Next {
-                    held.push(as_held(&answer, &got)?);
-                }
-            }
-            DirectAnswer::End { last, .. } => return check.end(last).map(|()| held),
-            DirectAnswer::Nothing => return Ok(Vec::new()),
-            DirectAnswer::Refused(Status { code: Status::NO_RESPONDERS, .. }) => return Err(DirectError::Nobody),
-            DirectAnswer::Refused(status) => return Err(DirectError::Refused(status.to_string())),
-            DirectAnswer::Unreadable => return Err(DirectError::Unreadable(format!("{answer:?}"))),
-        }
-    }
-    Err(LinkError::Closed.into())
+    let room = 2 * MOST_BYTES + LARGEST;
+    let held = exchange(nats, stream, &SubjectRequest::new(subject, start), room, &mut check).await?;
+    Ok(held.unwrap_or_default())
 }
 
 #[cfg(test)]

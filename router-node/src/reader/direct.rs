@@ -127,32 +127,10 @@ impl DirectReader {
             AnswerScope::Partition => (span.messages + 17, span.filter()),
         };
         let request = DirectRequest { seq: check.begin(), batch: count.clamp(1, most), max_bytes, next_by_subj };
-        let request = serde_json::to_vec(&request).map_err(|error| DirectError::Unreadable(error.to_string()))?;
-        let inbox = nats.link.new_inbox();
         // The last message may be a large one, and the end of the answer comes right after it.
         let room = MOST_BYTES + max_bytes + LARGEST;
-        let mut answers = nats.link.subscribe("direct_gets", &inbox, None, room)?;
-        nats.link.publish(nats.api(&names::direct_get(stream)), Some(&inbox), &request)?;
-        let mut held = Vec::new();
-        while let Some(answer) = answers.next().await {
-            match DirectAnswer::read(&answer) {
-                DirectAnswer::Message(got) => match check.take(&got)? {
-                    AnswerItem::Known => {}
-                    AnswerItem::Next => held.push(as_held(&answer, &got)?),
-                    // Messages before the break are proved. Those after it are requested again.
-                    AnswerItem::Break => return Ok((check.follows(), held)),
-                },
-                DirectAnswer::End { last, .. } => {
-                    check.end(last)?;
-                    return Ok((check.follows(), held));
-                }
-                DirectAnswer::Nothing => return Ok((false, Vec::new())),
-                DirectAnswer::Refused(Status { code: Status::NO_RESPONDERS, .. }) => return Err(DirectError::Nobody),
-                DirectAnswer::Refused(status) => return Err(DirectError::Refused(status.to_string())),
-                DirectAnswer::Unreadable => return Err(DirectError::Unreadable(format!("{answer:?}"))),
-            }
-        }
-        Err(LinkError::Closed.into())
+        let held = exchange(nats, stream, &request, room, &mut check).await?;
+        Ok(held.map_or_else(|| (false, Vec::new()), |held| (check.follows(), held)))
     }
 
     /// The messages after `after`. If the leader has an earlier one than a server has sent, it is taken from the
@@ -165,7 +143,40 @@ impl DirectReader {
     }
 }
 
-pub(super) fn as_held(answer: &NatsMessage, got: &DirectMessage<'_>) -> Result<StreamMessage, DirectError> {
+/// Sends one server a request for several messages, and reads its answer, for which there is this room. Returns the
+/// messages after the last known one, up to the first before which the server lacks one; `None` if the server has none
+/// of those requested.
+pub(super) async fn exchange(
+    nats: &Nats,
+    stream: &str,
+    request: &(impl Serialize + Sync),
+    room: usize,
+    check: &mut AnswerCheck,
+) -> Result<Option<Vec<StreamMessage>>, DirectError> {
+    let request = serde_json::to_vec(request).map_err(|error| DirectError::Unreadable(error.to_string()))?;
+    let inbox = nats.link.new_inbox();
+    let mut answers = nats.link.subscribe("direct_gets", &inbox, None, room)?;
+    nats.link.publish(nats.api(&names::direct_get(stream)), Some(&inbox), &request)?;
+    let mut held = Vec::new();
+    while let Some(answer) = answers.next().await {
+        match DirectAnswer::read(&answer) {
+            DirectAnswer::Message(got) => match check.take(&got)? {
+                AnswerItem::Known => {}
+                AnswerItem::Next => held.push(as_held(&answer, &got)?),
+                // Messages before the break are proved. Those after it are requested again.
+                AnswerItem::Break => return Ok(Some(held)),
+            },
+            DirectAnswer::End { last, .. } => return check.end(last).map(|()| Some(held)),
+            DirectAnswer::Nothing => return Ok(None),
+            DirectAnswer::Refused(Status { code: Status::NO_RESPONDERS, .. }) => return Err(DirectError::Nobody),
+            DirectAnswer::Refused(status) => return Err(DirectError::Refused(status.to_string())),
+            DirectAnswer::Unreadable => return Err(DirectError::Unreadable(format!("{answer:?}"))),
+        }
+    }
+    Err(LinkError::Closed.into())
+}
+
+fn as_held(answer: &NatsMessage, got: &DirectMessage<'_>) -> Result<StreamMessage, DirectError> {
     let share = |part: &[u8]| answer.share(part);
     Ok(StreamMessage {
         seq: Seq(got.seq),
