@@ -99,9 +99,11 @@ impl RulesDriver {
         for rule in skipped.iter().take(NAMED) {
             warn!(rule = rule.id.as_deref().unwrap_or("without an id"), fault = %rule.fault, "rule skipped");
         }
-        info!(revision = set.revision().0, rules = set.rules().len(), skipped = skipped.len(), "new rules");
-        metrics::RULE_REVISION.set(set.revision().0 as f64);
-        metrics::RULES_SKIPPED.set(skipped.len() as f64);
+        let (revision, count, skipped) = (set.revision().0, set.rules().len(), skipped.len());
         self.current.send_replace(Arc::new(known));
+        // Whoever reads these may rely on the rules being in effect.
+        info!(revision, rules = count, skipped, "new rules");
+        metrics::RULES_SKIPPED.set(skipped as f64);
+        metrics::RULE_REVISION.set(revision as f64);
     }
 }
