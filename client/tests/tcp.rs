@@ -59,7 +59,7 @@ async fn cut_connection_is_restored_over_tcp() {
     client.subscribe("mine", json!({}), SubscribeOptions::default()).await.unwrap();
     let mut seen = Vec::new();
     while seen.len() < 7 {
-        let message = timeout(Duration::from_secs(10), messages.recv()).await.unwrap().unwrap();
+        let message = timeout(Duration::from_secs(60), messages.recv()).await.unwrap().unwrap();
         seen.push(match message {
             Message::Connected { .. } => "connected",
             Message::Interrupted => "interrupted",

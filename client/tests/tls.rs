@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::Message as WsMessage;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 
 const WELCOME: &str = r#"[{"T":"welcome","session":"s1","user":"ann","gateway":"gw-1","heartbeat_ms":15000}]"#;
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 
 #[expect(clippy::result_large_err, reason = "the handshake's callback has this shape")]
 fn upgrade(request: &Request, mut response: Response) -> Result<Response, ErrorResponse> {

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use crate::process::wait_until_stopped;
 
 /// The longest time to start before the test fails.
-const START_DEADLINE: Duration = Duration::from_secs(15);
+const START_DEADLINE: Duration = Duration::from_secs(60);
 
 /// A running nats-server, owned by the test that started it.
 #[derive(Debug)]

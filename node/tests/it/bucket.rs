@@ -88,7 +88,7 @@ async fn look_reads_what_has_changed_also_after_the_bucket_was_created_again() {
         (news.is_all, news.state.last, keys)
     };
     let texts = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect::<Vec<_>>();
-    let first = reader.first(Duration::from_secs(5)).await.unwrap();
+    let first = reader.first(Duration::from_secs(60)).await.unwrap();
     assert_eq!(shown(first), (true, 2, texts(&["a", "b"])));
     assert_eq!(reader.look().await.unwrap().news, None);
     bucket.delete("a", None).await.unwrap();

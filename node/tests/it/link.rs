@@ -155,6 +155,8 @@ async fn publishes_before_close_arrive_and_a_slow_subscriber_does_not_affect_oth
     for number in 0..2_000_u32 {
         assert_eq!(next(&mut quick).await.payload(), number.to_string().as_bytes());
     }
+    // The answer follows the last message.
+    receiver.check().await.unwrap();
     let mut kept = Vec::new();
     slow.next_many(&mut kept, 2_000).await;
     assert_eq!(kept.len() as u64 + slow.dropped(), 2_000);

@@ -20,16 +20,22 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-const SOON: Duration = Duration::from_secs(15);
+const SOON: Duration = Duration::from_secs(60);
 
 fn config(server: &NatsServer, name: &str) -> Config {
+    config_with(server, name, "400ms")
+}
+
+/// The configuration of a node that takes others for dead after this time.
+fn config_with(server: &NatsServer, name: &str, timeout: &str) -> Config {
     let url = server.url();
     let sets = [
         ("nats.url", url.as_str()),
+        ("nats.connect_timeout", "30s"),
         ("node.id", name),
         ("admin.listen", "127.0.0.1:0"),
         ("membership.beat_interval", "50ms"),
-        ("membership.timeout", "400ms"),
+        ("membership.timeout", timeout),
         ("membership.lease_ttl", "1s"),
     ];
     let sets = sets.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
@@ -47,8 +53,12 @@ struct Running {
 }
 
 async fn start(server: &NatsServer, name: &str, role: Role) -> Running {
+    start_as(&config(server, name), role).await
+}
+
+async fn start_as(config: &Config, role: Role) -> Running {
     let shutdown = Shutdown::new();
-    let node = Node::start(&config(server, name), role, &shutdown).await.unwrap();
+    let node = Node::start(config, role, &shutdown).await.unwrap();
     let (view, own, runtime) = (node.membership.view(), shutdown.clone(), Handle::current());
     let end = tokio::task::spawn_blocking(move || runtime.block_on(node.run(&own)));
     Running { shutdown, view, end }
@@ -110,8 +120,13 @@ async fn nodes_join_drain_leave_and_time_out() {
     let nats = Nats::connect(&config(&server, "g3").nats, "gateway", "g3").await.unwrap();
     let member = Member { node: node("g3", 1), role: Role::Gateway, weight: 1, draining: false };
     let beat = wire::encode(&Beat { member, goodbye: false }).unwrap();
-    nats.client.publish(names::beat("gateway", "g3"), beat.into()).await.unwrap();
-    second.expect_view(&[("g3", false), ("r2", false)]).await;
+    // It would be a member for a moment only, which the test could miss. So it sends beats until it has been seen.
+    eventually("it is a member", SOON, async || {
+        nats.client.publish(names::beat("gateway", "g3"), beat.clone().into()).await.unwrap();
+        let view = second.view.borrow().clone();
+        view.members.iter().any(|member| member.node.id.as_str() == "g3").then_some(())
+    })
+    .await;
     second.expect_view(&[("r2", false)]).await;
     assert_eq!(second.stop().await, Outcome::Drained);
 }
@@ -122,7 +137,7 @@ async fn vanished_coordinator_is_replaced_when_its_lease_is_stale() {
     let nats = Nats::connect(&config(&server, "ghost").nats, "router", "ghost").await.unwrap();
     provision(&nats, &config(&server, "ghost").stream).await.unwrap();
     let me = node("ghost", 1);
-    let leases = Leases::open(&nats, names::VIEW_BUCKET, me.clone(), Duration::from_secs(1)).await.unwrap();
+    let leases = Leases::open(&nats, names::VIEW_BUCKET, me.clone(), SOON).await.unwrap();
     let revision = leases.write(names::COORDINATOR_KEY, 0, true, &()).await.unwrap();
     let mut ghost = HeldLease::new(names::COORDINATOR_KEY, me, revision);
     let router = start(&server, "r1", Role::Router).await;
@@ -134,18 +149,23 @@ async fn vanished_coordinator_is_replaced_when_its_lease_is_stale() {
 
 #[tokio::test]
 async fn membership_survives_the_loss_of_nats() {
+    // Nodes connect again one after the other. The timeout leaves time for that on a busy machine.
+    const TIMEOUT: Duration = Duration::from_secs(4);
     let mut server = NatsServer::start();
-    let first = start(&server, "r1", Role::Router).await;
-    let second = start(&server, "g1", Role::Gateway).await;
-    second.expect_view(&[("g1", false), ("r1", false)]).await;
+    let patient = |server: &NatsServer, name: &str| config_with(server, name, "4s");
+    let first = start_as(&patient(&server, "r1"), Role::Router).await;
+    let second = start_as(&patient(&server, "g1"), Role::Gateway).await;
+    for node in [&first, &second] {
+        node.expect_view(&[("g1", false), ("r1", false)]).await;
+    }
     let version = second.view.borrow().version;
     server.kill();
     // Longer than the timeout: no member is removed while no beats can arrive.
     let mut changed = first.view.clone();
     changed.mark_unchanged();
-    assert!(tokio::time::timeout(Duration::from_millis(800), changed.changed()).await.is_err());
+    assert!(tokio::time::timeout(TIMEOUT + Duration::from_secs(1), changed.changed()).await.is_err());
     server.restart();
-    let third = start(&server, "g2", Role::Gateway).await;
+    let third = start_as(&patient(&server, "g2"), Role::Gateway).await;
     third.expect_view(&[("g1", false), ("g2", false), ("r1", false)]).await;
     assert_eq!(third.view.borrow().version, version + 1);
     for node in [first, second, third] {
@@ -211,10 +231,8 @@ async fn coordinator_keeps_its_lease_during_a_flood_of_beats() {
     let flood = Flood::start(&server.url(), &names::beat("router", "r9"), &[beat(false), beat(true)], 5_000);
     eventually("the flood has begun", SOON, async || (flood.sent() > 10_000).then_some(())).await;
     let before = revision().await;
-    eventually("the lease is renewed again and again", Duration::from_secs(5), async || {
-        (revision().await >= before + 10).then_some(())
-    })
-    .await;
+    eventually("the lease is renewed again and again", SOON, async || (revision().await >= before + 10).then_some(()))
+        .await;
     drop(flood);
     assert_eq!(first.stop().await, Outcome::Drained);
 }

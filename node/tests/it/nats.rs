@@ -9,10 +9,10 @@ use tickwire_node::nats::{ConnectionLost, LEAST_PAYLOAD, Nats, NatsError};
 use tickwire_node::telemetry::Metrics;
 use tickwire_testkit::{Authority, NatsServer, eventually};
 
-pub(crate) const SOON: Duration = Duration::from_secs(15);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 
 pub(crate) fn config(url: &str, sets: &[(&str, &str)]) -> NatsConfig {
-    load(&[&[("nats.url", url), ("nats.connect_timeout", "2s")], sets].concat()).nats
+    load(&[&[("nats.url", url), ("nats.connect_timeout", "30s"), ("nats.request_timeout", "30s")], sets].concat()).nats
 }
 
 #[tokio::test]
@@ -22,7 +22,8 @@ async fn unreachable_server_is_given_up_at_the_deadline() {
     let start = Instant::now();
     let refused = Nats::connect(&config(&server.url(), &[("nats.connect_timeout", "300ms")]), "router", "r1").await;
     let waited = start.elapsed();
-    assert!((Duration::from_millis(300)..Duration::from_secs(2)).contains(&waited), "{waited:?}");
+    // Not at the deadline of other tests.
+    assert!((Duration::from_millis(300)..Duration::from_secs(20)).contains(&waited), "{waited:?}");
     match refused {
         Err(NatsError::Unreachable { url, .. }) => assert_eq!(url, server.url()),
         other => panic!("{other:?}"),
@@ -107,11 +108,13 @@ async fn answer_is_not_waited_for_when_its_connection_is_lost_or_replaced() {
 #[tokio::test]
 async fn login_is_used_and_a_wrong_one_fails_at_once() {
     let server = NatsServer::start_with(&["-js", "--user", "bob", "--pass", "right"]);
-    let bob = |password| config(&server.url(), &[("nats.user", "bob"), ("nats.password", password)]);
+    let bob = |password| {
+        config(&server.url(), &[("nats.user", "bob"), ("nats.password", password), ("nats.connect_timeout", "60s")])
+    };
     Nats::connect(&bob("right"), "router", "r1").await.unwrap().check().await.unwrap();
     let start = Instant::now();
     assert!(matches!(Nats::connect(&bob("wrong"), "router", "r1").await, Err(NatsError::Login { .. })));
-    assert!(start.elapsed() < Duration::from_secs(1));
+    assert!(start.elapsed() < Duration::from_secs(30), "it is not tried again until the deadline");
 
     let server = NatsServer::start_with(&["--auth", "s3cret"]);
     let token = |token| config(&server.url(), &[("nats.token", token)]);
@@ -202,7 +205,8 @@ async fn certificates_are_used_and_both_sides_fail_closed() {
     let flags = ["--tlsverify", "--tlscert", &certificate, "--tlskey", &key, "--tlscacert", &authority];
     let secure = NatsServer::start_with(&flags);
     let trusting = [("nats.tls_ca", authority.as_str()), ("nats.connect_timeout", "300ms")];
-    let own = [("nats.tls_cert", certificate.as_str()), ("nats.tls_key", key.as_str())];
+    let own =
+        [("nats.tls_cert", certificate.as_str()), ("nats.tls_key", key.as_str()), ("nats.connect_timeout", "30s")];
 
     let both = config(&secure.url(), &[&trusting[..], &own].concat());
     Nats::connect(&both, "router", "r1").await.unwrap().check().await.unwrap();

@@ -15,6 +15,7 @@ use tickwire_core::replay::{Purpose, ReplayAnswer, ReplayInterest, ReplayPart, R
 use tickwire_core::wire;
 use tickwire_node::names::{self, StoredSubject};
 use tickwire_node::nats::Nats;
+use tickwire_testkit::eventually;
 use tokio::time::{sleep, timeout};
 
 /// The number of the next request.
@@ -67,6 +68,16 @@ pub(crate) async fn ask_at(nats: &Nats, subject: &str, request: &ReplayRequest) 
     all
 }
 
+/// Asks any router, again while one says that it cannot answer at the moment, as a gateway does.
+pub(crate) async fn ask_until_answered(nats: &Nats, request: &ReplayRequest) -> Vec<ReplayAnswers> {
+    eventually("a router can answer", SOON, async || {
+        let answers = ask(nats, request).await;
+        let is_later = matches!(refusal(&answers), Some(ReplayRefusal::Busy | ReplayRefusal::Unreadable));
+        (!is_later).then_some(answers)
+    })
+    .await
+}
+
 /// Why the answer is a refusal, if it is one.
 pub(crate) fn refusal(answers: &[ReplayAnswers]) -> Option<ReplayRefusal> {
     match answers {
@@ -96,22 +107,27 @@ pub(crate) fn ranges_and_ids(answers: Vec<ReplayAnswers>) -> (Vec<(u64, u64)>, V
 /// one.
 const NO_RESULT: Duration = Duration::from_secs(3);
 
+/// How many such refusals there must be in a row, so that a slow machine asks as often as a fast one.
+const NO_RESULTS: u32 = 60;
+
 /// The pause after a request without a result.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Asks until the whole range was answered, and returns the ids of its events.
 pub(crate) async fn read_all(nats: &Nats, mut next: ReplayRequest) -> Vec<String> {
-    let (mut all, mut last_result) = (Vec::new(), Instant::now());
-    while next.from < next.to && last_result.elapsed() < NO_RESULT {
+    let (mut all, mut last_result, mut refusals) = (Vec::new(), Instant::now(), 0);
+    while next.from < next.to && (last_result.elapsed() < NO_RESULT || refusals < NO_RESULTS) {
         let answers = ask(nats, &next).await;
-        if refusal(&answers) == Some(ReplayRefusal::Busy) {
+        // It says nothing of the range.
+        if matches!(refusal(&answers), Some(ReplayRefusal::Busy | ReplayRefusal::Unreadable)) {
             continue;
         }
         if refusal(&answers) == Some(ReplayRefusal::NotThere) {
+            refusals += 1;
             sleep(PAUSE).await;
             continue;
         }
-        last_result = Instant::now();
+        (last_result, refusals) = (Instant::now(), 0);
         for answer in &answers {
             let ReplayPart::Events(section) = &answer.part else { panic!("{answer:?}") };
             assert_eq!(section.partition, next.partition);

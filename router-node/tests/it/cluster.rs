@@ -16,11 +16,20 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::DropGuard;
 
 /// Long enough for any expected event.
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 
 /// The configuration of a node with this name, with short intervals.
 pub(crate) fn config(server: &NatsServer, name: &str) -> Config {
     config_at(&server.url(), name)
+}
+
+/// The same, but on a busy machine no node is taken for dead, and no router loses a lease, so that nothing is sent
+/// again.
+pub(crate) fn patient(server: &NatsServer, name: &str) -> Config {
+    let mut config = config(server, name);
+    config.membership.timeout = Duration::from_secs(60);
+    config.membership.lease_ttl = Duration::from_secs(60);
+    config
 }
 
 fn config_at(url: &str, name: &str) -> Config {

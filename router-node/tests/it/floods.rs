@@ -1,9 +1,9 @@
 //! A flood of messages on the subjects between nodes does not hold up events.
 
+use crate::cluster::SOON;
 use crate::gateway::one_of_each;
 use crate::routing::{publish, stop_both};
 use std::sync::Arc;
-use std::time::Duration;
 use tickwire_core::filter::Filter;
 use tickwire_core::ids::{Millis, NodeId, NodeRef, Nonce, Symbol};
 use tickwire_core::interest::log::{Bounds, InterestLog};
@@ -24,13 +24,12 @@ fn delta() -> Vec<u8> {
 /// More deltas arrive all the time than a router can read.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_flow_during_a_flood_of_interest_deltas() {
-    const WITHIN: Duration = Duration::from_secs(4);
     let (server, nats, router, gateway) = one_of_each().await;
     let flood = Flood::start(&server.url(), &names::interest("stranger"), &[delta()], 2_000);
-    eventually("the flood has begun", WITHIN, async || (flood.sent() > 4_000).then_some(())).await;
+    eventually("the flood has begun", SOON, async || (flood.sent() > 4_000).then_some(())).await;
     for count in 1..=5 {
         publish(&nats, "AAPL", &count.to_string()).await;
-        eventually("the event arrives", WITHIN, async || {
+        eventually("the event arrives", SOON, async || {
             (gateway.state.lock().unwrap().events.len() == count).then_some(())
         })
         .await;

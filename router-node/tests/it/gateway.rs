@@ -20,6 +20,7 @@ use tickwire_gateway::decisions::{
 };
 use tickwire_gateway::delivery::Delivery;
 use tickwire_node::clock::Clock;
+use tickwire_node::config::Config;
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
 use tickwire_node::shutdown::{Outcome, Shutdown};
@@ -78,7 +79,10 @@ pub(crate) async fn one_of_each() -> (NatsServer, Nats, TestRouter, Gateway) {
 
 impl Gateway {
     pub(crate) async fn start(server: &NatsServer, name: &str) -> Self {
-        let mut config = config(server, name);
+        Self::start_as(config(server, name)).await
+    }
+
+    pub(crate) async fn start_as(mut config: Config) -> Self {
         config.gateway.shrink_delay = Duration::from_millis(100);
         // Subscriptions wait for every partition, so that a test knows from where on its events are sent.
         config.gateway.confirm_timeout = SOON;

@@ -1,6 +1,6 @@
 //! The way of an event through routers to the gateways that want it, and to no other.
 
-use crate::cluster::{SOON, TestRouter, connect, owners};
+use crate::cluster::{SOON, TestRouter, connect, owners, patient};
 use crate::gateway::Gateway;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -44,8 +44,9 @@ async fn events_arrive_once_and_in_order_where_they_are_wanted() {
     let server = NatsServer::start();
     let nats = connect(&server).await;
     publish(&nats, "AAPL", "before anyone asked").await;
-    let router = TestRouter::start(&server, "r1").await;
-    let (one, all) = (Gateway::start(&server, "g1").await, Gateway::start(&server, "g2").await);
+    let router = TestRouter::start_as(&patient(&server, "r1")).await;
+    let one = Gateway::start_as(patient(&server, "g1")).await;
+    let all = Gateway::start_as(patient(&server, "g2")).await;
     router.ready().await;
     one.subscribe(&symbols(&["AAPL", "TSLA"])).await;
     all.subscribe(&Filter::default()).await;
@@ -107,9 +108,12 @@ async fn missed_interest_is_requested_as_a_snapshot() {
 async fn alert_is_sent_only_to_the_home_gateway_of_its_user() {
     let server = NatsServer::start();
     let nats = connect(&server).await;
-    let router = TestRouter::start(&server, "r1").await;
-    let gateways =
-        [Gateway::start(&server, "g1").await, Gateway::start(&server, "g2").await, Gateway::start(&server, "g3").await];
+    let router = TestRouter::start_as(&patient(&server, "r1")).await;
+    let gateways = [
+        Gateway::start_as(patient(&server, "g1")).await,
+        Gateway::start_as(patient(&server, "g2")).await,
+        Gateway::start_as(patient(&server, "g3")).await,
+    ];
     router.ready().await;
     eventually("one view with three gateways", SOON, async || {
         let views = gateways.each_ref().map(Gateway::view);
