@@ -40,6 +40,10 @@ const SETTINGS: [(&str, &str); 11] = [
     ("router.checkpoint_interval", "200ms"),
 ];
 
+/// For tests that count what happens while no node is late. On a busy machine nodes are late: with these settings none
+/// is taken for dead, and no owner loses a lease, so that nothing is read or sent again.
+pub(crate) const PATIENT: [(&str, &str); 2] = [("membership.lease_ttl", "30s"), ("membership.timeout", "30s")];
+
 /// The secret that signs the tokens of clusters with the default configuration.
 pub(crate) const SECRET: &str = "a secret of at least thirty-two bytes";
 
@@ -47,7 +51,7 @@ pub(crate) const SECRET: &str = "a secret of at least thirty-two bytes";
 const VALID_FOR: Duration = Duration::from_secs(3 * 86_400);
 
 /// The deadline of any step in a cluster with the default configuration: nodes notice each other's death later.
-const SHIPPED_DEADLINE: Duration = Duration::from_secs(60);
+const SHIPPED_DEADLINE: Duration = Duration::from_secs(90);
 
 /// The folder for the files of the nodes. It is kept if the test fails.
 #[derive(Debug)]

@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 use std::fs;
 use std::process::Output;
-use std::time::Duration;
 use tickwire_core::protocol::Encoding;
 use tickwire_testkit::{Process, eventually};
 
@@ -14,9 +13,6 @@ use crate::socket::Socket;
 
 /// How many lines are published at once.
 const LINES: usize = 500;
-
-/// How long a command may take to end after a signal. A command that connects gives up by itself after ten seconds.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Whether a process has a handler for SIGINT.
 fn listens_for_interrupts(pid: u32) -> bool {
@@ -105,7 +101,7 @@ async fn watch_prints_the_stored_events_of_all_partitions_by_time() {
         assert_eq!(watch.exit(), None, "it has ended: {}", watch.stderr());
         let has_ended = watch.stderr().lines().any(|line| line == "end of stored events");
         // What a process prints to two outputs arrives in either order.
-        (has_ended && watch.stdout().lines().count() >= LINES).then_some(())
+        (has_ended && watch.stdout().matches('\n').count() >= LINES).then_some(())
     })
     .await;
     let read = |line| -> Value { serde_json::from_str(line).unwrap() };
@@ -125,7 +121,8 @@ async fn signal_ends_a_command_that_is_connecting() {
         eventually("it listens for signals", DEADLINE, async || listens_for_interrupts(command.pid()).then_some(()))
             .await;
         command.interrupt();
-        assert_eq!(command.wait(PATIENCE).await.code(), Some(0), "{args:?}: {}", command.stderr());
+        // A command that gives up connecting by itself ends with another code.
+        assert_eq!(command.wait(DEADLINE).await.code(), Some(0), "{args:?}: {}", command.stderr());
     }
     let (code, _, errors) = run(&["watch", "--url", "http://127.0.0.1:1", "--user", "ann"]);
     assert_eq!((code, errors.contains("--url")), (Some(2), true), "{errors}");
@@ -142,8 +139,14 @@ async fn signal_ends_a_command_that_is_connecting() {
 #[tokio::test]
 async fn doctor_passes_a_healthy_cluster_and_fails_without_nats() {
     let cluster = Cluster::start(1, 1).await;
-    let (code, found, errors) = run(&["doctor", "--nats", &cluster.nats_url()]);
-    assert_eq!(code, Some(0), "{found}{errors}");
+    let url = cluster.nats_url();
+    // On a busy machine a healthy node may answer too late for one run.
+    eventually("the doctor finds nothing wrong", DEADLINE, async || {
+        let (code, found, errors) = run(&["doctor", "--nats", &url]);
+        eprintln!("{found}{errors}");
+        (code == Some(0)).then_some(())
+    })
+    .await;
     let (code, found, _) = run(&["doctor", "--nats", "nats://127.0.0.1:1"]);
     assert_eq!((code, found.contains("127.0.0.1:1")), (Some(1), true), "{found}");
 }

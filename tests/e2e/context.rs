@@ -190,6 +190,8 @@ async fn reference_data_is_loaded_as_far_as_it_differs() {
     let other = "symbol,sector\nMSFT,Technology\n";
     assert_eq!(load(&cluster, other, &["--prune"]).1, "1 loaded, 0 unchanged, 2 removed\n");
     enriched(&mut socket, &producer, |context| context.sector.is_none()).await;
-    let count = cluster.routers[0].metrics().await.get("tickwire_router_reference_entries");
-    assert_eq!(count, 1.0);
+    eventually("one entry is counted", DEADLINE, async || {
+        (cluster.routers[0].metrics().await.get("tickwire_router_reference_entries") == 1.0).then_some(())
+    })
+    .await;
 }

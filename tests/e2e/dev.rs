@@ -14,7 +14,7 @@ use crate::node::{get, tickwire_with};
 use crate::socket::Socket;
 
 /// How long seven processes may take to start or to stop.
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(90);
 
 /// Held while a cluster starts, since each cluster first looks for free ports and then uses them.
 static STARTING: Mutex<()> = Mutex::const_new(());
@@ -35,21 +35,33 @@ impl Dev {
     /// Starts it, and waits until it prints its addresses.
     pub(crate) async fn start() -> Self {
         let _alone = STARTING.lock().await;
+        loop {
+            if let Some(dev) = Self::start_at(free_pair()).await {
+                return dev;
+            }
+        }
+    }
+
+    /// The same at these ports; `None` if another process has taken one of them meanwhile.
+    async fn start_at(gateway: SocketAddr) -> Option<Self> {
         let home = TempDir::with_prefix("tickwire-e2e-dev-").unwrap();
-        let gateway = free_pair();
         // As many file descriptors as many systems give a process.
         let mut command = tickwire_with("-n 1024");
         command.args(["dev", "--port", &gateway.port().to_string(), "--speed", "500"]).env("TMPDIR", home.path());
         let mut process = Process::start("dev", home.path(), &mut command);
         let nats_url = eventually("the cluster prints the URL of NATS", DEADLINE, async || {
-            assert_eq!(process.exit(), None, "it has ended: {}", process.stderr());
+            if process.exit().is_some() {
+                let errors = process.stderr();
+                assert!(errors.contains("in use"), "it has ended: {errors}");
+                return Some(None);
+            }
             let output = process.stdout();
             let (_, rest) = output.split_once("NATS         ")?;
             let (url, _) = rest.split_once('\n')?;
-            Some(url.to_owned())
+            Some(Some(url.to_owned()))
         })
-        .await;
-        Self { process, gateway, nats_url, home }
+        .await?;
+        Some(Self { process, gateway, nats_url, home })
     }
 
     /// The address of the admin server of a node, as it is printed.

@@ -110,6 +110,11 @@ async fn repair_larger_than_an_outbox_is_delivered_or_noticed() {
     assert_eq!(socket.gaps, []);
 }
 
+/// The code of the last notice. On a busy machine there may have been another outage before.
+fn last_notice(socket: &Socket) -> Option<&str> {
+    socket.notices.last().map(|notice| notice.code.as_str())
+}
+
 /// Clients stay connected, get notices, and get the missed events without asking.
 #[tokio::test]
 async fn clients_get_upstream_lost_and_restored() {
@@ -117,9 +122,8 @@ async fn clients_get_upstream_lost_and_restored() {
     let gateway = cluster.gateway_addresses().await[1];
     let mut socket = Socket::connect(gateway, "ann", Encoding::Json).await;
     socket.subscribe("mine", &json!({})).await;
-    let notices_of = |socket: &Socket| socket.notices.iter().map(|notice| notice.code.to_string()).collect::<Vec<_>>();
     line.cut();
-    socket.until_that(|socket| notices_of(socket) == ["upstream_lost"]).await;
+    socket.until_that(|socket| last_notice(socket) == Some("upstream_lost")).await;
     let producer = cluster.producer().await;
     producer.publish(&feed::pattern("AAPL", 1)).await;
     assert!(
@@ -127,7 +131,7 @@ async fn clients_get_upstream_lost_and_restored() {
         "the session is still served"
     );
     line.mend();
-    socket.until_that(|socket| notices_of(socket) == ["upstream_lost", "upstream_restored"]).await;
+    socket.until_that(|socket| last_notice(socket) == Some("upstream_restored")).await;
     socket.until(1).await;
     producer.publish(&feed::pattern("AAPL", 2)).await;
     socket.catch_up(&cluster.log().await.end()).await;
@@ -156,7 +160,6 @@ async fn clients_get_upstream_lost_when_consumers_stall() {
     }
     let producer = cluster.producer().await;
     producer.publish(&feed::pattern("AAPL", 1)).await;
-    let notices_of = |socket: &Socket| socket.notices.iter().map(|notice| notice.code.to_string()).collect::<Vec<_>>();
     let changes = async {
         for number in 0.. {
             changing.subscribe("new", &json!({ "symbols": [format!("N{number}")] })).await;
@@ -164,10 +167,10 @@ async fn clients_get_upstream_lost_when_consumers_stall() {
     };
     tokio::select! {
         () = changes => unreachable!("it never ends"),
-        () = socket.until_that(|socket| notices_of(socket) == ["upstream_lost"]) => {}
+        () = socket.until_that(|socket| last_notice(socket) == Some("upstream_lost")) => {}
     }
     assert!(socket.events.is_empty(), "nothing was read yet");
-    socket.until_that(|socket| notices_of(socket) == ["upstream_lost", "upstream_restored"]).await;
+    socket.until_that(|socket| last_notice(socket) == Some("upstream_restored")).await;
     socket.until(1).await;
     assert_eq!(socket.gaps, []);
 }

@@ -11,8 +11,8 @@ use crate::node::{DEADLINE, TestNode};
 use crate::socket::Socket;
 
 /// The default values of the settings that test clusters change.
-const DEFAULTS: [(&str, &str); 5] = [
-    ("gateway.confirm_timeout", "250ms"),
+/// The timeout of confirmations is not among them: on a busy machine, one that is late would cause a gap.
+const DEFAULTS: [(&str, &str); 4] = [
     ("gateway.critical_rate", "20"),
     ("gateway.rate", "100"),
     ("gateway.shrink_delay", "5s"),
@@ -57,8 +57,9 @@ async fn large_filter_costs_others_no_event_and_nodes_little_memory() {
     good.until(4).await;
     let after = [resident(&cluster.gateways[0]), resident(&cluster.routers[0])];
     assert!(after[0] < before[0] + 30 && after[1] < before[1] + 30, "{before:?} -> {after:?} MB");
-    assert_eq!(cluster.gateways[0].readyz().await.0, 200);
-    assert_eq!((good.gaps.len(), good.notices.len()), (0, 0));
+    eventually("the gateway is ready", DEADLINE, async || (cluster.gateways[0].readyz().await.0 == 200).then_some(()))
+        .await;
+    assert_eq!((good.gaps.len(), good.event_notices().len()), (0, 0));
 }
 
 #[tokio::test]
@@ -92,7 +93,7 @@ async fn interest_of_fifty_greedy_sessions_is_bounded_and_shrinks_again() {
     .await;
     producer.publish(&feed::pattern("GOOD", 3)).await;
     good.until(4).await;
-    assert_eq!((good.gaps.len(), good.notices.len()), (0, 0));
+    assert_eq!((good.gaps.len(), good.event_notices().len()), (0, 0));
 }
 
 #[tokio::test]

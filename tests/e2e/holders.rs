@@ -7,7 +7,7 @@ use serde_json::json;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tickwire_core::protocol::Encoding;
-use tickwire_testkit::{NatsServer, eventually};
+use tickwire_testkit::{NatsServer, Pulse, eventually};
 use tokio::time::{Instant, interval};
 
 use crate::cluster::Cluster;
@@ -86,7 +86,7 @@ async fn reading_continues_soon_after_a_server_with_consumers_dies() {
             producer.publish(&ProducerMessage::json("pattern", &format!("S{}", number % 200), &event)).await;
         }
     });
-    let mut arrived = Vec::new();
+    let (mut arrived, pulse) = (Vec::new(), Pulse::start());
     for count in 1..=EVENTS {
         if count == DIES {
             cluster.nats[victim].kill();
@@ -104,7 +104,8 @@ async fn reading_continues_soon_after_a_server_with_consumers_dies() {
         .map(|(event, arrived)| arrived.duration_since(published[event.id.parse::<usize>().unwrap()]));
     let longest = took.max().unwrap();
     println!("{} consumers were lost; the longest that an event took: {longest:?}", holds(victim));
-    assert!(longest < WITHIN, "{longest:?}");
+    // All processes wait as long as this one if the machine stands still, and one waits for the other.
+    assert!(longest < WITHIN + 4 * pulse.longest(), "{longest:?}, and the machine paused for {:?}", pulse.longest());
     assert_eq!((socket.events.len(), &socket.gaps[..]), (EVENTS, &[][..]));
     let metrics = cluster.routers[0].metrics().await;
     let restarts = metrics.get_labelled("tickwire_router_intake_restarts_total", r#"cause="silence""#);

@@ -4,7 +4,7 @@ use serde_json::json;
 use tickwire_core::protocol::Encoding;
 use tickwire_testkit::eventually;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, PATIENT};
 use crate::feed;
 use crate::node::DEADLINE;
 use crate::socket::Socket;
@@ -17,7 +17,7 @@ const SOME: [usize; 2] = [70, 110];
 
 #[tokio::test]
 async fn gateways_with_disjoint_symbols_receive_none_of_each_others_events() {
-    let mut cluster = Cluster::start(2, 2).await;
+    let mut cluster = Cluster::start_with(2, 2, &PATIENT).await;
     let gateways = cluster.gateway_addresses().await;
     let mut one = Socket::connect(gateways[0], "ann", Encoding::Json).await;
     let mut two = Socket::connect(gateways[1], "bob", Encoding::Json).await;

@@ -6,7 +6,7 @@ use tickwire_core::protocol::Encoding;
 use tickwire_core::protocol::position::Position;
 use tickwire_testkit::eventually;
 
-use crate::cluster::{Cluster, PARTITIONS};
+use crate::cluster::{Cluster, PARTITIONS, PATIENT};
 use crate::node::{DEADLINE, TestNode};
 use crate::oracle::filter;
 use crate::producer::ProducerMessage;
@@ -136,10 +136,15 @@ async fn the_logs_say_what_a_slow_client_missed_and_that_it_resumed_elsewhere() 
 
 #[tokio::test]
 async fn the_logs_say_which_router_owned_a_partition() {
-    let mut cluster = Cluster::start(1, 1).await;
+    let mut cluster = Cluster::start_with(1, 1, &PATIENT).await;
     let router = &cluster.routers[0];
-    let owned = lines(router, "partition owned", &json!({ "name": "partition" }));
-    assert_eq!(owned.len(), PARTITIONS as usize + 1, "and what has no partition");
+    // The partitions, and what has no partition.
+    let owned = eventually("all is owned", DEADLINE, async || {
+        let owned = lines(router, "partition owned", &json!({ "name": "partition" }));
+        (owned.len() > PARTITIONS as usize).then_some(owned)
+    })
+    .await;
+    assert_eq!(owned.len(), PARTITIONS as usize + 1);
     cluster.routers[0].process.terminate();
     assert!(cluster.routers[0].process.wait(DEADLINE).await.success());
     let over = lines(&cluster.routers[0], "partition no longer owned", &json!({ "name": "partition" }));

@@ -14,7 +14,7 @@ use tickwire_testkit::Process;
 use crate::dev::Dev;
 
 /// How long one block may take.
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(120);
 
 /// The `sh` blocks with run markers.
 pub(crate) fn blocks(text: &str) -> Vec<String> {

@@ -54,7 +54,8 @@ async fn stopping_gateway_sends_goaway_and_a_close_code() {
 
 #[tokio::test]
 async fn draining_gateway_serves_sessions_until_their_turn() {
-    let mut cluster = Cluster::start_with(1, 1, &[("gateway.drain_window", "5s")]).await;
+    let mut cluster =
+        Cluster::start_with(1, 1, &[("gateway.drain_window", "10s"), ("node.shutdown_grace", "20s")]).await;
     let gateway = cluster.gateway_addresses().await[0];
     let mut sockets = Vec::new();
     for number in 0..10 {

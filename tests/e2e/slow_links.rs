@@ -46,11 +46,11 @@ async fn narrow_client(gateway: SocketAddr) -> Socket {
 /// A client whose backfill takes longer than three heartbeats reads all the time, and its frames are handled meanwhile.
 #[tokio::test]
 async fn slow_but_steady_reader_is_not_closed_during_backfill() {
-    let settings = [("gateway.heartbeat_interval", "300ms"), ("gateway.history", "1h")];
+    let settings = [("gateway.heartbeat_interval", "1s"), ("gateway.history", "1h")];
     let (mut cluster, gateway) = with_stored_events(&settings).await;
     let mut socket = narrow_client(gateway).await;
-    // About 400 KB a second for five seconds: five times as long as a client may be silent.
-    let mut link = interval(Duration::from_millis(50));
+    // About 200 KB a second for ten seconds: three times as long as a client may be silent.
+    let mut link = interval(Duration::from_millis(100));
     for read in 1..=EVENTS / 4 {
         link.tick().await;
         socket.until(read).await;
@@ -59,7 +59,7 @@ async fn slow_but_steady_reader_is_not_closed_during_backfill() {
     assert!(matches!(socket.request(json!({ "action": "ping" })).await, ServerMessage::Pong(_)));
     assert!(socket.events.len() < EVENTS, "{} events before the answer", socket.events.len());
     assert!(socket.caught_up().await.resumed);
-    assert_eq!((socket.events.len(), socket.notices.len(), socket.gaps.len()), (EVENTS, 0, 0));
+    assert_eq!((socket.events.len(), socket.event_notices().len(), socket.gaps.len()), (EVENTS, 0, 0));
     assert_eq!(cluster.gateways[0].metrics().await.get("tickwire_gateway_closes_total"), 0.0);
 }
 

@@ -149,6 +149,11 @@ impl Socket {
         }
     }
 
+    /// The notices but those of outages: on a busy machine a node may be late.
+    pub(crate) fn event_notices(&self) -> Vec<&Notice> {
+        self.notices.iter().filter(|notice| !notice.code.starts_with("upstream_")).collect()
+    }
+
     /// Sends an object as a frame.
     pub(crate) async fn send(&mut self, frame: &Value) {
         let message = match self.encoding {

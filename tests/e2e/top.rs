@@ -134,10 +134,10 @@ async fn one_address_shows_the_whole_cluster_and_a_killed_gateway_as_silent() {
     let shown = eventually("events are read, delivered and dropped", DEADLINE, async || {
         let shown = reading(&[router]).await;
         let rates = ["events_per_s", "delivered_per_s", "dropped_per_s"];
-        rates.iter().all(|rate| shown[*rate].as_f64() > Some(0.0)).then_some(shown)
+        let is_whole = (&shown["nodes"], &shown["ready"], &shown["sessions"]) == (&json!(4), &json!(4), &json!(3));
+        (is_whole && rates.iter().all(|rate| shown[*rate].as_f64() > Some(0.0))).then_some(shown)
     })
     .await;
-    assert_eq!((&shown["nodes"], &shown["ready"], &shown["sessions"]), (&json!(4), &json!(4), &json!(3)));
     assert_eq!((&shown["partitions"], &shown["owned"]), (&json!(PARTITIONS), &json!(PARTITIONS)));
     let routers: Vec<&str> = cluster.routers.iter().map(|router| router.id.as_str()).collect();
     assert!(routers.contains(&shown["coordinator"].as_str().unwrap()), "{shown}");
@@ -155,16 +155,24 @@ async fn one_address_shows_the_whole_cluster_and_a_killed_gateway_as_silent() {
     assert!(problems(&shown, &names[0]).contains(&"dropping"), "{shown}");
 
     cluster.gateways[1].process.kill();
-    let shown = reading(&[router]).await;
+    // On a busy machine another node may be silent, too.
+    let shown = eventually("the other nodes answer in time", DEADLINE, async || {
+        Some(reading(&[router]).await).filter(|shown| shown["ready"] == 3)
+    })
+    .await;
     let gateway = row(&shown, "gateways", &names[1]);
-    assert_eq!((&gateway["state"], &gateway["sessions"], &shown["ready"]), (&json!("silent"), &json!(null), &json!(3)));
+    assert_eq!((&gateway["state"], &gateway["sessions"]), (&json!("silent"), &json!(null)));
     assert_eq!(problems(&shown, &names[1]), ["silent"]);
     // An admin server that does not answer costs nothing if another one does.
     let secret = format!("auth.jwt_secret={SECRET}");
-    let (code, text, errors) = top(&[killed, router], &["--set", &secret]).await;
-    assert_eq!(code, Some(0), "{errors}");
+    let text = eventually("the other nodes answer in time", DEADLINE, async || {
+        let (code, text, errors) = top(&[killed, router], &["--set", &secret]).await;
+        assert_eq!(code, Some(0), "{errors}");
+        text.contains("nodes ready 3/4").then_some(text)
+    })
+    .await;
     assert!(text.starts_with("tickwire  events ") && !text.contains('\u{1b}'), "{text}");
-    for expected in ["nodes ready 3/4", &format!("ERROR {} silent: ", names[1]), &format!("admin: http://{killed}: ")] {
+    for expected in [&format!("ERROR {} silent: ", names[1]), &format!("admin: http://{killed}: ")] {
         assert!(text.contains(expected), "{expected}: {text}");
     }
 

@@ -24,7 +24,7 @@ use tickwire_testkit::eventually;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, PATIENT};
 use crate::feed;
 use crate::http::send;
 use crate::node::DEADLINE;
@@ -122,7 +122,8 @@ async fn traced_event_shows_its_way_from_the_stream_to_the_socket() {
     const PARENT: &str = "b7ad6b7169203331";
     let collector = Collector::start().await;
     let settings = [("traces.endpoint", collector.endpoint()), ("traces.token", "let-me-in".to_owned())];
-    let settings: Vec<_> = settings.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    let settings = settings.iter().map(|(key, value)| (*key, value.as_str()));
+    let settings: Vec<_> = settings.chain(PATIENT).collect();
     let mut cluster = Cluster::start_with(1, 1, &settings).await;
     let gateway = cluster.gateway_addresses().await[0];
     let mut socket = Socket::connect(gateway, "ann", Encoding::Json).await;
@@ -215,7 +216,7 @@ async fn silent_collector_costs_no_event_and_its_spans_are_counted() {
     let events: Vec<_> = (0..COUNT).map(|number| feed::pattern("AAPL", number)).collect();
     cluster.producer().await.publish_all(&events).await;
     socket.until(COUNT).await;
-    assert!(socket.gaps.is_empty() && socket.notices.is_empty(), "{:?} {:?}", socket.gaps, socket.notices);
+    assert!(socket.gaps.is_empty() && socket.event_notices().is_empty(), "{:?} {:?}", socket.gaps, socket.notices);
     for node in [&mut cluster.routers[0], &mut cluster.gateways[0]] {
         eventually("failed spans are counted", DEADLINE, async || {
             let metrics = node.metrics().await;
@@ -238,7 +239,7 @@ async fn flood_of_events_is_traced_within_the_rate() {
         ("traces.ratio", "1"),
         ("traces.rate", "5"),
     ];
-    let mut cluster = Cluster::start_with(1, 1, &settings).await;
+    let mut cluster = Cluster::start_with(1, 1, &[&settings[..], &PATIENT].concat()).await;
     let begun = Instant::now();
     let events: Vec<_> = (0..COUNT).map(|number| feed::pattern("AAPL", number)).collect();
     cluster.producer().await.publish_all(&events).await;

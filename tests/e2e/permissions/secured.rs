@@ -11,9 +11,11 @@ use tickwire_testkit::{NatsServer, eventually};
 
 use crate::node::{DEADLINE, TestNode};
 
-/// The settings of the nodes: clients name themselves, and nodes notice each other sooner than by default.
-const SETTINGS: [(&str, &str); 7] = [
+/// The settings of the nodes: clients name themselves, nodes notice each other sooner than by default, and a late
+/// confirmation on a busy machine causes no gap.
+const SETTINGS: [(&str, &str); 8] = [
     ("auth.mode", "dev"),
+    ("gateway.confirm_timeout", "15s"),
     ("gateway.rate", "0"),
     ("membership.beat_interval", "200ms"),
     ("membership.timeout", "1500ms"),
