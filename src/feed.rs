@@ -275,7 +275,7 @@ mod tests {
         let progress = Progress::endless();
         let scene = async {
             let started = async || (stream.get_info().await.ok()?.state.messages > 0).then_some(());
-            eventually("something is stored", Duration::from_secs(10), started).await;
+            eventually("something is stored", Duration::from_secs(60), started).await;
             server.kill();
             stop.cancel();
         };

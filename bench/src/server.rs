@@ -17,8 +17,8 @@ use tokio::time::timeout;
 use super::cores::Cores;
 use super::measure::{Usage, usage};
 use tickwire_command::nats_server as nats;
-use tickwire_command::prometheus::{Sample, samples};
 use tickwire_command::ready::{NotReady, get, ready};
+use tickwire_node::metrics::samples;
 use tickwire_node::ports;
 
 /// How long a process may take to end before it is killed.
@@ -298,8 +298,8 @@ fn died(name: &'static str, status: io::Result<ExitStatus>, log: &Path) -> Bench
 /// Metrics by name: samples that differ in their labels alone are added up.
 fn by_name(text: &str) -> BTreeMap<String, f64> {
     let mut metrics = BTreeMap::new();
-    for Sample { name, value, .. } in samples(text) {
-        *metrics.entry(name.to_owned()).or_default() += value;
+    for sample in samples(text) {
+        *metrics.entry(sample.name().to_owned()).or_default() += sample.value;
     }
     metrics
 }

@@ -2,13 +2,12 @@
 //!
 //! The modules, in the order in which a command uses them: `args` defines the flags that say where the configuration
 //! and NATS are, `stop` waits for signals and stops child processes, `nats_server` starts a nats-server, `ready` waits
-//! for the nodes, `prometheus` reads their metrics, `publisher` publishes to JetStream with acknowledgements, `signing`
-//! signs tokens, and `progress` shows how far the command is.
+//! for the nodes, `publisher` publishes to JetStream with acknowledgements, `signing` signs tokens, and `progress`
+//! shows how far the command is.
 
 pub mod args;
 pub mod nats_server;
 pub mod progress;
-pub mod prometheus;
 pub mod publisher;
 pub mod ready;
 pub mod signing;

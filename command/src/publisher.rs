@@ -216,10 +216,15 @@ mod tests {
     use std::collections::BTreeMap;
     use tickwire_testkit::NatsServer;
 
+    /// A connection that repeats nothing only because the server is slow.
     async fn connect(server: &NatsServer) -> Nats {
+        connect_with(server, Duration::from_secs(60)).await
+    }
+
+    async fn connect_with(server: &NatsServer, request_timeout: Duration) -> Nats {
         let mut config = crate::args::ConfigArgs::default().load().unwrap().nats;
         config.url = server.url();
-        config.request_timeout = Duration::from_millis(300);
+        config.request_timeout = request_timeout;
         Nats::connect(&config, "publish", "test").await.unwrap()
     }
 
@@ -250,7 +255,7 @@ mod tests {
         let server = NatsServer::start();
         let nats = connect(&server).await;
         let stream = events(&nats).await;
-        let mut publisher = Publisher::new(&nats, 16, Some(Duration::from_secs(10)));
+        let mut publisher = Publisher::new(&nats, 16, Some(Duration::from_secs(60)));
         for duplicate in [false, true] {
             let mut all = Vec::new();
             for number in 1..=500 {
@@ -271,7 +276,7 @@ mod tests {
     #[tokio::test]
     async fn unacknowledged_messages_are_sent_again() {
         let mut server = NatsServer::start();
-        let nats = connect(&server).await;
+        let nats = connect_with(&server, Duration::from_millis(300)).await;
         events(&nats).await;
         let mut publisher = Publisher::new(&nats, 100, None);
         let mut all = Vec::new();
@@ -297,7 +302,7 @@ mod tests {
     #[tokio::test]
     async fn publisher_waits_for_a_missing_stream_up_to_the_deadline() {
         let server = NatsServer::start();
-        let nats = connect(&server).await;
+        let nats = connect_with(&server, Duration::from_millis(300)).await;
         let mut hasty = Publisher::new(&nats, 1, Some(Duration::from_millis(100)));
         hasty.send((), message("AAPL", 1)).await;
         assert!(matches!(hasty.done().await, Some(((), Err(PublishError::NotAcknowledged { .. })))));

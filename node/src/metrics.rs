@@ -3,7 +3,8 @@
 //! does not compile, none lacks a text, and [`describe`] is one loop.
 //!
 //! * `macros` has the macro of the declarations, and `declared` the metrics of every node;
-//! * `document` writes the tables of `docs/metrics.md`, which tests compare (`make metrics-doc` writes them).
+//! * `document` writes the tables of `docs/metrics.md`, which tests compare (`make metrics-doc` writes them);
+//! * `text` reads what the admin server answers at `/metrics`.
 //!
 //! Each use looks its series up in the recorder, as the macros of the crate `metrics` do. What is counted for each
 //! event is looked up once, by `series`.
@@ -14,9 +15,11 @@ mod declared;
 mod document;
 mod labels;
 mod macros;
+mod text;
 
 pub(crate) use declared::*;
 pub use document::rows;
+pub use text::{Sample, samples};
 
 static METADATA: Metadata<'static> = Metadata::new("tickwire", Level::INFO, None);
 

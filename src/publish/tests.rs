@@ -205,7 +205,7 @@ async fn summary_names_the_line_where_nats_ended() {
     let (path, url) = (lines.path().to_str().unwrap().to_owned(), server.url());
     let publishing =
         tokio::spawn(async move { parse(&[&path, "--nats", &url, "--deadline", "1"]).unwrap().run().await });
-    eventually("some lines are stored", Duration::from_secs(10), async || {
+    eventually("some lines are stored", Duration::from_secs(60), async || {
         (stream.info().await.ok()?.state.messages > 0).then_some(())
     })
     .await;

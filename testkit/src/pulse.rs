@@ -34,6 +34,13 @@ impl Pulse {
         pulse
     }
 
+    /// How much longer something may take than it would on a machine without pauses: all processes wait as long as this
+    /// one if the machine stands still, and some wait for each other.
+    #[must_use]
+    pub fn allowance(&self) -> Duration {
+        4 * self.longest()
+    }
+
     /// By how much it woke up late at most so far.
     #[must_use]
     pub fn longest(&self) -> Duration {

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
-use tickwire_command::prometheus::{Sample, samples};
+use tickwire_node::metrics::samples;
 use tickwire_testkit::{Process, eventually};
 
 pub(crate) use tickwire_testkit::http::get;
@@ -61,9 +61,9 @@ pub(crate) struct TestNode {
     ports: PathBuf,
 }
 
-/// The metrics of a node at one moment, by name and labels.
+/// The metrics of a node at one moment.
 #[derive(Debug)]
-pub(crate) struct NodeMetrics(BTreeMap<(String, String), f64>);
+pub(crate) struct NodeMetrics(BTreeMap<String, f64>);
 
 impl TestNode {
     /// Starts a node of `role`, with these settings beside its name and its ports.
@@ -155,11 +155,7 @@ impl TestNode {
 impl NodeMetrics {
     /// Reads what `/metrics` answers.
     pub(crate) fn read(text: &str) -> Self {
-        let mut sums = BTreeMap::<_, f64>::new();
-        for Sample { name, labels, value } in samples(text) {
-            *sums.entry((name.to_owned(), labels.to_owned())).or_default() += value;
-        }
-        Self(sums)
+        Self(samples(text).map(|sample| (sample.series.to_owned(), sample.value)).collect())
     }
 
     /// The sum of all series of this name, or 0 if there is none.
@@ -169,7 +165,7 @@ impl NodeMetrics {
 
     /// The sum of the series with this label, such as `event="connected"`.
     pub(crate) fn get_labelled(&self, name: &str, label: &str) -> f64 {
-        let is_meant = |(of, labels): &(String, String)| of == name && labels.contains(label);
+        let is_meant = |series: &str| series.split('{').next() == Some(name) && series.contains(label);
         self.0.iter().filter(|(series, _)| is_meant(series)).map(|(_, value)| value).sum()
     }
 }

@@ -2,6 +2,7 @@
 //! requests, so no request makes the node count. What the process takes of its machine is measured at the same times.
 
 use super::distribution::Distribution;
+use crate::metrics::samples;
 use crate::resources;
 use crate::telemetry::Metrics;
 use std::collections::{BTreeMap, VecDeque};
@@ -84,14 +85,9 @@ impl Readings {
 }
 
 impl Reading {
-    /// Reads the text format of Prometheus, as this process writes it.
+    /// Reads the text that this process writes for Prometheus.
     pub(crate) fn parse(at: Instant, text: &str) -> Self {
-        let lines = text.lines().filter(|line| !line.starts_with('#'));
-        let series = lines.filter_map(|line| {
-            let (series, value) = line.rsplit_once(' ')?;
-            Some((series.to_owned(), value.parse().ok()?))
-        });
-        Self { at, series: series.collect() }
+        Self { at, series: samples(text).map(|sample| (sample.series.to_owned(), sample.value)).collect() }
     }
 
     /// The time since an earlier reading.

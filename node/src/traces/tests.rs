@@ -1,7 +1,7 @@
 //! What is traced, and what becomes of spans that nobody can take.
 
 use super::*;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A handle whose spans wait in the returned queue.
 fn traces(rate: u32, ratio: f64, capacity: usize) -> (Traces, mpsc::Receiver<Span>) {
@@ -34,10 +34,12 @@ fn sampled_contexts_go_on_and_others_are_not_traced() {
 #[test]
 fn rate_limits_contexts_and_ratio_alike() {
     let (traces, _queue) = traces(3, 1.0, 1);
+    let begun = Instant::now();
     let context = |seq: u64| arrived(true).filter(|_| seq.is_multiple_of(2));
     let admitted = (0..100).filter(|seq| traces.admit(Seq(*seq), context(*seq)).is_some()).count();
-    // The bucket may have got one more since.
-    assert!((3..=4).contains(&admitted), "{admitted}");
+    // The bucket may have got some more since.
+    let since = begun.elapsed().as_secs_f64() * 3.0;
+    assert!(admitted >= 3 && admitted as f64 <= 4.0 + since, "{admitted}, {since}");
 }
 
 #[test]
