@@ -54,7 +54,7 @@ const HEARTBEAT: u64 = 15;
 const PAUSE: Duration = Duration::from_millis(25);
 
 /// The deadline of any step. Default settings notice deaths later than those of other tests.
-const DEADLINE: Duration = Duration::from_secs(40);
+const DEADLINE: Duration = Duration::from_secs(90);
 
 /// A client through a balancer.
 struct BalancedClient {

@@ -25,7 +25,7 @@ use programs::Programs;
 use tap::{PING, TEXT, Tap, are_answered, close_code};
 
 /// The deadline of any step of all programs together, with two browsers and two Java machines.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(120);
 
 /// The symbols to which every program of the document subscribes.
 const SYMBOLS: [&str; 3] = ["AAPL", "NVDA", "SPY"];

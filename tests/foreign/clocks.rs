@@ -8,11 +8,13 @@ use std::time::Duration;
 use tickwire_core::ids::{Partition, Seq};
 use tickwire_core::protocol::codes::CloseCode;
 use tickwire_core::protocol::{Encoding, ServerMessage, Subscriptions};
+use tickwire_testkit::Pulse;
 
 use super::tools::{debian_library, report};
 use crate::cluster::Cluster;
 use crate::feed::SYMBOLS;
 use crate::ledger::book::{Crowd, DEFAULTS_CROWD, Ledger, seed};
+use crate::node::DEADLINE;
 use crate::oracle::{at, filter};
 use crate::socket::{Incoming, Socket};
 
@@ -40,7 +42,9 @@ async fn replace(ledger: &mut Ledger, role: &str, offset: &str) -> Duration {
     let nodes = if role == "router" { &mut cluster.routers } else { &mut cluster.gateways };
     nodes.remove(0).process.kill();
     add(cluster, role, offset);
-    let took = cluster.ready_within(READY).await;
+    let pulse = Pulse::start();
+    let took = cluster.ready_within(DEADLINE).await;
+    assert!(took <= READY + pulse.allowance(), "ready after {took:.1?}");
     eprintln!("a {role} at {offset} is replaced: ready after {took:.1?}");
     *gateways.lock().unwrap() = cluster.gateway_addresses().await;
     publisher.more(40).await;

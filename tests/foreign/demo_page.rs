@@ -14,7 +14,7 @@ use crate::cluster::Cluster;
 use crate::producer::ProducerMessage;
 
 /// How long a browser may take on a machine that is busy.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(120);
 
 /// The patterns for `specific`.
 const PATTERNS: [&str; 2] = ["BreakoutBO", "Hammer"];

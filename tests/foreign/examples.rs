@@ -22,7 +22,7 @@ use crate::oracle::{Log, assert_exact, filter};
 use crate::readme::blocks;
 
 /// How long a browser may take on a machine that is busy.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(120);
 
 /// What the examples subscribe to by default.
 const SYMBOLS: [&str; 3] = ["AAPL", "NVDA", "SPY"];

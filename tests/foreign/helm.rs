@@ -11,11 +11,12 @@ use std::sync::LazyLock;
 use std::time::Duration;
 use tempfile::TempDir;
 use tickwire_node::config::{Config, LoadOptions};
+use tickwire_testkit::eventually;
 
 use super::document::files;
 use super::tools::{python, report};
 use crate::cluster::Cluster;
-use crate::node::{get, tickwire};
+use crate::node::{DEADLINE, get, tickwire};
 
 /// Where containers find the configuration and the files of secrets.
 const FOLDER: &str = "/etc/tickwire/";
@@ -259,8 +260,9 @@ async fn running_nodes_answer_the_probes_and_have_the_metrics_of_the_autoscaling
             assert_eq!(role, of);
             for (probe, request) in probes(pod) {
                 assert_eq!(request["port"], "admin");
-                let (status, body) = get(admin, request["path"].as_str().unwrap()).await;
-                assert_eq!(status, 200, "{variant}: {probe} of {role}: {body}");
+                let what = format!("{variant}: {probe} of {role} succeeds");
+                let path = request["path"].as_str().unwrap();
+                eventually(&what, DEADLINE, async || (get(admin, path).await.0 == 200).then_some(())).await;
             }
             // A gateway that is not ready is not restarted: it still serves its clients.
             assert_eq!(probes(pod)["livenessProbe"]["path"], "/livez");

@@ -7,7 +7,7 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use std::time::Duration;
-use tickwire_testkit::{NatsServer, eventually};
+use tickwire_testkit::{NatsServer, Pulse, eventually};
 use tokio::time::sleep;
 
 use super::tools::{is_full, report};
@@ -197,7 +197,9 @@ async fn nothing_is_lost_in_a_faulty_nats_cluster_and_nodes_recover() {
             NodeDeath::Router => drop(cluster.add_router()),
             NodeDeath::Gateway => drop(cluster.add_gateway()),
         }
-        let took = cluster.ready_within(READY).await;
+        let pulse = Pulse::start();
+        let took = cluster.ready_within(DEADLINE).await;
+        assert!(took <= READY + pulse.allowance(), "{fault:?} with {death:?}: ready after {took:.1?}");
         let known = cluster.gateway_addresses().await;
         *ledger.gateways.lock().unwrap() = known;
         eprintln!("{fault:?} with {death:?}: ready after {took:.1?}");

@@ -7,12 +7,14 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use std::time::Duration;
+use tickwire_testkit::Pulse;
 use tokio::time::sleep;
 
 use super::tools::{is_full, report};
 use crate::cluster::Cluster;
 use crate::cut::{Line, LineDirection, LineFaults};
 use crate::ledger::book::{Crowd, DEFAULTS_CROWD, Ledger, seed};
+use crate::node::DEADLINE;
 
 /// How long after the end of a fault every node may take to be ready.
 const READY: Duration = Duration::from_secs(15);
@@ -132,10 +134,12 @@ async fn inject(ledger: &mut Ledger, faults: &[(NetworkFault, NetworkPlace)]) ->
         line.set_faults(*line_faults);
     }
     sleep(lasting).await;
+    let pulse = Pulse::start();
     for (line, _) in &lines {
         line.mend();
     }
-    let took = ledger.cluster.ready_within(READY).await;
+    let took = ledger.cluster.ready_within(DEADLINE).await;
+    assert!(took <= READY + pulse.allowance(), "{faults:?}: ready after {took:.1?}");
     eprintln!("{faults:?} for {lasting:.1?}: ready after {took:.1?}");
     ledger.publisher.more(40).await;
     took

@@ -18,7 +18,7 @@ use super::tools::{debian, python, report};
 use crate::dev::Dev;
 
 /// How long one step may take.
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(90);
 
 /// The recipes of the older system.
 const RECIPES: [&str; 6] = ["Basic subscription", "Scalping", "Portfolios", "Broadcasting", "Alerts", "Health report"];

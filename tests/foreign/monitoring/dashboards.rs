@@ -19,7 +19,7 @@ const VARIABLES: [(&str, &str); 4] =
     [("$__rate_interval", "2m"), ("$job", "tickwire"), ("$instance", ".*"), ("$user", "ann")];
 
 /// How long the data of the last query may take.
-const DEADLINE: Duration = Duration::from_secs(40);
+const DEADLINE: Duration = Duration::from_secs(120);
 
 /// A query of a panel.
 struct PanelQuery {
