@@ -17,6 +17,7 @@ use crate::feed;
 use crate::http::{Answer, send};
 use crate::node::{DEADLINE, TestNode, get, tickwire};
 use crate::producer::Producer;
+use crate::saved::list as saved_list;
 use crate::socket::Socket;
 use secured::SecuredNats;
 
@@ -130,6 +131,7 @@ async fn cluster_does_its_whole_job_with_the_users_of_the_shipped_configuration(
     // Saved subscriptions, and rules by HTTP and by command.
     let saved = json!({ "filter": { "symbols": ["NVDA"] } });
     ask(&mut nodes[0], "PUT", "/v1/users/ann/subscriptions/mine", &saved).await;
+    assert_eq!(saved_list(&mut socket).await.subscriptions.len(), 2);
     ask(&mut nodes[1], "PUT", "/v1/rules/keep", &json!({ "id": "keep", "ttl_ms": 600_000 })).await;
     let url = nats.server.url();
     let listed = tickwire().args(["rules", "list", "--nats", &url]).args(nats.login("operator")).output().unwrap();

@@ -51,7 +51,7 @@ async fn put(address: SocketAddr, name: &str, request: &Value) -> Answer {
 }
 
 /// The next list of subscriptions that the session gets without having asked.
-async fn list(socket: &mut Socket) -> Subscriptions {
+pub(crate) async fn list(socket: &mut Socket) -> Subscriptions {
     match socket.next().await {
         Incoming::Message(ServerMessage::Subscribed(list) | ServerMessage::Subscriptions(list)) => {
             assert_eq!(list.id, None);
