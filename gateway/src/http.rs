@@ -5,7 +5,7 @@
 //! * [`home`] names the home gateway of a user, and `me` answers with the sessions of a user. `identify` checks who
 //!   asks, and [`cors`] lets pages of other origins ask;
 //! * `saved` lets users read and change their saved subscriptions. `user` has what it shares with `me`;
-//! * `refusal` is the answer to a refused request.
+//! * `refusal` is the answer to a refused request, and [`starting`] refuses all while the gateway starts.
 //!
 //! An upgraded socket is taken from the HTTP server at once: this frees the server's buffers, and only the gateway
 //! closes the socket.
@@ -16,6 +16,7 @@ mod identify;
 mod me;
 mod refusal;
 mod saved;
+pub(crate) mod starting;
 mod upgrade;
 mod user;
 
@@ -114,7 +115,6 @@ impl HttpState {
         drain: CancellationToken,
     ) -> Self {
         let proxies = Arc::new(Proxies::new(config.trusted_proxies.clone()));
-        let deadlines = Deadlines { head: config.head_timeout, idle: config.idle_timeout, write: config.write_timeout };
         Self {
             handshake: Arc::new(handshake),
             users,
@@ -127,7 +127,7 @@ impl HttpState {
             unnamed: ConnectionSlots::new(capacity.unnamed, Arc::clone(&proxies)),
             limits: HttpLimits {
                 connections: capacity.connections,
-                deadlines,
+                deadlines: deadlines(config),
                 proxies: Arc::clone(&proxies),
                 proxy_headers: config.proxy_protocol == ProxyProtocol::Required,
             },
@@ -138,6 +138,10 @@ impl HttpState {
             drain,
         }
     }
+}
+
+fn deadlines(config: &GatewayConfig) -> Deadlines {
+    Deadlines { head: config.head_timeout, idle: config.idle_timeout, write: config.write_timeout }
 }
 
 /// Serves until the drain is over. It is over when all shards have ended, and a shard ends when its last session has

@@ -97,7 +97,7 @@ use crate::byte_queue::{ByteReceiver, ByteSender};
 use crate::edge::{Driver, Edge, EdgeSetup, EdgeStatus, Inputs, NatsConnection};
 use crate::handshake::Handshake;
 use crate::handshake::capacity::{Capacity, RequiredCapacity};
-use crate::http::HttpState;
+use crate::http::{HttpState, starting};
 use crate::messages::{ToEdge, ToShard};
 use crate::registry::SessionRegistry;
 use crate::reminders::reading::ReminderLimits;
@@ -117,12 +117,14 @@ use crate::status::watched::WatchedUsers;
 /// The reason why it cannot start, with what to do about it.
 pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, StartError> {
     config.auth.secret().map_err(|error| failed("auth", &error))?;
-    let listen = config.gateway.listen;
-    let listener = TcpListener::bind(listen).await.map_err(|error| {
-        failed("gateway.listen", &format!("cannot listen on {listen}: {error}; is another gateway using it?"))
-    })?;
-    let address = listener.local_addr().map_err(|error| failed("gateway.listen", &error))?;
-    let node = Node::start(config, Role::Gateway, shutdown).await?;
+    let at = config.gateway.listen;
+    let listening = |error: io::Error| {
+        failed("gateway.listen", &format!("cannot listen on {at}: {error}; is another gateway using it?"))
+    };
+    let (listener, refusing) = starting::listen(at).await.map_err(listening)?;
+    let address = listener.local_addr().map_err(listening)?;
+    let node = Node::start(config, Role::Gateway, shutdown);
+    let node = starting::refuse_during(node, refusing, &config.gateway).await?;
     // The recorder must be installed first: descriptions made before that are lost.
     tickwire_node::metrics::describe(metrics::ALL);
     tickwire_node::metrics::describe(metrics::OF_USERS);
@@ -326,9 +328,8 @@ async fn start_saved(
 }
 
 /// Starts to accept clients.
-fn start_http(shutdown: &Shutdown, listener: TcpListener, front: HttpState) -> Result<(), StartError> {
-    let (listener, force) = (listener.into_std(), shutdown.force().clone());
-    let listener = listener.map_err(|error| failed("gateway.listen", &error))?;
+fn start_http(shutdown: &Shutdown, listener: std::net::TcpListener, front: HttpState) -> Result<(), StartError> {
+    let force = shutdown.force().clone();
     shutdown.spawn_thread("http", move || serve_http(listener, front, &force)).map_err(|error| failed("http", &error))
 }
 

@@ -77,7 +77,7 @@ impl Dev {
 }
 
 /// The first of two free ports in a row.
-fn free_pair() -> SocketAddr {
+pub(crate) fn free_pair() -> SocketAddr {
     let listen = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
     let pair = std::iter::repeat_with(|| {
         let first = listen(0).ok()?;

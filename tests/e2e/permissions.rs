@@ -13,6 +13,7 @@ use tickwire_core::protocol::{Encoding, ServerMessage};
 use tickwire_testkit::{NatsServer, eventually};
 
 use crate::cluster::Cluster;
+use crate::dev::free_pair;
 use crate::feed;
 use crate::http::{Answer, send};
 use crate::node::{DEADLINE, TestNode, get, tickwire};
@@ -56,8 +57,12 @@ async fn waits_for_streams(gateway: &TestNode) {
 async fn gateway_alone_says_what_it_waits_for_is_not_ready_and_can_be_stopped() {
     let nats = SecuredNats::start(&[]);
     for interrupted in [false, true] {
-        let mut gateway = nats.node("gateway", "g1", "gateway", &[]);
+        let clients = free_pair();
+        let mut gateway = nats.node("gateway", "g1", "gateway", &[("gateway.listen", &clients.to_string())]);
         waits_for_streams(&gateway).await;
+        let refused = send("GET", clients, "/v1/stream", &[], b"").await;
+        assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")), "{refused:?}");
+        assert!(refused.body.contains("this gateway starts"), "{refused:?}");
         let text = gateway.process.stderr();
         let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         let mut admin = lines.filter(|line| line["message"] == "admin server listening");
