@@ -158,6 +158,11 @@ impl Shutdown {
         self.drain.cancel();
     }
 
+    /// Whether a failure has begun the drain.
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
     /// Runs until a signal or a failure begins the drain, then until all tasks have ended or had to be forced.
     pub async fn run(&self, grace: Duration, mut signals: StopSignals) -> Outcome {
         self.run_with(grace, async || signals.next().await).await
@@ -188,7 +193,7 @@ impl Shutdown {
                 warn!(tasks = self.tasks.len(), "tasks still running at the forced stop");
             }
         }
-        let outcome = match (self.failed.load(Ordering::Relaxed), drained) {
+        let outcome = match (self.has_failed(), drained) {
             (true, _) => Outcome::Failed,
             (false, true) => Outcome::Drained,
             (false, false) => Outcome::Forced,
@@ -286,6 +291,9 @@ mod tests {
         let drain = shutdown.drain().clone();
         shutdown.spawn_infallible("other", async move { drain.cancelled().await });
         shutdown.spawn("fails", async { Err("no more paper") });
+        assert!(!shutdown.has_failed());
+        shutdown.drain().cancelled().await;
+        assert!(shutdown.has_failed(), "this is not a drain on request");
         assert_eq!(shutdown.run_with(GRACE, next_signal).await, Outcome::Failed);
     }
 

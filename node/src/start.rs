@@ -52,12 +52,15 @@ pub enum StartError {
     /// The node cannot join the membership.
     #[error(transparent)]
     Membership(#[from] MembershipError),
-    /// It was stopped before it had started.
+    /// It was stopped on request before it had started.
     #[error("stopped by {cause} before it had started")]
     Stopped {
         /// The name of the signal, or what else has stopped it.
         cause: &'static str,
     },
+    /// One of its tasks failed before it had started. The log has the reason.
+    #[error("a task failed before the node had started")]
+    Failed,
     /// The system does not allow to listen for signals.
     #[error("cannot listen for signals: {0}")]
     Signals(std::io::Error),
@@ -155,12 +158,12 @@ impl Node {
                 Role::Gateway => await_streams(&nats, &config.stream, &storage_check).await,
             }
         };
-        // A gateway may wait for long. Signals that come after that are handled when the node runs.
+        // A gateway may wait for long. Signals that come after the wait are handled when the node runs.
         let mut signals = StopSignals::listen().map_err(StartError::Signals)?;
         let provisioned = tokio::select! {
             biased;
             cause = signals.next() => return Err(stopped_by(cause)),
-            () = drain.cancelled() => return Err(stopped_by("its parent process")),
+            () = drain.cancelled() => return Err(drained_early(shutdown)),
             provisioned = nats.unless_refused(set_up) => provisioned??,
         };
         let reports = storage::subscribe(&nats.link)
@@ -229,6 +232,11 @@ impl Node {
         self.admin.stop().await;
         outcome
     }
+}
+
+/// Why the drain has begun before the node has started: a task has failed, or the parent process has asked for it.
+fn drained_early(shutdown: &Shutdown) -> StartError {
+    if shutdown.has_failed() { StartError::Failed } else { stopped_by("its parent process") }
 }
 
 /// It has no clients and no partitions yet, so there is nothing to drain.
