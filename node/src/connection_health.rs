@@ -21,7 +21,7 @@ pub(crate) struct ConnectionHealth {
     client: Arc<watch::Sender<bool>>,
     link: Arc<watch::Sender<bool>>,
     both: Arc<watch::Sender<bool>>,
-    /// How often one of them was lost or replaced, with what was on its way.
+    /// How often one of them was lost or replaced. What was on its way is then lost as well.
     losses: Arc<watch::Sender<u64>>,
 }
 
@@ -36,24 +36,26 @@ impl ConnectionHealth {
     pub(crate) fn set_client(&self, up: bool) {
         self.client.send_replace(up);
         self.fold();
-        self.note_loss(!up);
+        if !up {
+            self.note_loss();
+        }
     }
 
     pub(crate) fn set_link(&self, up: bool) {
         self.link.send_replace(up);
         self.fold();
-        self.note_loss(!up);
+        if !up {
+            self.note_loss();
+        }
     }
 
     /// Another connection has taken the place of our own one.
     pub(crate) fn link_replaced(&self) {
-        self.note_loss(true);
+        self.note_loss();
     }
 
-    fn note_loss(&self, is_lost: bool) {
-        if is_lost {
-            self.losses.send_modify(|losses| *losses += 1);
-        }
+    fn note_loss(&self) {
+        self.losses.send_modify(|losses| *losses += 1);
     }
 
     /// Whether our own connection is up.

@@ -133,7 +133,8 @@ impl Nats {
     }
 
     /// Waits for the answer to a request, unless a connection is lost or replaced meanwhile: then the answer may never
-    /// come, and its deadline would be a waste of time.
+    /// come, and its deadline would be a waste of time. `answer` must also send the request, since only a loss from now
+    /// on is noticed.
     ///
     /// # Errors
     /// When a connection was lost or replaced.
@@ -215,8 +216,8 @@ impl Nats {
         self.refusal(refused)
     }
 
-    /// Waits until the server has denied the client to publish to this subject, or to subscribe, since the start. Such a
-    /// message is never acknowledged, however often it is sent.
+    /// Waits until the server has denied the client to publish to this subject, or to subscribe, since the start. A
+    /// message to this subject is then never acknowledged, however often it is sent.
     pub async fn publish_denied(&self, subject: &str) -> NatsError {
         self.refusal(denials::of_publish(self.refusals.clone(), subject).await)
     }

@@ -23,8 +23,8 @@ use tracing::error;
 const STEP: u64 = 10_000;
 const STEP_TIME: Duration = Duration::from_millis(200);
 
-/// How long a walk waits for a connection that was lost, until it fails.
-const RETURN: Duration = Duration::from_secs(1);
+/// For how long after its beginning a walk that has lost its connection begins again. Later it fails.
+const BEGINS_AGAIN: Duration = Duration::from_secs(1);
 
 /// A walked message counts as this fraction (one in `SHARE`) of a replayed one.
 const SHARE: u64 = 4;
@@ -34,6 +34,8 @@ const SHARE: u64 = 4;
 pub(crate) enum WalkError {
     #[error("the walk timed out")]
     Late,
+    #[error(transparent)]
+    Disconnected(#[from] ConnectionLost),
     #[error("{0}")]
     Range(String),
     #[error(transparent)]
@@ -99,7 +101,8 @@ impl Walker {
     }
 
     /// The missing ranges in `(after, through]`, a range that was stored. `current` is the state of the stream, if it
-    /// was looked at just now. A walk during which the connection is lost begins again once it is back.
+    /// was looked at just now. A walk during which the connection is lost begins again once that is back, if this is
+    /// soon.
     pub(crate) async fn missing(
         &self,
         after: Seq,
@@ -115,9 +118,9 @@ impl Walker {
                 Ok(Err(error)) if self.nats.is_connected() => return Err(error),
                 Ok(Err(_)) | Err(ConnectionLost) => {}
             }
-            let left = RETURN.saturating_sub(begun.elapsed());
+            let left = BEGINS_AGAIN.saturating_sub(begun.elapsed());
             if left.is_zero() || !self.nats.up_within(left).await {
-                return Err(WalkError::Late);
+                return Err(ConnectionLost.into());
             }
         }
     }

@@ -1,5 +1,5 @@
-//! Waits for permissions that the server denies. It does not answer a request that it denies: an error of the connection
-//! names the subject.
+//! Waits until the server denies a permission. It does not answer what it denies: only an error of the connection names
+//! the subject.
 
 use std::future::pending;
 use tokio::sync::watch;
@@ -19,12 +19,12 @@ pub(super) async fn any(mut refusals: watch::Receiver<Vec<String>>) -> String {
     }
 }
 
-/// Waits for the refusal of a publish to this subject, or of a subscription: acknowledgements arrive by one.
+/// Waits until a publish to this subject is denied, or a subscription: acknowledgements arrive by one.
 pub(super) async fn of_publish(mut refusals: watch::Receiver<Vec<String>>, subject: &str) -> String {
     let publish = format!("Permissions Violation for Publish to \"{subject}\"");
     let is_denied =
         |refusal: &&String| refusal.contains(&publish) || refusal.contains("Permissions Violation for Subscription to");
-    // Many messages wait at a time, so each looks at a refusal once. Refusals are only added.
+    // Many messages wait at a time, so each looks at a refusal only once: refusals are added and never removed.
     let (mut seen, mut denied) = (0, None);
     let waiting = refusals.wait_for(|refusals| {
         denied = refusals.iter().skip(seen).find(is_denied).cloned();

@@ -67,7 +67,7 @@ pub(crate) enum PullError {
     #[error("a delivery cannot be read: {0}")]
     Unreadable(String),
     #[error(transparent)]
-    Lost(#[from] ConnectionLost),
+    Disconnected(#[from] ConnectionLost),
     #[error(transparent)]
     Link(#[from] LinkError),
 }
