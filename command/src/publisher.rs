@@ -96,7 +96,7 @@ impl<T> std::fmt::Debug for Publisher<T> {
 
 impl<T: Send + 'static> Publisher<T> {
     /// At most `window` messages are under way, each for at most `deadline`. Without a deadline they are sent again for
-    /// ever, unless they are refused.
+    /// ever, unless they are refused or denied.
     pub fn new(nats: &Nats, window: usize, deadline: Option<Duration>) -> Self {
         Self { nats: Arc::new(nats.clone()), window, deadline, under_way: FuturesUnordered::new() }
     }
@@ -175,7 +175,7 @@ async fn acknowledged(
         attempts += 1;
         let pause = Duration::from_millis(BACKOFF.after(attempts));
         let waited = start.elapsed();
-        // Of many refusals some may be lost on their way, so this message may be denied as well.
+        // Only some of many refusals are remembered, so this message may be denied as well.
         if deadline.is_some_and(|deadline| waited + pause >= deadline) || nats.is_denied() {
             return Err(PublishError::NotAcknowledged { subject, waited, reason: reason_of(&error) });
         }
@@ -202,9 +202,7 @@ fn is_final(error: &SendError) -> bool {
 /// The cause for people: the error of NATS, or what to do about it.
 fn reason_of(error: &SendError) -> String {
     match error.kind() {
-        PublishErrorKind::StreamNotFound => {
-            "no stream takes it (start a router or gateway, which make the stream)".to_owned()
-        }
+        PublishErrorKind::StreamNotFound => "no stream takes it (start a router, which creates the stream)".to_owned(),
         _ => error.to_string(),
     }
 }
