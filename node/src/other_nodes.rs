@@ -1,7 +1,7 @@
 //! The other nodes of the cluster, as far as this node asks them: all of them for their reports (`/v1/nodes`), and the
 //! gateways about users (`/v1/users`).
 //!
-//! A few questions about one thing are asked at the same time, and every wait has a deadline. Whoever asks decides which
+//! A few questions about one thing are asked at the same time, and every wait has a deadline. The caller decides which
 //! answers fit, and keeps them; what does not fit is refused and counted.
 
 use crate::api::ApiRefusal;
@@ -47,7 +47,7 @@ pub(crate) enum AskError {
     Wire(#[from] wire::WireError),
 }
 
-/// Asks them about one thing.
+/// Asks the other nodes about one thing.
 #[derive(Debug)]
 pub(crate) struct OtherNodes {
     about: &'static Questions,
@@ -86,16 +86,17 @@ impl OtherNodes {
         Ok(turn)
     }
 
-    /// Asks all nodes, and passes the messages at `answers` to `take`, until it returns that all have answered or the
-    /// deadline has passed: who is late stays silent. It returns why, if it refuses a message. `reply` is the inbox in
-    /// the question, if the nodes do not know otherwise where to answer.
+    /// Asks all nodes, and passes the messages that arrive at the subject `answers` to `take`. `take` returns whether
+    /// all have answered, or why it refuses the message. The wait ends when all have answered, or at the deadline: a
+    /// node that is late stays silent. `reply` is the inbox for answers, if they go to one.
     ///
     /// # Errors
     /// When the question was not sent.
     pub(crate) async fn ask<Q: Serialize>(
         &self,
         question: &Q,
-        (answers, reply): (&str, Option<&str>),
+        answers: &str,
+        reply: Option<&str>,
         mut take: impl FnMut(&NatsMessage) -> Result<bool, String>,
     ) -> Result<(), AskError> {
         let Questions { subject, queues: [_, queue], deadline, .. } = self.about;
@@ -122,7 +123,7 @@ impl OtherNodes {
         Ok(self.link.publish(subject, None, &wire::encode(answer)?)?)
     }
 
-    /// Counts a message that is refused.
+    /// Counts and logs a message that is refused.
     pub(crate) fn refuse(&self, reason: &str) {
         self.about.refused.increment(1);
         debug!(subject = self.about.subject, reason, "message between nodes refused");

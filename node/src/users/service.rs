@@ -135,7 +135,7 @@ impl<L: UsersHere> UserService<L> {
             gathering.note(gateway, answer, message.size());
             Ok(gathering.has_all_but(&self.me))
         };
-        self.others.ask(&question, (inbox.as_str(), Some(inbox.as_str())), take).await
+        self.others.ask(&question, &inbox, Some(&inbox), take).await
     }
 
     async fn answer_one(&self, message: NatsMessage) {

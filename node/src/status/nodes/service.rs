@@ -194,7 +194,7 @@ impl NodeReports {
             gathering.note(&node, report.without_infinite_numbers(), message.size());
             Ok(gathering.is_complete())
         };
-        self.others.ask(&question, (question.answers().as_str(), None), take).await
+        self.others.ask(&question, &question.answers(), None, take).await
     }
 
     fn answer(&self, message: &NatsMessage, budget: &mut RateBudget) {
