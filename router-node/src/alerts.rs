@@ -112,7 +112,7 @@ impl AlertService {
 
 /// Reads a request, and counts one that is refused.
 fn read(message: &NatsMessage) -> Option<(AlertsRequest, Subject)> {
-    requests::read(message).map_err(|outcome| metrics::ALERT_REQUESTS.with(outcome).increment(1)).ok()
+    requests::read(message).inspect_err(|outcome| metrics::ALERT_REQUESTS.with(*outcome).increment(1)).ok()
 }
 
 impl AlertReader {

@@ -153,8 +153,8 @@ impl ReplayService {
     }
 }
 
-/// Reads a request, and counts it.
+/// Reads a request. Counts it, and also if it is refused.
 fn read(message: &NatsMessage) -> Option<(ReplayRequest, Subject)> {
     metrics::REPLAY_REQUESTS.increment(1);
-    requests::read(message).map_err(|reason| metrics::REPLAYS_REFUSED.with(reason).increment(1)).ok()
+    requests::read(message).inspect_err(|reason| metrics::REPLAYS_REFUSED.with(*reason).increment(1)).ok()
 }

@@ -59,21 +59,23 @@ impl GatewayRequest for AlertsRequest {
 
 /// Reads a request, and the subject of its answers. A request that cannot be read is refused without an answer, because
 /// its sender may not be able to read the answer. So is one whose answer would not go to the subject of its gateway,
-/// because a router may publish to subjects that the sender may not publish to. The error is the outcome for the
-/// metrics.
+/// because a router may publish to subjects that the sender may not publish to.
+///
+/// # Errors
+/// Why it is refused, as the label of a metric.
 pub(crate) fn read<R: GatewayRequest>(message: &NatsMessage) -> Result<(R, Subject), &'static str> {
     let request: R = wire::decode(message.payload()).map_err(|error| {
         debug!(%error, request = R::WHAT, "unreadable request refused");
         "unreadable_request"
     })?;
     match message.reply().and_then(|reply| std::str::from_utf8(reply).ok()) {
-        Some(reply) if is_gateways::<R>(request.gateway(), reply) => Ok((request, Subject::from(reply))),
+        Some(reply) if goes_to::<R>(request.gateway(), reply) => Ok((request, Subject::from(reply))),
         _ => Err("strange_reply"),
     }
 }
 
-/// Whether answers to this gateway go there.
-fn is_gateways<R: GatewayRequest>(gateway: &NodeRef, reply: &str) -> bool {
+/// Whether this subject is one on which this gateway gets its answers.
+fn goes_to<R: GatewayRequest>(gateway: &NodeRef, reply: &str) -> bool {
     let ask = R::parse_answers(reply);
     ask.is_some_and(|ask| R::answers(gateway.id.as_str(), &gateway.nonce.to_string(), ask) == reply)
 }
@@ -87,7 +89,7 @@ mod tests {
         let gateway = NodeRef { id: NodeId::new("g").unwrap(), nonce: Nonce(1) };
         let nonce = gateway.nonce.to_string();
         let own = R::answers("g", &nonce, 7);
-        assert!(is_gateways::<R>(&gateway, &own));
+        assert!(goes_to::<R>(&gateway, &own));
         let foreign = [
             R::answers("other", &nonce, 7),
             R::answers("g", "0000000000000002", 7),
@@ -101,7 +103,7 @@ mod tests {
             "_INBOX.x".to_owned(),
         ];
         for other in foreign.iter().chain(others) {
-            assert!(!is_gateways::<R>(&gateway, other), "{other}");
+            assert!(!goes_to::<R>(&gateway, other), "{other}");
         }
     }
 

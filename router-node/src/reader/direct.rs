@@ -143,9 +143,9 @@ impl DirectReader {
     }
 }
 
-/// Sends one server a request for several messages, and reads its answer, for which there is this room. Returns the
-/// messages after the last known one, up to the first before which the server lacks one; `None` if the server has none
-/// of those requested.
+/// Sends a request for several messages, and reads the answer of one server; `room` is how many bytes of it may wait.
+/// Returns the messages after the last known one, and stops where the server lacks a message of the stream. `None` if
+/// the server has none of those requested.
 pub(super) async fn exchange(
     nats: &Nats,
     stream: &str,
