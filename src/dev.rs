@@ -199,8 +199,8 @@ async fn while_running<T>(
     }
 }
 
-/// The settings that make a gateway expect no more connections than the system lets a process have: it would warn, and
-/// on the machine of a developer that is usual.
+/// The settings by which a gateway expects no more connections than the system lets a process have. Without them it
+/// would warn, and on the machine of a developer a low limit is usual.
 fn connections_of_gateways(nats_url: &str) -> Result<Vec<String>, ConfigError> {
     let config = NatsArgs::at(nats_url).load()?;
     let fitting = fitting_connections(&config, descriptors::raise());

@@ -2,8 +2,9 @@
 //! all other nodes over NATS.
 //!
 //! The modules in the order of the flow: `ask` asks admin servers, whose `answer` has the shape, `reading` joins the
-//! answers and keeps the one before, `screen` computes rows and rates from two readings, `render` makes lines of them,
-//! and `live` draws these on a `terminal`. `reading`, `screen` and `render` are pure.
+//! answers and keeps those before, `screen` computes rows and rates from two readings, `problems` says what is wrong,
+//! `render` makes lines of all that, and `live` draws these on a `terminal`. `reading`, `screen`, `problems` and
+//! `render` are pure.
 
 mod answer;
 mod ask;

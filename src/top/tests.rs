@@ -70,7 +70,7 @@ fn reading(nodes: &[Value]) -> Reading {
     Reading::of(vec![Ok(answer(nodes))]).unwrap()
 }
 
-/// The readings of the same nodes at their second 10 and 12, the second one at 12 s.
+/// Two readings of the same nodes, 10 and 12 seconds after their start.
 fn trend(nodes: impl Fn(u64) -> Vec<Value>) -> Trend {
     let mut trend = Trend::new(reading(&nodes(10_000)));
     trend.note(reading(&nodes(12_000)));

@@ -1,7 +1,8 @@
 //! Helpers for the tests of every tickwire crate: a real nats-server ([`NatsServer`]), other processes ([`Process`]),
-//! waits with a deadline ([`eventually`]), the pauses of the machine ([`Pulse`]), an HTTP client ([`http`]), a minimal event ([`blank_event`]), a flood of
-//! messages ([`Flood`]), certificates ([`Authority`]), TLS in front of a server ([`TlsTerminator`]), golden vectors
-//! ([`assert_vectors`]), and tables of documents that are written from the code ([`assert_table`]).
+//! waits with a deadline ([`eventually`]), the pauses of the machine ([`Pulse`]), an HTTP client ([`http`]), a minimal
+//! event ([`blank_event`]), a flood of messages ([`Flood`]), certificates ([`Authority`]), TLS in front of a server
+//! ([`TlsTerminator`]), golden vectors ([`assert_vectors`]), and tables of documents that are written from the code
+//! ([`assert_table`]).
 //!
 //! Never part of a released binary. Every helper panics with the reason on an error, because a test that cannot run has
 //! failed.

@@ -10,7 +10,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 /// A thread that sleeps again and again, and notes how late it wakes up. It ends when this is dropped.
 ///
-/// A test that times processes compares with this: on a machine that stands still for a second, they do so as well.
+/// A test that times other processes allows for this: if the machine stands still for a second, these processes do too.
 #[derive(Debug)]
 pub struct Pulse {
     longest_ms: Arc<AtomicU64>,

@@ -58,8 +58,8 @@ impl RunSymbols {
 struct NumberedFeed<'s> {
     symbols: &'s RunSymbols,
     publisher: Publisher<usize>,
-    /// When the run began, in microseconds since 1970. It is in the ids of the events: for NATS those of an earlier run of
-    /// this name would be the same.
+    /// When the run began, in microseconds since 1970. It is in the ids of the events: for NATS those of an earlier run
+    /// of this name would be the same.
     begun_us: u64,
     /// How many events each symbol has had.
     sent: Vec<u64>,
@@ -68,8 +68,8 @@ struct NumberedFeed<'s> {
     under_way: Vec<bool>,
 }
 
-/// Publishes events for this time, one symbol after the other. Returns how many there were: at least one of each symbol,
-/// so those that the rate leaves no time for are published at the end.
+/// Publishes events for this time, of the symbols in turn. Returns how many there were: at least one of each symbol, so
+/// those that the rate leaves no time for are published at the end.
 pub(super) async fn publish(
     config: &Config,
     symbols: &RunSymbols,
@@ -97,7 +97,9 @@ pub(super) async fn publish(
         }
         let is_due = |next| Duration::from_nanos(schedule.due_ns(next)).min(length) <= start.elapsed();
         while next < total && is_due(next) {
-            feed.send((next % symbol_count) as usize, total - next <= symbol_count).await?;
+            // The symbols take turns, so the last events of all of them are the last ones of the run.
+            let is_last = total - next <= symbol_count;
+            feed.send((next % symbol_count) as usize, is_last).await?;
             next += 1;
         }
     }

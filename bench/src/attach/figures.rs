@@ -14,7 +14,7 @@ pub(super) struct AttachFigures {
     /// Sockets whose subscription was confirmed.
     pub(super) connected: u64,
     pub(super) symbols: u32,
-    /// Events that this process has published, with the last one of each symbol.
+    /// Events that this process has published.
     pub(super) published: u64,
     pub(super) expected: u64,
     pub(super) deliveries: u64,

@@ -93,7 +93,7 @@ mod tests {
 
     #[tokio::test]
     async fn cancelled_request_leaves_its_turn_to_the_next() {
-        // The pause is nine times as long: the test is not late for it.
+        // After a rendering of 100 ms comes a pause of 900 ms. So the request still waits, however busy the machine is.
         let scrapes = counting(Duration::from_millis(100));
         scrapes.text().await;
         let cancelled = tokio::time::timeout(Duration::from_millis(1), scrapes.text()).await;

@@ -4,8 +4,8 @@
 //!
 //! The wait has no end, like that for the first coverage: nodes may start in any order, and a gateway that exits and is
 //! started again and again is of no more use. The check of `/readyz` says what is missing, and so does the log, after
-//! two seconds and then once a minute. A server that does not answer at all is another matter, and ends
-//! the start after [`DEADLINE`].
+//! two seconds and then once a minute. A server that does not answer at all is another matter, and ends the start after
+//! [`DEADLINE`].
 
 use super::error::ProvisionError;
 use super::{DEADLINE, PAUSE, Provisioned, jetstream_is_on, layout, stream_info};
@@ -66,7 +66,7 @@ async fn await_stream(context: &Context, stream: &str, wait: &mut Wait<'_>) -> R
         };
         if error.kind() == CreateStreamErrorKind::NotFound {
             answered_at = Instant::now();
-            wait.is_missing(stream);
+            wait.report_missing(stream);
         } else if let Some(refused) = ProvisionError::of_refusal(stream, &error) {
             return Err(refused);
         } else if answered_at.elapsed() >= DEADLINE {
@@ -89,8 +89,8 @@ struct Wait<'a> {
 }
 
 impl Wait<'_> {
-    /// Says that this stream is missing.
-    fn is_missing(&mut self, stream: &str) {
+    /// Tells the check that this stream is missing, and the log when that is due.
+    fn report_missing(&mut self, stream: &str) {
         self.check.missing(format!(
             "the stream {stream} does not exist: start a router, which creates it if it has the same stream.name"
         ));
