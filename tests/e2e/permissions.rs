@@ -76,7 +76,7 @@ async fn gateway_alone_says_what_it_waits_for_is_not_ready_and_can_be_stopped() 
         } else {
             gateway.process.terminate()
         }
-        let ended = gateway.process.wait(Duration::from_secs(3)).await;
+        let ended = gateway.process.wait(DEADLINE).await;
         assert_eq!(ended.code(), Some(0), "{}", gateway.process.stderr());
     }
     let operator = nats.connect("operator", "_INBOX_operator").await;
