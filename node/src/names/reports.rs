@@ -1,5 +1,5 @@
-//! The subjects of the reports of nodes. The last token names the node that answers. A gateway with a user of its own may
-//! publish only those that end with its name, so it cannot answer for another node.
+//! The subjects of the reports of nodes. The last token names the node that answers. A gateway with a user of its own
+//! may publish only those that end with its name, so it cannot answer for another node.
 
 use super::{NODES, is_token, parse_ask};
 

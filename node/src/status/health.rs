@@ -1,5 +1,6 @@
 //! `/v1/health`: a grade for each part of a node, with a message. The checks of `/readyz` are errors when something is
-//! missing, and warnings when they say so. What is measured has two thresholds in `[health]`, that of a warning and that of an error.
+//! missing, and warnings when they say so. What is measured has two thresholds in `[health]`, one of a warning and one
+//! of an error.
 //!
 //! * [`load`] is what a role measures;
 //! * `measured` grades it. Pure;
