@@ -125,6 +125,9 @@ impl Node {
     pub async fn start(config: &Config, role: Role, shutdown: &Shutdown) -> Result<Self, StartError> {
         let name = config.node.identity(role.as_str());
         let me = NodeRef { id: NodeId::new(&name)?, nonce: Nonce(rand::rng().random()) };
+        // Before it waits for anything: the first process of a container is not ended by a signal that it does not take.
+        // Those that come after the waits below are handled when the node runs.
+        let mut signals = StopSignals::listen().map_err(StartError::Signals)?;
         let descriptors = descriptors::raise();
         let metrics = Metrics::install(role.as_str(), &name)?;
         metrics::describe(metrics::OF_ALL);
@@ -147,7 +150,8 @@ impl Node {
         let (traces, exporter) = Traces::start(&config.traces, role, &me, shutdown)
             .await
             .map_err(|error| StartError::Part { part: "traces", reason: error.to_string() })?;
-        let nats = Nats::connect(&config.nats, role.as_str(), &name).await?;
+        let connecting = Nats::connect(&config.nats, role.as_str(), &name);
+        let nats = unless_stopped(&mut signals, shutdown, connecting).await??;
         if let Some(files) = files {
             shutdown.spawn_infallible("nats secrets", files.run(nats.clone(), drain.clone()));
         }
@@ -158,14 +162,7 @@ impl Node {
                 Role::Gateway => await_streams(&nats, &config.stream, &storage_check).await,
             }
         };
-        // A gateway may wait for long. Signals that come after the wait are handled when the node runs.
-        let mut signals = StopSignals::listen().map_err(StartError::Signals)?;
-        let provisioned = tokio::select! {
-            biased;
-            cause = signals.next() => return Err(stopped_by(cause)),
-            () = drain.cancelled() => return Err(drained_early(shutdown)),
-            provisioned = nats.unless_refused(set_up) => provisioned??,
-        };
+        let provisioned = unless_stopped(&mut signals, shutdown, nats.unless_refused(set_up)).await???;
         let reports = storage::subscribe(&nats.link)
             .map_err(|error| StartError::Part { part: "storage", reason: error.to_string() })?;
         let (stopped_sender, stopped) = watch::channel(None);
@@ -237,6 +234,20 @@ impl Node {
 /// Why the drain has begun before the node has started: a task has failed, or the parent process has asked for it.
 fn drained_early(shutdown: &Shutdown) -> StartError {
     if shutdown.has_failed() { StartError::Failed } else { stopped_by("its parent process") }
+}
+
+/// What comes of a wait for NATS, unless the node is stopped before.
+async fn unless_stopped<T>(
+    signals: &mut StopSignals,
+    shutdown: &Shutdown,
+    wait: impl Future<Output = T>,
+) -> Result<T, StartError> {
+    tokio::select! {
+        biased;
+        cause = signals.next() => Err(stopped_by(cause)),
+        () = shutdown.drain().cancelled() => Err(drained_early(shutdown)),
+        done = wait => Ok(done),
+    }
 }
 
 /// It has no clients and no partitions yet, so there is nothing to drain.

@@ -1,4 +1,5 @@
-//! Nodes start, stop and restart in any order, with default settings, while clients connect.
+//! Nodes start, stop and restart in any order, with default settings, while clients connect, and end when they are
+//! stopped before NATS is there.
 
 use futures_util::StreamExt;
 use futures_util::future::join_all;
@@ -8,11 +9,12 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tickwire_core::protocol::Encoding;
 use tickwire_testkit::{Process, eventually};
+use tokio::net::TcpListener;
 use tokio::time::timeout;
 
 use crate::cluster::Cluster;
 use crate::feed;
-use crate::node::tickwire;
+use crate::node::{DEADLINE, tickwire};
 use crate::socket::{Socket, query};
 
 /// How soon clients must get a notice that a gateway has no coverage, on a busy machine.
@@ -165,4 +167,24 @@ async fn node_without_nats_says_so_long_before_it_gives_up() {
         Some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn program_of_a_container_that_waits_for_nats_ends_at_sigterm() {
+    for program in ["router", "gateway", "feed"] {
+        // It takes connections, and says nothing.
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("nats.url=nats://{}", silent.local_addr().unwrap());
+        let home = TempDir::with_prefix("tickwire-e2e-waiting-").unwrap();
+        let mut command = tickwire();
+        command.arg(program);
+        let listen = ["auth.mode=dev", "gateway.listen=127.0.0.1:0", "admin.listen=127.0.0.1:0"];
+        for setting in [url.as_str(), "nats.connect_timeout=10m"].into_iter().chain(listen) {
+            command.args(["--set", setting]);
+        }
+        let mut process = Process::start(program, home.path(), &mut command);
+        let _connection = timeout(DEADLINE, silent.accept()).await.unwrap().unwrap();
+        process.terminate();
+        assert_eq!(process.wait(DEADLINE).await.code(), Some(0), "{program}: {}", process.stderr());
+    }
 }
