@@ -1,4 +1,5 @@
-//! Every query of every dashboard returns data, from a real Prometheus that scrapes a cluster at work.
+//! Every query of every dashboard returns data, those of its variables too, from a real Prometheus that scrapes a cluster
+//! at work.
 
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -21,14 +22,22 @@ const VARIABLES: [(&str, &str); 4] =
 /// How long the data of the last query may take.
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// A query of a panel.
-struct PanelQuery {
+/// A query of a dashboard, and where it is.
+struct DashboardQuery {
     place: String,
     query: String,
 }
 
-/// All queries of a dashboard, with the variables replaced.
-fn queries(dashboard: &str, text: &str) -> Vec<PanelQuery> {
+/// A query as Grafana would send it.
+fn replaced(query: &str) -> String {
+    let replace = |query: String, (variable, value): (&str, &str)| query.replace(variable, value);
+    let query = VARIABLES.into_iter().fold(query.to_owned(), replace);
+    assert!(!query.contains('$'), "{query} has an unknown variable");
+    query
+}
+
+/// All queries of the panels of a dashboard.
+fn queries(dashboard: &str, text: &str) -> Vec<DashboardQuery> {
     let parsed: Value = serde_json::from_str(text).unwrap();
     let mut found = Vec::new();
     for panel in parsed["panels"].as_array().unwrap() {
@@ -37,15 +46,33 @@ fn queries(dashboard: &str, text: &str) -> Vec<PanelQuery> {
         for target in targets {
             assert!(panel["description"].as_str().is_some_and(|text| text.len() > 10), "{dashboard}: {title}");
             assert!(panel["fieldConfig"]["defaults"]["unit"].is_string(), "{dashboard}: {title}");
-            let mut query = target["expr"].as_str().unwrap().to_owned();
-            for (variable, value) in VARIABLES {
-                query = query.replace(variable, value);
-            }
-            assert!(!query.contains('$'), "{query} has an unknown variable");
-            found.push(PanelQuery { place: format!("{dashboard}: {title}"), query });
+            let query = replaced(target["expr"].as_str().unwrap());
+            found.push(DashboardQuery { place: format!("{dashboard}: {title}"), query });
         }
     }
     assert!(found.len() > 5, "{dashboard}");
+    found
+}
+
+/// What the variables of a dashboard ask for, `label_values(SERIES, LABEL)`: the series that have the label.
+fn variables(dashboard: &str, text: &str) -> Vec<DashboardQuery> {
+    let parsed: Value = serde_json::from_str(text).unwrap();
+    let mut found = Vec::new();
+    for variable in parsed["templating"]["list"].as_array().unwrap() {
+        if variable["type"] != "query" {
+            continue;
+        }
+        let asked = variable["query"]["query"].as_str().unwrap();
+        let inner = asked.strip_prefix("label_values(").and_then(|rest| rest.strip_suffix(')')).unwrap();
+        let (series, label) = inner.rsplit_once(", ").unwrap();
+        let series = match series.strip_suffix('}') {
+            Some(begin) => format!("{begin}, {label}!=\"\"}}"),
+            None => format!("{series}{{{label}!=\"\"}}"),
+        };
+        let place = format!("{dashboard}: variable {}", variable["name"]);
+        found.push(DashboardQuery { place, query: replaced(&series) });
+    }
+    assert!(!found.is_empty(), "{dashboard}");
     found
 }
 
@@ -76,11 +103,14 @@ async fn every_query_of_every_dashboard_returns_data() {
     carl.caught_up().await;
     let flow = producer.flow(Duration::from_millis(25), |number| feed::pattern("AAPL", 10_000 + number));
 
-    let mut missing: Vec<PanelQuery> =
-        dashboard_texts().iter().flat_map(|(dashboard, text)| queries(dashboard, text)).collect();
+    let of_dashboard = |(dashboard, text): &(String, String)| {
+        let (panels, variables) = (queries(dashboard, text), variables(dashboard, text));
+        panels.into_iter().chain(variables)
+    };
+    let mut missing: Vec<DashboardQuery> = dashboard_texts().iter().flat_map(of_dashboard).collect();
     let (count, end) = (missing.len(), Instant::now() + DEADLINE);
     while !missing.is_empty() {
-        let places = missing.iter().map(|PanelQuery { place, query }| format!("{place}: {query}"));
+        let places = missing.iter().map(|DashboardQuery { place, query }| format!("{place}: {query}"));
         assert!(Instant::now() < end, "without data: {:#?}", places.collect::<Vec<_>>());
         sleep(Duration::from_millis(500)).await;
         for one in std::mem::take(&mut missing) {
