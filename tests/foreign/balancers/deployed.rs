@@ -138,8 +138,13 @@ async fn haproxy_places_users_by_hash_and_names_exactly() {
 
     // The admin servers cannot be reached.
     for path in ["metrics", "readyz", "livez", "v1/cluster", "v1/stats", "v1/health", "v1/rules", "v1/alerts"] {
-        for path in [format!("/{path}"), format!("//{path}"), format!("/g/{}/{path}", ids[0])] {
-            assert_eq!(front.get(&path).await.0, 404, "{path}");
+        let (first, rest) = path.split_at(1);
+        let encoded = format!("/%{:02x}{rest}", first.as_bytes()[0]);
+        let forms = [format!("/{path}"), format!("//{path}"), format!("/./{path}"), encoded, format!("/x/../{path}")];
+        for form in forms {
+            for path in [form.clone(), format!("/g/{}{form}", ids[0])] {
+                assert_eq!(front.get(&path).await.0, 404, "{path}");
+            }
         }
     }
     // Without TLS there is only the way to it.
