@@ -3,12 +3,15 @@
     chart.py write     brings everything that is derived up to date: the chart's copies of other files of deploy, the
                        configuration in its schema, and deploy/helm/rendered
     chart.py show      prints the same as JSON instead, with the documents, and what Helm's and Kubernetes' schemas say
-    chart.py refusal   reads values as YAML from standard input, and prints why the chart refuses them, if it does
+    chart.py refusal [RELEASE]
+                       reads values as YAML from standard input, and prints why the chart refuses them, or what the
+                       schemas of Kubernetes say against the result; nothing if all is well
 
 `make foreign-tools` installs what it needs. `make chart` runs `write`.
 """
 
 import json
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -26,6 +29,10 @@ KUBERNETES = "1.37"
 
 # Whose documents have no schema in Kubernetes.
 OPERATOR = "monitoring.coreos.com/"
+
+# What the schemas do not say: the name of a resource (a Service has the narrowest rule), and the value of a label.
+NAME = re.compile("[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
+LABEL = re.compile("([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 
 
 def copies():
@@ -76,11 +83,11 @@ def variants():
     return {file.stem: helm.chart.values_from_yaml(file.read_text()) for file in sorted((HELM / "variants").glob("*.yaml"))}
 
 
-def render(values):
+def render(values, release="tickwire"):
     """What `helm template tickwire deploy/helm/tickwire --namespace tickwire` prints with these values, by template."""
     with helm.Chart.load(CHART) as chart:
         chart.validate_schema(values)
-        return chart.render(values, name="tickwire", namespace="tickwire")
+        return chart.render(values, name=release, namespace="tickwire")
 
 
 def text(rendered):
@@ -102,7 +109,48 @@ def write(files):
 def dashboards():
     """The documents with the dashboards, which are too long to be checked in once more."""
     values = {"auth": {"secret": "tokens"}, "monitoring": {"dashboards": {"enabled": True}}}
-    return [document for document in yaml.safe_load_all(text(render(values))) if document]
+    return documents_of(text(render(values)))
+
+
+def documents_of(whole):
+    """The documents in a text of YAML."""
+    return [document for document in yaml.safe_load_all(whole) if document]
+
+
+def invalid(documents):
+    """What Kubernetes would say against these documents: by its schemas, and of names, labels and lists."""
+    found = []
+    for document in documents:
+        name = document["metadata"]["name"]
+        problems = [] if NAME.fullmatch(name) else ["the name is not valid"]
+        problems += unschematic(document)
+        if not document["apiVersion"].startswith(OPERATOR):
+            try:
+                kubernetes_validate.validate(document, KUBERNETES, strict=True)
+            except Exception as error:
+                problems.append(error)
+        found += [f"{document['kind']} {name}: {problem}" for problem in problems]
+    return found
+
+
+def unschematic(part):
+    """Labels that are not valid, and names that stand twice in a list, such as those of variables and ports."""
+    if isinstance(part, list):
+        names = [item["name"] for item in part if isinstance(item, dict) and "name" in item]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        return [f"{name} stands twice" for name in twice] + [problem for item in part for problem in unschematic(item)]
+    if not isinstance(part, dict):
+        return []
+    found = []
+    for key, value in part.items():
+        if key in ("labels", "matchLabels") and isinstance(value, dict):
+            found += [f"the label {of}: {text!r} is not valid" for of, text in value.items() if not is_label(text)]
+        found += unschematic(value)
+    return found
+
+
+def is_label(value):
+    return isinstance(value, str) and LABEL.fullmatch(value) is not None
 
 
 def show():
@@ -113,17 +161,11 @@ def show():
         whole = text(rendered)
         files[HELM / f"rendered/{name}.yaml"] = whole
         notes[name] = rendered["tickwire/templates/NOTES.txt"]
-        documents[name] = [document for document in yaml.safe_load_all(whole) if document]
+        documents[name] = documents_of(whole)
         lint = helm.chart.lint(CHART, values, strict=True, namespace="tickwire")
         # "icon is recommended" is information.
         problems += [f"{name}: {message}" for message in lint["messages"] if message["severity"] > 1]
-        for document in documents[name]:
-            if document["apiVersion"].startswith(OPERATOR):
-                continue
-            try:
-                kubernetes_validate.validate(document, KUBERNETES, strict=True)
-            except Exception as error:
-                problems.append(f"{name}: {document['kind']} {document['metadata']['name']}: {error}")
+        problems += [f"{name}: {problem}" for problem in invalid(documents[name])]
     documents["dashboards"] = dashboards()
     found = {
         "files": {str(path.relative_to(ROOT)): content for path, content in files.items()},
@@ -137,11 +179,13 @@ def show():
     print(json.dumps(found))
 
 
-def refusal(values):
+def refusal(values, release="tickwire"):
     try:
-        render(values)
+        rendered = render(values, release)
     except helm.HelmError as error:
         print(error)
+    else:
+        print(*invalid(documents_of(text(rendered))), sep="\n", end="")
 
 
 match sys.argv[1:]:
@@ -151,7 +195,7 @@ match sys.argv[1:]:
         write({HELM / f"rendered/{name}.yaml": text(render(values)) for name, values in variants().items()})
     case ["show"]:
         show()
-    case ["refusal"]:
-        refusal(helm.chart.values_from_yaml(sys.stdin.read()))
+    case ["refusal", *release]:
+        refusal(helm.chart.values_from_yaml(sys.stdin.read()), *release)
     case _:
         sys.exit(__doc__)

@@ -1,5 +1,8 @@
 //! The Helm chart, rendered by Helm's own engine (`tools/chart.py`): what is checked in is current, the schemas of
-//! Kubernetes accept it, and it says of nodes what the real binary does.
+//! Kubernetes accept it, and it says of nodes what the real binary does. `values` has the tests of values that are wrong
+//! or unusual.
+
+mod values;
 
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +16,6 @@ use tempfile::TempDir;
 use tickwire_node::config::{Config, LoadOptions};
 use tickwire_testkit::eventually;
 
-use super::document::files;
 use super::tools::{python, report};
 use crate::cluster::Cluster;
 use crate::node::{DEADLINE, get, tickwire};
@@ -27,11 +29,11 @@ const POD: &str = "tickwire-gateway-0";
 /// How long a node may take after its grace until it has ended.
 const AFTER_GRACE: Duration = Duration::from_secs(10);
 
-/// Runs `tools/chart.py` with this input, and returns what it prints.
-fn chart(command: &str, input: &str) -> String {
+/// Runs `tools/chart.py` with these arguments and this input, and returns what it prints.
+fn chart(arguments: &[&str], input: &str) -> String {
     let mut child = Command::new(python("python"))
         .arg(root().join("tools/chart.py"))
-        .arg(command)
+        .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -44,7 +46,7 @@ fn chart(command: &str, input: &str) -> String {
 }
 
 /// What `chart.py show` prints.
-static SHOWN: LazyLock<Value> = LazyLock::new(|| serde_json::from_str(&chart("show", "")).unwrap());
+static SHOWN: LazyLock<Value> = LazyLock::new(|| serde_json::from_str(&chart(&["show"], "")).unwrap());
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -331,38 +333,4 @@ fn the_values_for_nats_meet_the_requirements_of_nodes() {
     assert!(nodes.stream.max_message <= 1 << 20);
     let size = nats["jetstream"]["fileStore"]["pvc"]["size"].as_str().unwrap().strip_suffix("Gi").unwrap();
     assert!(size.parse::<i64>().unwrap() << 30 >= 2 * nodes.stream.max_bytes);
-}
-
-#[test]
-#[cfg_attr(not(target_arch = "x86_64"), ignore = "PyPI has no Helm for this processor")]
-fn wrong_values_are_refused_with_the_key_and_the_correction() {
-    let with = |values: Value| {
-        let mut all = json!({ "auth": { "secret": "tokens" } });
-        all.as_object_mut().unwrap().extend(values.as_object().unwrap().clone());
-        chart("refusal", &all.to_string())
-    };
-    assert_eq!(with(json!({})), "");
-    // The values of our document are not.
-    assert_eq!(chart("refusal", &files("kubernetes.md")["tickwire-values.yaml"]), "");
-    let table: [(Value, &[&str]); 10] = [
-        (json!({ "auth": {} }), &["auth.secret", "config.auth.mode"]),
-        (json!({ "config": { "nats": { "ulr": "nats://x" } } }), &["/config/nats", "ulr"]),
-        (json!({ "config": { "gateway": { "rate": "many" } } }), &["/config/gateway/rate", "integer"]),
-        (json!({ "config": { "nats": { "password": "x" } } }), &["config.nats.password", "Secret"]),
-        (json!({ "config": { "admin": { "listen": "0.0.0.0:1" } } }), &["config.admin.listen", "remove it"]),
-        (json!({ "config": { "node": { "shutdown_grace": "30s" } } }), &["shutdown_grace (30s)", "drain_window (30s)"]),
-        (json!({ "gateway": { "nats": { "tokenKey": "a", "passwordKey": "b" } } }), &["gateway.nats", "tokenKey"]),
-        (
-            json!({ "router": { "nats": { "secret": "a", "passwordKey": "b" } } }),
-            &["router.nats.passwordKey", "userKey"],
-        ),
-        (json!({ "router": { "nats": { "tokenKey": "b" } } }), &["router.nats.secret"]),
-        (json!({ "ingress": { "enabled": true, "byName": true } }), &["ingress.byName", "ingress.host"]),
-    ];
-    for (values, parts) in table {
-        let refusal = with(values.clone());
-        for part in parts {
-            assert!(refusal.contains(part), "{values}: {part:?} is not in: {refusal:?}");
-        }
-    }
 }

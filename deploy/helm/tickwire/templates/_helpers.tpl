@@ -1,28 +1,42 @@
 {{/* The name that every resource begins with. Pods are nodes, and a node's name has no dots. */}}
 {{- define "tickwire.fullname" -}}
 {{- $name := .Values.fullnameOverride | default (ternary .Release.Name (printf "%s-tickwire" .Release.Name) (contains "tickwire" .Release.Name)) -}}
-{{- $name | replace "." "-" | trunc 40 | trimSuffix "-" -}}
+{{- $name = regexReplaceAll "-+$" ($name | replace "." "-" | trunc 40) "" -}}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name) -}}
+{{- fail (printf "fullnameOverride: set a name with a letter first, then small letters, digits and - only: Kubernetes takes no Service whose name begins with %q" $name) -}}
+{{- end -}}
+{{- $name -}}
 {{- end -}}
 
 {{/* Labels that never change: selectors use them. Takes {root, role}. */}}
 {{- define "tickwire.selector" -}}
 app.kubernetes.io/name: tickwire
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .role }}
 {{- end -}}
 
 {{/* All labels of a resource. Takes {root, role}. */}}
 {{- define "tickwire.labels" -}}
 {{ include "tickwire.selector" . }}
-app.kubernetes.io/version: {{ .root.Values.image.tag | default .root.Chart.AppVersion | trunc 63 | quote }}
+app.kubernetes.io/version: {{ include "tickwire.version" .root | quote }}
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
 {{- end -}}
 
-{{/* A duration of the configuration, such as 1m15s, as whole seconds, rounded up. */}}
+{{/* The tag of the image as the value of a label: without the digest that may follow it. */}}
+{{- define "tickwire.version" -}}
+{{- $tag := .Values.image.tag | default .Chart.AppVersion | splitList "@" | first | trunc 63 -}}
+{{- regexReplaceAll "^[^A-Za-z0-9]+|[^A-Za-z0-9]+$" (regexReplaceAll "[^A-Za-z0-9_.-]" $tag "_") "" -}}
+{{- end -}}
+
+{{/* A duration of the configuration, such as 1m15s, as whole seconds, rounded up. Nodes read further forms, such as 1.5m,
+which are refused here. Takes {key, value}. */}}
 {{- define "tickwire.seconds" -}}
 {{- $milliseconds := 0 -}}
-{{- range regexFindAll "[0-9]+(ms|s|m|h)" (toString .) -1 -}}
+{{- if not (regexMatch "^([0-9]+(ms|s|m|h))+$" (toString .value)) -}}
+{{- fail (printf "config.%s (%v): write it as whole numbers with ms, s, m or h, such as 1m30s: the time that Kubernetes gives a pod to stop is derived from it" .key .value) -}}
+{{- end -}}
+{{- range regexFindAll "[0-9]+(ms|s|m|h)" (toString .value) -1 -}}
 {{- $number := regexFind "^[0-9]+" . | atoi -}}
 {{- $unit := get (dict "ms" 1 "s" 1000 "m" 60000 "h" 3600000) (regexFind "[a-z]+$" .) -}}
 {{- $milliseconds = add $milliseconds (mul $number $unit) -}}
@@ -30,13 +44,14 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- div (add $milliseconds 999) 1000 -}}
 {{- end -}}
 
-{{/* One value as TOML. JSON writes texts, whole numbers, booleans and lists of these in the same way. */}}
+{{/* A section as TOML. JSON writes texts, whole numbers, booleans and lists of these in the same way, and texts as keys:
+names that operators choose, such as plans, may have any letter. */}}
 {{- define "tickwire.toml.section" -}}
 {{- $path := .path -}}
 [{{ $path }}]
 {{- range $key, $value := .section }}
 {{- if not (kindIs "map" $value) }}
-{{ $key }} = {{ mustToRawJson $value }}
+{{ ternary $key (mustToRawJson $key) (regexMatch "^[A-Za-z0-9_-]+$" $key) }} = {{ mustToRawJson $value }}
 {{- end }}
 {{- end }}
 {{ range $key, $value := .section }}
@@ -80,8 +95,8 @@ node itself needs up to five of these after its grace. Takes {root, role}. */}}
 {{- define "tickwire.terminationGrace" -}}
 {{- $node := .root.Values.config.node | default dict -}}
 {{- $gateway := .root.Values.config.gateway | default dict -}}
-{{- $grace := include "tickwire.seconds" ($node.shutdown_grace | default "10s") | atoi -}}
-{{- $window := include "tickwire.seconds" ($gateway.drain_window | default "4s") | atoi -}}
+{{- $grace := include "tickwire.seconds" (dict "key" "node.shutdown_grace" "value" ($node.shutdown_grace | default "10s")) | atoi -}}
+{{- $window := include "tickwire.seconds" (dict "key" "gateway.drain_window" "value" ($gateway.drain_window | default "4s")) | atoi -}}
 {{- if le $grace $window -}}
 {{- fail (printf "config.node.shutdown_grace (%ds) must be longer than config.gateway.drain_window (%ds): the last sessions need some seconds to read their goodbye" $grace $window) -}}
 {{- end -}}
@@ -92,6 +107,9 @@ node itself needs up to five of these after its grace. Takes {root, role}. */}}
 {{/* The part of a pod that both roles share. Takes {root, role}. */}}
 {{- define "tickwire.pod" -}}
 {{- $root := .root -}}
+{{- if eq (int $root.Values.adminPort) (int $root.Values.gateway.port) -}}
+{{- fail (printf "adminPort: a gateway listens for clients at %v already; set another port" $root.Values.adminPort) -}}
+{{- end -}}
 {{- $own := get .root.Values .role -}}
 {{- $nats := $own.nats -}}
 {{- if gt (len (compact (list $nats.passwordKey $nats.tokenKey $nats.credentialsKey))) 1 -}}
@@ -127,7 +145,7 @@ spec:
     {{- toYaml . | nindent 4 }}
   {{- end }}
   {{- with $own.priorityClassName }}
-  priorityClassName: {{ . }}
+  priorityClassName: {{ . | quote }}
   {{- end }}
   securityContext:
     runAsNonRoot: true
@@ -175,23 +193,23 @@ spec:
         {{- range $name, $key := dict "USER_FILE" $nats.userKey "PASSWORD_FILE" $nats.passwordKey "TOKEN_FILE" $nats.tokenKey "CREDENTIALS" $nats.credentialsKey }}
         {{- if $key }}
         - name: TICKWIRE_NATS__{{ $name }}
-          value: /etc/tickwire/nats/{{ $key }}
+          value: {{ printf "/etc/tickwire/nats/%s" $key | quote }}
         {{- end }}
         {{- end }}
         {{- if $nats.tls.secret }}
         {{- range $name, $key := dict "CA" $nats.tls.caKey "CERT" $nats.tls.certKey "KEY" $nats.tls.keyKey }}
         {{- if $key }}
         - name: TICKWIRE_NATS__TLS_{{ $name }}
-          value: /etc/tickwire/nats-tls/{{ $key }}
+          value: {{ printf "/etc/tickwire/nats-tls/%s" $key | quote }}
         {{- end }}
         {{- end }}
         {{- end }}
         {{- if $root.Values.auth.secret }}
         - name: TICKWIRE_AUTH__JWT_SECRET_FILE
-          value: /etc/tickwire/auth/{{ $root.Values.auth.key }}
+          value: {{ printf "/etc/tickwire/auth/%s" $root.Values.auth.key | quote }}
         {{- with $root.Values.auth.formerKey }}
         - name: TICKWIRE_AUTH__JWT_FORMER_SECRET_FILE
-          value: /etc/tickwire/auth/{{ . }}
+          value: {{ printf "/etc/tickwire/auth/%s" . | quote }}
         {{- end }}
         {{- end }}
         {{- with $own.extraEnv }}
@@ -270,25 +288,25 @@ spec:
     {{- if $nats.secret }}
     - name: nats
       secret:
-        secretName: {{ $nats.secret }}
+        secretName: {{ $nats.secret | quote }}
         defaultMode: 0440
     {{- end }}
     {{- if $nats.tls.secret }}
     - name: nats-tls
       secret:
-        secretName: {{ $nats.tls.secret }}
+        secretName: {{ $nats.tls.secret | quote }}
         defaultMode: 0440
     {{- end }}
     {{- if $root.Values.auth.secret }}
     - name: auth
       secret:
-        secretName: {{ $root.Values.auth.secret }}
+        secretName: {{ $root.Values.auth.secret | quote }}
         items:
-          - key: {{ $root.Values.auth.key }}
-            path: {{ $root.Values.auth.key }}
+          - key: {{ $root.Values.auth.key | quote }}
+            path: {{ $root.Values.auth.key | quote }}
           {{- with $root.Values.auth.formerKey }}
-          - key: {{ . }}
-            path: {{ . }}
+          - key: {{ . | quote }}
+            path: {{ . | quote }}
           {{- end }}
         defaultMode: 0440
     {{- end }}
@@ -325,10 +343,10 @@ haproxy-ingress.github.io/timeout-tunnel: 60s
 
 {{/* The class and the certificate of an Ingress. */}}
 {{- define "tickwire.ingressHead" -}}
-ingressClassName: {{ .Values.ingress.className | default .Values.ingress.controller }}
+ingressClassName: {{ .Values.ingress.className | default .Values.ingress.controller | quote }}
 {{- with .Values.ingress.tlsSecret }}
 tls:
-  - secretName: {{ . }}
+  - secretName: {{ . | quote }}
     {{- with $.Values.ingress.host }}
     hosts: [{{ . | quote }}]
     {{- end }}

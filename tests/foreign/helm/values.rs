@@ -1,0 +1,103 @@
+//! What the chart makes of values that are wrong, and of those that are right but unusual.
+
+use serde_json::{Value, json};
+
+use super::chart;
+use crate::foreign::document::files;
+
+/// Why the chart refuses these values, or Kubernetes what it makes of them. The Secret of the tokens is added.
+fn refusal(release: &str, values: &Value) -> String {
+    let mut all = json!({ "auth": { "secret": "tokens" } });
+    all.as_object_mut().unwrap().extend(values.as_object().unwrap().clone());
+    chart(&["refusal", release], &all.to_string())
+}
+
+#[test]
+#[cfg_attr(not(target_arch = "x86_64"), ignore = "PyPI has no Helm for this processor")]
+fn wrong_values_are_refused_with_the_key_and_the_correction() {
+    let table: [(Value, &[&str]); 16] = [
+        (json!({ "auth": {} }), &["auth.secret", "config.auth.mode"]),
+        (json!({ "config": { "nats": { "ulr": "nats://x" } } }), &["/config/nats", "ulr"]),
+        (json!({ "config": { "gateway": { "rate": "many" } } }), &["/config/gateway/rate", "integer"]),
+        (json!({ "config": { "nats": { "password": "x" } } }), &["config.nats.password", "Secret"]),
+        (json!({ "config": { "admin": { "listen": "0.0.0.0:1" } } }), &["config.admin.listen", "remove it"]),
+        (json!({ "config": { "node": { "shutdown_grace": "30s" } } }), &["shutdown_grace (30s)", "drain_window (30s)"]),
+        // Nodes read these, but the chart cannot derive the time to stop from them.
+        (json!({ "config": { "node": { "shutdown_grace": "1.5m" } } }), &["node.shutdown_grace (1.5m)", "1m30s"]),
+        (json!({ "config": { "gateway": { "drain_window": "20 seconds" } } }), &["drain_window (20 seconds)", "1m30s"]),
+        (json!({ "gateway": { "nats": { "tokenKey": "a", "passwordKey": "b" } } }), &["gateway.nats", "tokenKey"]),
+        (
+            json!({ "router": { "nats": { "secret": "a", "passwordKey": "b" } } }),
+            &["router.nats.passwordKey", "userKey"],
+        ),
+        (json!({ "router": { "nats": { "tokenKey": "b" } } }), &["router.nats.secret"]),
+        (json!({ "ingress": { "enabled": true, "byName": true } }), &["ingress.byName", "ingress.host"]),
+        (json!({ "adminPort": 8080 }), &["adminPort", "8080"]),
+        (
+            json!({ "gateway": { "autoscaling": { "enabled": true, "minReplicas": 4, "maxReplicas": 2 } } }),
+            &["gateway.autoscaling", "minReplicas (4)", "maxReplicas (2)"],
+        ),
+        (
+            json!({ "balancer": { "enabled": true, "env": { "LB_ADMIN_PORT": "1" } } }),
+            &["balancer.env.LB_ADMIN_PORT", "remove it"],
+        ),
+        (json!({ "fullnameOverride": "Events" }), &["fullnameOverride", "Events"]),
+    ];
+    for (values, parts) in table {
+        let refusal = refusal("tickwire", &values);
+        for part in parts {
+            assert!(refusal.contains(part), "{values}: {part:?} is not in: {refusal:?}");
+        }
+    }
+    assert!(refusal("123", &json!({})).contains("fullnameOverride"), "a Service cannot begin with a digit");
+}
+
+#[test]
+#[cfg_attr(not(target_arch = "x86_64"), ignore = "PyPI has no Helm for this processor")]
+fn right_values_make_what_kubernetes_accepts_however_unusual_they_are() {
+    assert_eq!(chart(&["refusal"], &files("kubernetes.md")["tickwire-values.yaml"]), "");
+    let by_name = json!({ "enabled": true, "byName": true, "host": "events.example.com" });
+    let digest = format!("0.1.0@sha256:{}", "a".repeat(64));
+    let long = format!("a-release-with-a-long-name-that-ends-a--{}", "a".repeat(13));
+    let table = [
+        ("tickwire", json!({})),
+        // Names that Helm takes: with dots, as long as it takes them, and of digits only.
+        ("my.release", json!({ "balancer": { "enabled": true }, "ingress": by_name })),
+        (long.as_str(), json!({ "balancer": { "enabled": true }, "ingress": by_name })),
+        ("123", json!({ "fullnameOverride": "events", "monitoring": { "podMonitor": { "enabled": true } } })),
+        // One of each, none, and many.
+        (
+            "tickwire",
+            json!({ "gateway": { "replicas": 1 }, "router": { "replicas": 1 }, "networkPolicy": { "enabled": false } }),
+        ),
+        ("tickwire", json!({ "gateway": { "replicas": 0 }, "ingress": by_name, "balancer": { "enabled": true } })),
+        ("tickwire", json!({ "gateway": { "replicas": 200 }, "ingress": by_name, "balancer": { "enabled": true } })),
+        ("tickwire", json!({ "config": { "stream": { "partitions": 1024, "replicas": 5 } } })),
+        // The image by its digest, and tags that are no values of labels.
+        ("tickwire", json!({ "image": { "tag": digest } })),
+        ("tickwire", json!({ "image": { "tag": format!("_{}_", "a".repeat(100)) } })),
+        // Secrets and classes whose names look like numbers, and a plan whose name is no bare key of TOML.
+        (
+            "tickwire",
+            json!({
+                "auth": { "secret": "1", "key": "2", "formerKey": "3" },
+                "config": { "gateway": { "plans": { "pro plus": 500 } } },
+                "gateway": {
+                    "priorityClassName": "4",
+                    "nats": { "user": "5", "secret": "6", "passwordKey": "7", "tls": { "secret": "8" } },
+                },
+                "ingress": { "enabled": true, "className": "9", "tlsSecret": "10", "host": "events.example.com" },
+                "balancer": { "enabled": true, "tlsSecret": "11" },
+            }),
+        ),
+        // A cluster with IPv6 only.
+        (
+            "tickwire",
+            json!({ "gateway": { "address": "[::]" }, "balancer": { "enabled": true, "env": { "LB_FAMILY": "ipv6" } } }),
+        ),
+        ("tickwire", json!({ "clusterDomain": "example.internal", "service": { "type": "LoadBalancer" } })),
+    ];
+    for (release, values) in table {
+        assert_eq!(refusal(release, &values), "", "{release}: {values}");
+    }
+}
