@@ -84,7 +84,7 @@ async fn load(args: &LoadArgs) -> Result<String, ReferenceCommandError> {
     let file = parse_reference(&content).map_err(refused)?;
     let nats = Nats::connect(&args.nats.load()?.nats, "reference", "cli").await?;
     // A request without the permission gets no answer.
-    let output = nats.unless_refused(write(&nats, &file, args.prune)).await??;
+    let output = nats.unless_denied(write(&nats, &file, args.prune)).await??;
     nats.close().await?;
     Ok(output)
 }

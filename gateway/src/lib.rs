@@ -138,13 +138,13 @@ pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, StartE
     let queues = (acks, reminders);
     let (shards, requests) = start_shards(config, shutdown, &node, &authenticator, &registry, &table, queues)?;
     let acks = start_acks(config, shutdown, &node, shards.clone(), ack_requests);
-    node.nats.unless_refused(acks).await??;
+    node.nats.unless_denied(acks).await??;
     let reminders = start_reminders(config, shutdown, &node, shards.clone(), reminder_requests);
-    node.nats.unless_refused(reminders).await??;
+    node.nats.unless_denied(reminders).await??;
     let alerts = start_alerts(config, shutdown, &node, &registry)?;
     let edge = start_edge(config, shutdown, &node, shards.clone(), requests).await?;
     let saved = start_saved(config, shutdown, &node, (&registry, table, shards.clone()));
-    let store = node.nats.unless_refused(saved).await??;
+    let store = node.nats.unless_denied(saved).await??;
     let users = Arc::new(Users::new(node.me.id.clone(), Arc::clone(&registry), shards.clone()));
     let users_of_cluster = start_users(shutdown, &node, &users)?;
     let capacity = capacity(config, node.descriptors)?;

@@ -155,7 +155,7 @@ impl Nats {
     /// Makes sure that the server has handled all subscriptions so far, and has refused none.
     ///
     /// # Errors
-    /// When it has refused something since the start, or does not answer.
+    /// When it has refused something since the start, for want of a permission or not, or does not answer.
     pub async fn check(&self) -> Result<(), NatsError> {
         let (answered, link_refusals) = tokio::join!(self.round_trip(), self.link.check(self.request_timeout));
         let failed = |error: LinkError| NatsError::NoAnswer { reason: error.to_string() };
@@ -194,26 +194,26 @@ impl Nats {
         .await
     }
 
-    /// Does some work, unless the server refuses something before it is done. A request without a permission gets no
+    /// Does some work, unless the server denies a permission before it is done. A request without a permission gets no
     /// answer, so the work alone would only find out that it is late.
     ///
     /// # Errors
     /// When the server has denied a permission since the start.
-    pub async fn unless_refused<T>(&self, work: impl Future<Output = T>) -> Result<T, NatsError> {
+    pub async fn unless_denied<T>(&self, work: impl Future<Output = T>) -> Result<T, NatsError> {
         tokio::select! {
             biased;
-            refused = self.refused() => Err(refused),
+            denied = self.denied() => Err(denied),
             done = work => Ok(done),
         }
     }
 
     /// Waits until the server has denied a permission since the start.
-    pub async fn refused(&self) -> NatsError {
-        let refused = tokio::select! {
-            refused = denials::any(self.refusals.clone()) => refused,
-            refused = denials::any(self.link.refusals()) => refused,
+    pub async fn denied(&self) -> NatsError {
+        let denied = tokio::select! {
+            denied = denials::any(self.refusals.clone()) => denied,
+            denied = denials::any(self.link.refusals()) => denied,
         };
-        self.refusal(refused)
+        self.refusal(denied)
     }
 
     /// Waits until the server has denied the client to publish to this subject, or to subscribe, since the start. A
@@ -227,8 +227,14 @@ impl Nats {
         denials::is_in(&self.refusals.borrow())
     }
 
+    /// The error for these texts of the server: only a denied permission can be granted.
     fn refusal(&self, refused: String) -> NatsError {
-        NatsError::Refused { refused, user: self.user.to_string() }
+        let user = self.user.to_string();
+        if denials::is_in(std::slice::from_ref(&refused)) {
+            NatsError::Denied { user, denied: refused }
+        } else {
+            NatsError::Refused { user, refused }
+        }
     }
 
     /// Replaces both connections by others with the login and the certificates that are in the files now. If no server

@@ -83,9 +83,20 @@ pub enum NatsError {
         /// What it must accept.
         least: usize,
     },
-    /// The server denied a publish or subscribe.
+    /// The login lacks a permission: the server denied a publish or subscribe.
     #[error(
-        "NATS refused a request of this node, which logged in {user}: {refused}; grant the permission, as `tickwire doctor --role` says"
+        "NATS refused a request of this node, which logged in {user}: {denied}; grant the permission, as `tickwire doctor --role` says"
+    )]
+    Denied {
+        /// How the node has logged in.
+        user: String,
+        /// The server's texts, separated by semicolons.
+        denied: String,
+    },
+    /// The server refused something for another reason.
+    #[error(
+        "NATS refused a request of this node, which logged in {user}: {refused}; check the limits in the configuration \
+         of the server"
     )]
     Refused {
         /// How the node has logged in.

@@ -162,7 +162,7 @@ impl Node {
                 Role::Gateway => await_streams(&nats, &config.stream, &storage_check).await,
             }
         };
-        let provisioned = unless_stopped(&mut signals, shutdown, nats.unless_refused(set_up)).await???;
+        let provisioned = unless_stopped(&mut signals, shutdown, nats.unless_denied(set_up)).await???;
         let reports = storage::subscribe(&nats.link)
             .map_err(|error| StartError::Part { part: "storage", reason: error.to_string() })?;
         let (stopped_sender, stopped) = watch::channel(None);
@@ -170,7 +170,7 @@ impl Node {
         shutdown.spawn_infallible("storage", board);
         let member = Member { node: me.clone(), role, weight: 1, draining: false };
         let joining = Membership::join(&nats, &config.membership, member, shutdown);
-        let membership = nats.unless_refused(joining).await??;
+        let membership = nats.unless_denied(joining).await??;
         let announcements = duplicate_names::subscribe(&nats.link, &me)
             .map_err(|error| StartError::Part { part: "name watch", reason: error.to_string() })?;
         let announcement = duplicate_names::announcement(me.clone(), role, admin.address().to_string());
@@ -262,7 +262,7 @@ async fn watch_permissions(nats: Nats, drain: CancellationToken) -> Result<(), N
     tokio::select! {
         () = drain.cancelled() => Ok(()),
         () = sleep(STARTING) => Ok(()),
-        refused = nats.refused() => Err(refused),
+        denied = nats.denied() => Err(denied),
     }
 }
 

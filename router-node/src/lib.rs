@@ -145,13 +145,13 @@ pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Node, StartEr
         u16::try_from(node.provisioned.partitions).map_err(|error| part("partitions")(error.to_string()))?;
     let deadline = ownership::driver::lease_deadline(config.membership.lease_ttl);
     let leases = Leases::open(&node.nats, names::LEASES_BUCKET, node.me.clone(), deadline);
-    let leases = node.nats.unless_refused(leases).await?;
+    let leases = node.nats.unless_denied(leases).await?;
     let leases = leases.map_err(|error| part("leases")(error.to_string()))?;
     let interest_messages = InterestSubscription::subscribe(&node.nats)?;
-    let rules = node.nats.unless_refused(RulesDriver::start(&node.nats, config.events.taken())).await?;
+    let rules = node.nats.unless_denied(RulesDriver::start(&node.nats, config.events.taken())).await?;
     let (rules_driver, rules) = rules.map_err(|error| part("rules")(error.to_string()))?;
     let rule_bucket = rules_driver.bucket();
-    let context = node.nats.unless_refused(open_context(&node.nats, &config.stream.name)).await?;
+    let context = node.nats.unless_denied(open_context(&node.nats, &config.stream.name)).await?;
     let context = context.map_err(|error| part("context")(error.to_string()))?;
     let ContextParts { store, writer: context_writer, driver: context_driver } = context;
     let decoder = Arc::new(Decoder {

@@ -68,15 +68,15 @@ async fn tried(role: DoctorRole, config: &Config) -> Result<TriedSubjects, NatsE
     let needed = acts(&nats, &needed).await?;
     let others = acts(&nats, &of_others).await?;
     let refusals = nats.refusals().await?;
-    let is_refused = |act: &Act| refusals.iter().any(|refusal| act.is_in(refusal, &nats));
-    let missing = needed.iter().filter(|act| is_refused(act)).map(Act::to_text).collect();
-    let excess = others.iter().filter(|act| !is_refused(act)).map(Act::to_text).collect();
+    let is_denied = |act: &Act| refusals.iter().any(|refusal| act.is_in(refusal, &nats));
+    let missing = needed.iter().filter(|act| is_denied(act)).map(Act::to_text).collect();
+    let excess = others.iter().filter(|act| !is_denied(act)).map(Act::to_text).collect();
     // Without its inboxes a role gets no answers.
     let inbox = format!("Subscription to \"{}.", names::inbox(role.inboxes(), me));
-    if let Some(refused) = refusals.iter().find(|refusal| refusal.contains(&inbox)) {
-        return Err(NatsError::Refused {
+    if let Some(denied) = refusals.iter().find(|refusal| refusal.contains(&inbox)) {
+        return Err(NatsError::Denied {
             user: format!("as a user without the inboxes of {}", role.with_article()),
-            refused: refused.clone(),
+            denied: denied.clone(),
         });
     }
     nats.close().await?;

@@ -20,7 +20,7 @@ impl Connection {
     pub(super) async fn open(args: &NatsArgs) -> Result<Self, RulesError> {
         let config = args.load()?;
         let nats = Nats::connect(&config.nats, "rules", "cli").await?;
-        let bucket = nats.unless_refused(RuleBucket::open(&nats)).await??;
+        let bucket = nats.unless_denied(RuleBucket::open(&nats)).await??;
         Ok(Self { nats, bucket, kinds: config.events.taken(), url: config.nats.url })
     }
 
@@ -29,7 +29,7 @@ impl Connection {
     where
         RulesError: From<E>,
     {
-        Ok(self.nats.unless_refused(work).await??)
+        Ok(self.nats.unless_denied(work).await??)
     }
 
     /// Closes the connection, and returns the result of the work with it.

@@ -195,7 +195,7 @@ async fn no_user_can_do_what_is_the_work_of_another() {
         "$JS.API.STREAM.INFO.EVENTS",
     ];
     let publishes = [&own[..], &edits, &creations, &of_routers, &leases, &of_gateways, &of_operators, &rules].concat();
-    producer.is_refused(&publishes, &[&reading[..], &["tw.>", "_INBOX_operator.>"]].concat()).await;
+    producer.is_denied(&publishes, &[&reading[..], &["tw.>", "_INBOX_operator.>"]].concat()).await;
 
     let gateway = nats.connect("gateway-g1", "_INBOX_gateway.g1").await;
     let own = [
@@ -235,7 +235,7 @@ async fn no_user_can_do_what_is_the_work_of_another() {
         "tw.replay",
         "tw.beat.*.*",
     ];
-    gateway.is_refused(&publishes, &[&reading[..], &others].concat()).await;
+    gateway.is_denied(&publishes, &[&reading[..], &others].concat()).await;
 
     let of_router = nats.connect("router", "_INBOX_router.r1").await;
     let own = ["$KV.TICKWIRE_SUBSCRIPTIONS.ann"];
@@ -244,12 +244,12 @@ async fn no_user_can_do_what_is_the_work_of_another() {
     let others = ["tw.replay", "tw.alerts", "gw.g1.0", "ev.0.tick"];
     let reading = reading.iter().copied().filter(|subject| *subject != "_INBOX_router.>");
     let reading: Vec<&str> = reading.chain(others).collect();
-    of_router.is_refused(&publishes, &reading).await;
+    of_router.is_denied(&publishes, &reading).await;
 
     let operator = nats.connect("operator", "_INBOX_operator").await;
     let own = ["events.pattern.AAPL", "events.alert.ann", "$KV.TICKWIRE_SUBSCRIPTIONS.ann"];
     let publishes = [&own[..], &of_routers, &leases, &of_gateways].concat();
-    operator.is_refused(&publishes, &["ev.>", "events.>", "gw.>", "tw.>", "_INBOX_router.>"]).await;
+    operator.is_denied(&publishes, &["ev.>", "events.>", "gw.>", "tw.>", "_INBOX_router.>"]).await;
 }
 
 #[test]

@@ -176,10 +176,29 @@ async fn denied_subscription_fails_the_check_but_the_connection_stays_up() {
     let nats = Nats::connect(&bob, "gateway", "gw-1").await.unwrap();
     let _denied = nats.link.subscribe("test", "gw.gw-1.abc", None, 1000).unwrap();
     match nats.check().await {
-        Err(NatsError::Refused { refused, .. }) => assert!(refused.contains("gw.gw-1.abc"), "{refused}"),
+        Err(NatsError::Denied { denied, .. }) => assert!(denied.contains("gw.gw-1.abc"), "{denied}"),
         other => panic!("{other:?}"),
     }
     assert!(nats.link.is_up());
+}
+
+#[tokio::test]
+async fn refusal_for_another_reason_than_a_permission_fails_the_check_but_denies_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("nats.conf");
+    std::fs::write(&file, "max_subscriptions: 10\n").unwrap();
+    let server = NatsServer::start_with(&["-c", file.to_str().unwrap()]);
+    let nats = Nats::connect(&config(&server.url(), &[]), "gateway", "gw-1").await.unwrap();
+    let subscribe = |number: usize| nats.link.subscribe("test", &format!("x.{number}"), None, 1000).unwrap();
+    let subscriptions: Vec<LinkSubscriber> = (0..20).map(subscribe).collect();
+    match nats.check().await {
+        Err(NatsError::Refused { refused, .. }) => {
+            assert!(refused.contains("maximum subscriptions exceeded"), "{refused}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(nats.unless_denied(std::future::ready(7)).await.unwrap(), 7);
+    drop(subscriptions);
 }
 
 #[tokio::test]

@@ -138,7 +138,7 @@ async fn denied_subscription_fails_the_check() {
     nats.check().await.unwrap();
     let denied = nats.client.subscribe("gw.gw-1.abc").await.unwrap();
     match nats.check().await {
-        Err(NatsError::Refused { refused, .. }) => assert!(refused.contains("gw.gw-1.abc"), "{refused}"),
+        Err(NatsError::Denied { denied, .. }) => assert!(denied.contains("gw.gw-1.abc"), "{denied}"),
         other => panic!("{other:?}"),
     }
     drop((allowed, denied));
@@ -153,11 +153,11 @@ async fn denied_permission_ends_the_wait_for_an_answer_that_never_comes() {
     let server = NatsServer::start_with(&["-js", "-c", file.to_str().unwrap()]);
     let bob = [("nats.user", "bob"), ("nats.password", "p"), ("nats.request_timeout", "60s")];
     let nats = Nats::connect(&config(&server.url(), &bob), "gateway", "gw-1").await.unwrap();
-    assert_eq!(nats.unless_refused(std::future::ready(7)).await.unwrap(), 7, "nothing is denied yet");
+    assert_eq!(nats.unless_denied(std::future::ready(7)).await.unwrap(), 7, "nothing is denied yet");
     let start = Instant::now();
-    let refused = nats.unless_refused(nats.jetstream.query_account()).await.map(drop).unwrap_err();
+    let denied = nats.unless_denied(nats.jetstream.query_account()).await.map(drop).unwrap_err();
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
-    let text = refused.to_string();
+    let text = denied.to_string();
     assert!(text.contains("as user \"bob\"") && text.contains("Publish to \"$JS.API.INFO\""), "{text}");
 }
 

@@ -94,7 +94,7 @@ impl SecuredNats {
         SecuredClient { client: options.connect(self.server.url()).await.unwrap(), refusals }
     }
 
-    /// What the server has refused to any client, as its log says it.
+    /// What the server has denied to any client, as its log says it.
     pub(crate) fn violations(&self) -> Vec<String> {
         self.server.log().lines().filter(|line| line.contains("Violation")).map(str::to_owned).collect()
     }
@@ -112,8 +112,8 @@ fn copied() -> TempDir {
 }
 
 impl SecuredClient {
-    /// Fails unless the server refuses each of these acts.
-    pub(crate) async fn is_refused(&self, publishes: &[&str], subscribes: &[&str]) {
+    /// Fails unless the server denies each of these acts.
+    pub(crate) async fn is_denied(&self, publishes: &[&str], subscribes: &[&str]) {
         let mut subscriptions = Vec::new();
         for subject in subscribes {
             subscriptions.push(self.client.subscribe((*subject).to_owned()).await.unwrap());
@@ -125,13 +125,13 @@ impl SecuredClient {
         let subscribed = subscribes.iter().map(|subject| format!("Subscription to \"{subject}\""));
         let expected: BTreeSet<String> = published.chain(subscribed).collect();
         let mut allowed = expected.clone();
-        // The server refuses in order: when it refuses the last act, it has allowed those that it has not refused.
-        self.client.publish("refused.at.the.end", "".into()).await.unwrap();
-        eventually("the server has refused the last act", DEADLINE, async || {
+        // The server denies in order: when it denies the last act, it has allowed those that it has not denied.
+        self.client.publish("denied.at.the.end", "".into()).await.unwrap();
+        eventually("the server denies the last act", DEADLINE, async || {
             let refusals = self.refusals.lock().unwrap();
-            let is_refused = |act: &str| refusals.iter().any(|refusal| refusal.contains(act));
-            allowed.retain(|act| !is_refused(act));
-            is_refused("refused.at.the.end").then_some(())
+            let is_denied = |act: &str| refusals.iter().any(|refusal| refusal.contains(act));
+            allowed.retain(|act| !is_denied(act));
+            is_denied("denied.at.the.end").then_some(())
         })
         .await;
         assert!(allowed.is_empty(), "the server allows {allowed:?}");
