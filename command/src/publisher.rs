@@ -78,6 +78,10 @@ pub enum PublishError {
 pub type PublishDone<T> = (T, Result<PublishAck, PublishError>);
 
 /// Sends messages, and keeps those that are not acknowledged yet.
+///
+/// A message whose subject is denied ends as [`PublishError::Denied`], and others go on. Only after hundreds of denied
+/// subjects, when further ones are no longer remembered, does a message also end at its first attempt without an
+/// acknowledgement, as [`PublishError::NotAcknowledged`].
 pub struct Publisher<T> {
     nats: Arc<Nats>,
     window: usize,
@@ -175,8 +179,8 @@ async fn acknowledged(
         attempts += 1;
         let pause = Duration::from_millis(BACKOFF.after(attempts));
         let waited = start.elapsed();
-        // Only some of many refusals are remembered, so this message may be denied as well.
-        if deadline.is_some_and(|deadline| waited + pause >= deadline) || nats.is_denied() {
+        // This message may be denied as well, and `settle` not learn of it.
+        if deadline.is_some_and(|deadline| waited + pause >= deadline) || nats.may_forget_denials() {
             return Err(PublishError::NotAcknowledged { subject, waited, reason: reason_of(&error) });
         }
         let jitter = rand::rng().random_range(0.5..=1.0);
@@ -308,6 +312,24 @@ mod tests {
         let mut patient = Publisher::new(&nats, 1, None);
         patient.send((), message("AAPL", 2)).await;
         let (done, _) = tokio::join!(patient.done(), events(&nats));
+        assert!(matches!(done, Some(((), Ok(stored))) if stored.sequence == 1));
+    }
+
+    #[tokio::test]
+    async fn denial_of_one_subject_leaves_messages_of_others_their_time() {
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("nats.conf");
+        let user = r#"{ user: bob, password: p, permissions: { publish: { deny: ["events.alert.>"] } } }"#;
+        std::fs::write(&file, format!("authorization {{ users: [{user}] }}\nno_auth_user: bob\n")).unwrap();
+        let server = NatsServer::start_with(&["-js", "-c", file.to_str().unwrap()]);
+        let nats = connect_with(&server, Duration::from_millis(300)).await;
+        let mut publisher = Publisher::new(&nats, 1, None);
+        publisher.send((), NewEvent::new("alert", "ann", "alert".to_owned(), b"{}".to_vec())).await;
+        assert!(matches!(publisher.done().await, Some(((), Err(PublishError::Denied { .. })))));
+
+        // The server gets the message before the request for the stream, so the first attempt is not acknowledged.
+        publisher.send((), message("AAPL", 1)).await;
+        let (done, _) = tokio::join!(publisher.done(), events(&nats));
         assert!(matches!(done, Some(((), Ok(stored))) if stored.sequence == 1));
     }
 

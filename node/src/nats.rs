@@ -222,9 +222,11 @@ impl Nats {
         self.refusal(denials::of_publish(self.refusals.clone(), subject).await)
     }
 
-    /// Whether the server has denied the client a permission since the start.
-    pub fn is_denied(&self) -> bool {
-        denials::is_in(&self.refusals.borrow())
+    /// Whether a further denial might not be remembered, and [`publish_denied`](Self::publish_denied) wait in vain: the
+    /// server has refused too much to the client since the start, and has denied some of that.
+    pub fn may_forget_denials(&self) -> bool {
+        let refusals = self.refusals.borrow();
+        refusals.len() >= REFUSALS && denials::is_in(&refusals)
     }
 
     /// The error for these texts of the server: only a denied permission can be granted.
