@@ -38,6 +38,7 @@ mod dev;
 mod document_links;
 mod door;
 mod examples;
+mod file_lengths;
 mod floods;
 mod forged;
 mod frames;
