@@ -27,8 +27,9 @@ const RELOADS: &str = "tickwire_secret_reloads_total";
 const FAILURES: &str = "tickwire_secret_reload_failures_total";
 const TROUBLES: &str = "tickwire_secret_troubles";
 
-/// A machine on which a process has to wait for this long is too busy to judge outages by.
-const BUSY: Duration = Duration::from_millis(200);
+/// A machine on which a process has to wait for this long is too busy to judge outages by: clients are notified of one
+/// after a second at the earliest. Shorter pauses of a gateway and of nats-server, one after the other, do not cause it.
+const BUSY: Duration = Duration::from_millis(500);
 
 /// Replaces a file at one moment, as Kubernetes does.
 fn replace(path: &Path, content: &str) {
@@ -154,7 +155,6 @@ async fn password_for_nats_is_rotated_under_load_without_loss_or_outage() {
         socket.catch_up(&log.end()).await;
         assert_exact(&format!("client {number}"), &socket.events, &socket.gaps, &expected);
         let codes: Vec<_> = socket.notices.iter().map(|notice| notice.code.as_str()).collect();
-        // Clients are notified when a connection is away for a second, for which a busy machine suffices.
         let is_busy = pulse.longest() > BUSY;
         assert!(is_busy || !codes.contains(&"upstream_lost"), "client {number}: {codes:?}");
     }
