@@ -4,8 +4,8 @@
 //!
 //! The wait has no end, like that for the first coverage: nodes may start in any order, and a gateway that exits and is
 //! started again and again is of no more use. The check of `/readyz` says what is missing, and so does the log, after
-//! two seconds and then once a minute. A server that does not answer at all is another matter, and ends the start after
-//! [`DEADLINE`].
+//! two seconds and then once a minute. A server that does not answer at all is another matter: then the check says
+//! that, and the start ends after [`DEADLINE`].
 
 use super::error::ProvisionError;
 use super::{DEADLINE, PAUSE, Provisioned, jetstream_is_on, layout, stream_info};
@@ -14,7 +14,7 @@ use crate::config::StreamConfig;
 use crate::nats::Nats;
 use crate::{epoch, names};
 use async_nats::jetstream::Context;
-use async_nats::jetstream::context::CreateStreamErrorKind;
+use async_nats::jetstream::context::{CreateStreamError, CreateStreamErrorKind};
 use async_nats::jetstream::stream::Info;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -72,7 +72,7 @@ async fn await_stream(context: &Context, stream: &str, wait: &mut Wait<'_>) -> R
         } else if answered_at.elapsed() >= DEADLINE {
             return Err(ProvisionError::NotSettled { stream: stream.to_owned(), reason: error.to_string() });
         } else {
-            debug!(stream, %error, "no answer about the stream yet");
+            wait.report_unknown(stream, &error);
         }
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
@@ -100,5 +100,11 @@ impl Wait<'_> {
             self.has_warned = true;
             warn!(stream, waited = ?self.begun.elapsed(), "stream missing, waiting for a router to create it");
         }
+    }
+
+    /// Tells the check that nobody knows whether this stream exists.
+    fn report_unknown(&self, stream: &str, error: &CreateStreamError) {
+        self.check.missing(format!("NATS does not say whether the stream {stream} exists: {error}"));
+        debug!(stream, %error, "no answer about the stream yet");
     }
 }

@@ -156,15 +156,22 @@ async fn gateway_waits_for_the_streams_that_it_uses_and_creates_and_changes_none
         let (nats, check) = (nats.clone(), check.clone());
         tokio::spawn(async move { await_streams(&nats, &config, &check).await })
     };
-    let until_missing = async |name: &str| {
-        eventually(&format!("{name} is waited for"), SOON, async || {
+    let until_said = async |text: &str| {
+        eventually(&format!("the check says {text:?}"), SOON, async || {
             let missing = readiness.report(false).checks[0].missing.clone()?;
-            missing.contains(&format!("the stream {name} does not exist: start a router")).then_some(())
+            missing.contains(text).then_some(())
         })
         .await;
     };
+    let until_missing =
+        async |name: &str| until_said(&format!("the stream {name} does not exist: start a router")).await;
 
     let waiting = waits(changed.clone());
+    until_missing("EVENTS").await;
+    // While the server does not answer, nobody knows whether the stream exists.
+    server.freeze();
+    until_said("NATS does not say whether the stream EVENTS exists").await;
+    server.thaw();
     until_missing("EVENTS").await;
     assert_eq!(nats.jetstream.query_account().await.unwrap().streams, 0);
     let made = provision(&nats, &stream(&[])).await.unwrap();
