@@ -65,6 +65,7 @@ impl From<PullError> for IntakeTrouble {
         match error {
             PullError::Missed => Self::Missed,
             PullError::Silent => Self::Silent,
+            PullError::Disconnected(_) => Self::Reconnected,
             error => Self::Failed(error.to_string()),
         }
     }
@@ -78,6 +79,13 @@ pub(super) fn backoff(attempts: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tickwire_node::nats::ConnectionLost;
+
+    #[test]
+    fn lost_connection_counts_as_a_reconnect() {
+        let trouble = IntakeTrouble::from(PullError::Disconnected(ConnectionLost));
+        assert_eq!((&trouble, trouble.label()), (&IntakeTrouble::Reconnected, "reconnect"));
+    }
 
     #[test]
     fn second_consumer_is_created_at_once_and_further_ones_after_pauses() {
