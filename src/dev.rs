@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf, absolute};
 use std::process::ExitCode;
 use std::sync::Arc;
 use tickwire_gateway::fitting_connections;
-use tickwire_node::config::ConfigError;
+use tickwire_node::config::{ConfigError, LEAST_GATEWAY_CONNECTIONS};
 use tickwire_node::descriptors;
 use tickwire_node::nats::{Nats, NatsError};
 use tokio_util::sync::CancellationToken;
@@ -205,8 +205,8 @@ fn connections_of_gateways(nats_url: &str) -> Result<Vec<String>, ConfigError> {
     let config = NatsArgs::at(nats_url).load()?;
     let fitting = fitting_connections(&config, descriptors::raise());
     let set = |(sessions, connections): (usize, usize)| {
-        // 8 is the least that the configuration takes.
-        vec![format!("gateway.max_sessions={sessions}"), format!("gateway.max_connections={}", connections.max(8))]
+        let connections = (connections as u64).max(LEAST_GATEWAY_CONNECTIONS);
+        vec![format!("gateway.max_sessions={sessions}"), format!("gateway.max_connections={connections}")]
     };
     Ok(fitting.map(set).unwrap_or_default())
 }

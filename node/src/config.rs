@@ -18,9 +18,9 @@ mod values;
 pub use error::{ConfigError, Origin};
 pub use origins::WebOrigin;
 pub use sections::{
-    AdminConfig, AuthConfig, AuthMode, Config, EventsConfig, GatewayConfig, HealthConfig, LogConfig, LogFormat,
-    MembershipConfig, NatsConfig, NodeConfig, ProxyProtocol, RouterConfig, SilenceHours, Storage, StreamConfig,
-    TokenRequirement, TracesConfig,
+    AdminConfig, AuthConfig, AuthMode, Config, EventsConfig, GatewayConfig, HealthConfig, LEAST_GATEWAY_CONNECTIONS,
+    LogConfig, LogFormat, MembershipConfig, NatsConfig, NodeConfig, ProxyProtocol, RouterConfig, SilenceHours, Storage,
+    StreamConfig, TokenRequirement, TracesConfig,
 };
 pub use values::Secret;
 

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tickwire_core::event::KindAudience;
 
-pub use gateway::{GatewayConfig, ProxyProtocol};
+pub use gateway::{GatewayConfig, LEAST_GATEWAY_CONNECTIONS, ProxyProtocol};
 pub use health::{HealthConfig, SilenceHours};
 pub use traces::TracesConfig;
 

@@ -8,6 +8,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use tickwire_core::ids::UserId;
 
+/// The least `gateway.max_connections`.
+pub const LEAST_GATEWAY_CONNECTIONS: u64 = 8;
+
 /// `[gateway]`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -24,7 +27,7 @@ pub struct GatewayConfig {
     #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<100, 300_000, _>")]
     pub heartbeat_interval: Duration,
     /// Plain HTTP connections.
-    #[serde(deserialize_with = "values::within::<8, 1_000_000, _, _>")]
+    #[serde(deserialize_with = "values::within::<LEAST_GATEWAY_CONNECTIONS, 1_000_000, _, _>")]
     pub max_connections: usize,
     /// How long the head of a request may take.
     #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<100, 300_000, _>")]
