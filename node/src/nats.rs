@@ -222,8 +222,8 @@ impl Nats {
         self.refusal(denials::of_publish(self.refusals.clone(), subject).await)
     }
 
-    /// Whether a further denial might not be remembered, and [`publish_denied`](Self::publish_denied) wait in vain: the
-    /// server has refused too much to the client since the start, and has denied some of that.
+    /// Whether a further denial might not be remembered, and [`publish_denied`](Self::publish_denied) wait in vain: so
+    /// much was refused to the client since the start, with a denial among it.
     pub fn may_forget_denials(&self) -> bool {
         let refusals = self.refusals.borrow();
         refusals.len() >= REFUSALS && denials::is_in(&refusals)
