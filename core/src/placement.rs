@@ -54,6 +54,11 @@ pub struct View {
     pub version: u64,
     /// The members.
     pub members: Vec<Member>,
+    /// The nodes that have left by their goodbye and have not come back under their names: the last
+    /// [`DEPARTED`](Self::DEPARTED), the newest last. A node that left otherwise was silent. Older versions do not
+    /// write it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub departed: Vec<NodeRef>,
 }
 
 /// A hash of the gateways that can be home gateways. Two nodes with the same id agree on every home gateway.
@@ -130,6 +135,9 @@ impl Homes {
 }
 
 impl View {
+    /// How many nodes that have left by their goodbye the coordinator keeps in a view.
+    pub const DEPARTED: usize = 16;
+
     /// The members of `role` that do not drain, in order of name.
     pub fn available(&self, role: Role) -> impl Iterator<Item = &Member> {
         self.members.iter().filter(move |member| member.role == role && !member.draining)

@@ -203,6 +203,7 @@ mod tests {
         View {
             version: 3,
             members: vec![Member { node: node(nonce), role: Role::Gateway, weight: 1, draining: false }],
+            ..View::default()
         }
     }
 

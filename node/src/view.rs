@@ -6,6 +6,8 @@
 //!   no beat could be received. A node that is not a member joins only by a beat, never because silence restarts.
 //!   Otherwise a dead node would return to the view, and its partitions and users would have no live owner.
 //! * A beat that contradicts itself or the known facts about its sender is refused, and changes nothing.
+//! * A view names the last nodes that a goodbye removed, since no other node can know why a member is absent: a node
+//!   may beat, drain and end between two views that others read.
 //! * Within a cool-down, silence removes at most half of the members of a role, but always one: if more fall silent at
 //!   once, it is more likely that this node receives nothing.
 
@@ -149,13 +151,15 @@ impl Roster {
     /// existed: the next version is higher than that, too, so that a version never stands for two views.
     pub fn next_view(&mut self, current: &View, known: u64, now: Millis) -> Option<View> {
         let mut members = self.present(now);
+        let mut departed = current.departed.clone();
         let mut silent: Vec<&Member> = Vec::new();
         for member in &current.members {
-            let replaced = members.contains_key(&member.node.id);
-            if replaced || self.said_goodbye(&member.node) {
+            if members.contains_key(&member.node.id) {
                 continue;
             }
-            if self.is_silent(&member.node, now) {
+            if self.said_goodbye(&member.node) {
+                departed.push(member.node.clone());
+            } else if self.is_silent(&member.node, now) {
                 silent.push(member);
             } else {
                 // A new coordinator has not had the time to receive its beats.
@@ -170,12 +174,14 @@ impl Roster {
             }
         }
         self.forget(now);
+        departed.retain(|node| !members.contains_key(&node.id));
+        departed.drain(..departed.len().saturating_sub(View::DEPARTED));
         let members: Vec<Member> = members.into_values().collect();
         // A version above the highest possible one is invalid and ignored.
         let counted = |version: u64| if version > HIGHEST { 0 } else { version };
         let is_odd = current.version > HIGHEST || current.version < counted(known);
         let version = counted(current.version).max(counted(known)) + 1;
-        (is_odd || members != current.members).then_some(View { version, members })
+        (is_odd || members != current.members).then_some(View { version, members, departed })
     }
 
     /// The nodes that have sent beats within the timeout, without goodbye: for each name the one that counts.

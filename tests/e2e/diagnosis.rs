@@ -38,7 +38,7 @@ pub(crate) async fn diagnose(cluster: &mut Cluster) -> String {
 
 fn view(entry: &Entry) -> String {
     match wire::decode::<View>(&entry.value) {
-        Ok(View { version, members }) => {
+        Ok(View { version, members, .. }) => {
             let member = |member: &tickwire_core::placement::Member| {
                 format!("{}{}", member.node.id, if member.draining { " (draining)" } else { "" })
             };

@@ -193,7 +193,7 @@ fn user_at(gateways: &[String], at: usize, number: usize) -> String {
         weight: 1,
         draining: false,
     };
-    let view = View { version: 1, members: gateways.iter().map(member).collect() };
+    let view = View { version: 1, members: gateways.iter().map(member).collect(), ..View::default() };
     let is_home = |user: &String| view.home(&UserId::new(user).unwrap()).unwrap().id.as_str() == gateways[at];
     (0..).map(|n| format!("user-{n}")).filter(is_home).nth(number).unwrap()
 }

@@ -299,6 +299,7 @@ fn strays_beyond_the_bound_are_not_listed_until_they_are_few_again() {
     let alone = View {
         version: 1,
         members: vec![Member { node: node("other"), role: Role::Gateway, weight: 1, draining: false }],
+        ..View::default()
     };
     let mut log = InterestLog::new(node("gw"), alone.clone(), 0, Bounds { strays: 20, ..AMPLE });
     let user = |number: u8| UserId::new(&format!("u{number}")).unwrap();

@@ -14,7 +14,7 @@ fn node(name: &str) -> NodeRef {
 
 fn view(names: &[&str]) -> Arc<View> {
     let member = |name: &&str| Member { node: node(name), role: Role::Gateway, weight: 1, draining: false };
-    Arc::new(View { version: 1, members: names.iter().map(member).collect() })
+    Arc::new(View { version: 1, members: names.iter().map(member).collect(), ..View::default() })
 }
 
 fn beat(gateway: &str, revision: u64) -> InterestBeat {

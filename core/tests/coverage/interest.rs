@@ -60,7 +60,7 @@ fn room_filter_excludes_events_outside_the_room() {
 fn only_strays_are_listed() {
     let view = |names: &[&str]| {
         let member = |name: &&str| Member { node: node(name), role: Role::Gateway, weight: 1, draining: false };
-        View { version: 1, members: names.iter().map(member).collect() }
+        View { version: 1, members: names.iter().map(member).collect(), ..View::default() }
     };
     let both = view(&["gw-1", "gw-2"]);
     let user = |at: &str| {

@@ -44,7 +44,11 @@ fn view(routers: usize, gateways: usize) -> View {
         draining: false,
     };
     let gateways = (0..gateways).map(|number| member(Role::Gateway, number));
-    View { version: 1, members: gateways.chain((0..routers).map(|number| member(Role::Router, number))).collect() }
+    View {
+        version: 1,
+        members: gateways.chain((0..routers).map(|number| member(Role::Router, number))).collect(),
+        ..View::default()
+    }
 }
 
 fn users(count: usize) -> impl Iterator<Item = UserId> {

@@ -217,7 +217,7 @@ mod tests {
             member("gw-3", Role::Gateway),
             member("r-1", Role::Router),
         ];
-        Presence::of(&View { version: 1, members })
+        Presence::of(&View { version: 1, members, ..View::default() })
     }
 
     fn silent(presence: &Presence) -> Vec<&str> {

@@ -131,7 +131,7 @@ mod tests {
 
     fn view(names: &[&str]) -> View {
         let member = |name: &&str| Member { node: node(name), role: Role::Gateway, weight: 1, draining: false };
-        View { version: 1, members: names.iter().map(member).collect() }
+        View { version: 1, members: names.iter().map(member).collect(), ..View::default() }
     }
 
     fn registrations(count: u64) -> Vec<(SessionId, UserId)> {

@@ -175,7 +175,7 @@ mod tests {
     fn view(routers: usize) -> View {
         let node = |number| NodeRef { id: NodeId::new(&format!("r{number}")).unwrap(), nonce: Nonce(1) };
         let member = |number| Member { node: node(number), role: Role::Router, weight: 1, draining: false };
-        View { version: 1, members: (0..routers).map(member).collect() }
+        View { version: 1, members: (0..routers).map(member).collect(), ..View::default() }
     }
 
     fn asked(view: &View, number: u64, unanswered: u32) -> String {

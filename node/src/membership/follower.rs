@@ -100,7 +100,7 @@ impl Follower {
     fn compare(&mut self, view: View) -> (bool, Option<Arc<View>>) {
         let arrived = self.announced.is_none_or(|version| version == view.version);
         // An older view is taken only if the coordinator has announced that version.
-        let is_other = view.version != self.view.version || view.members != self.view.members;
+        let is_other = view != *self.view;
         if view.version > self.view.version || is_other && arrived && self.announced.is_some() {
             ViewChange::between(&self.view, &view, |_| true).log_received(&view);
             measure(&view);

@@ -12,6 +12,8 @@
 //!   that was announced.
 //! * No coordinator removes a node that beats, whatever has kept the coordinator from its beats.
 //! * No coordinator adds a node that does not beat, or removes more than half of a role at a time for silence.
+//! * A view names only nodes that said goodbye as departed, and none whose name is back. If nothing fails, it names every
+//!   node that has just said goodbye.
 //! * Nothing is due after its turn, and the work of each turn is bounded.
 //! * Some time after the last fault, the view names exactly the nodes that live, and every node has it. If nothing
 //!   fails, that takes no longer than each change needs.
@@ -19,6 +21,7 @@
 //! A failing run prints its shortest plan, and stores it in `target/simulator`; `make sim-trace` shows what happens in
 //! it. `make sim` sets the number of runs and the seed.
 
+mod departed;
 mod kv;
 mod network;
 mod plan;
@@ -120,6 +123,9 @@ fn calm(plan: &Plan) {
         world.act(*action);
         world.run_until(world.now() + within);
         assert_eq!(world.fault(), None, "{within} ms after {action:?} at {}", world.now() - within);
+        if is_running || matches!(action, Action::Start(_)) {
+            assert_eq!(world.has_departed(slot), matches!(action, Action::Leave(_)), "after {action:?}");
+        }
     }
 }
 

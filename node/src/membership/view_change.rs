@@ -65,7 +65,7 @@ mod tests {
             weight: 1,
             draining: false,
         };
-        View { version: 1, members: nodes.iter().map(member).collect() }
+        View { version: 1, members: nodes.iter().map(member).collect(), ..View::default() }
     }
 
     #[test]

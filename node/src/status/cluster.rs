@@ -77,7 +77,7 @@ mod tests {
             member("r1", Role::Router, 1, false),
             member("r2", Role::Router, 1, false),
         ];
-        let view = View { version: 1, members };
+        let view = View { version: 1, members, ..View::default() };
         let owners = view.owners(32);
         let shares: Vec<f64> = view.members.iter().map(|member| share(member, &view, &owners)).collect();
         assert_eq!(shares[..3], [0.25, 0.75, 0.0]);

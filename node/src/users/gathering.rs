@@ -82,7 +82,7 @@ mod tests {
     fn gathering() -> Gathering {
         let member = |name, role| Member { node: node(name, 1), role, weight: 1, draining: false };
         let members = vec![member("gw-1", Role::Gateway), member("gw-2", Role::Gateway), member("r-1", Role::Router)];
-        Gathering::of(&View { version: 1, members })
+        Gathering::of(&View { version: 1, members, ..View::default() })
     }
 
     fn silent(gathering: &Gathering) -> Vec<&str> {

@@ -19,6 +19,10 @@ fn names(view: &View) -> Vec<&str> {
     view.members.iter().map(|member| member.node.id.as_str()).collect()
 }
 
+fn departed(view: &View) -> Vec<(&str, u64)> {
+    view.departed.iter().map(|node| (node.id.as_str(), node.nonce.0)).collect()
+}
+
 fn step(roster: &mut Roster, view: &mut View, now: u64) {
     if let Some(next) = roster.next_view(view, 0, Millis(now)) {
         assert_eq!(next.version, view.version + 1);
@@ -56,6 +60,56 @@ fn later_start_of_a_name_counts() {
     assert_eq!(view.members, [member("g1", 2)]);
     roster.goodbye(Millis(120), &member("g1", 9)).unwrap();
     assert_eq!(roster.next_view(&view, 0, Millis(120)), None);
+}
+
+/// The drain and the goodbye may arrive together, so that no view shows the drain.
+#[test]
+fn view_names_who_left_by_a_goodbye_until_the_name_comes_back() {
+    let (mut roster, mut view) = (Roster::new(Millis(0), TIMEOUT), View::default());
+    for name in ["dies", "left", "r1", "replaced"] {
+        roster.beat(Millis(0), member(name, 1)).unwrap();
+    }
+    step(&mut roster, &mut view, 0);
+    for name in ["left", "replaced"] {
+        roster.goodbye(Millis(10), &Member { draining: true, ..member(name, 1) }).unwrap();
+    }
+    roster.beat(Millis(10), member("replaced", 2)).unwrap();
+    step(&mut roster, &mut view, 10);
+    assert_eq!((names(&view), departed(&view)), (vec!["dies", "r1", "replaced"], vec![("left", 1)]));
+
+    // Who falls silent is not named, and the others stay named.
+    for name in [("r1", 1), ("replaced", 2)] {
+        roster.beat(Millis(TIMEOUT + 1), member(name.0, name.1)).unwrap();
+    }
+    step(&mut roster, &mut view, TIMEOUT + 1);
+    assert_eq!((names(&view), departed(&view)), (vec!["r1", "replaced"], vec![("left", 1)]));
+
+    // It comes back, and falls silent.
+    roster.beat(Millis(TIMEOUT + 2), member("left", 2)).unwrap();
+    step(&mut roster, &mut view, TIMEOUT + 2);
+    assert_eq!((names(&view), departed(&view)), (vec!["left", "r1", "replaced"], vec![]));
+    for now in [2 * TIMEOUT, 3 * TIMEOUT + 3] {
+        for name in [("r1", 1), ("replaced", 2)] {
+            roster.beat(Millis(now), member(name.0, name.1)).unwrap();
+        }
+    }
+    step(&mut roster, &mut view, 3 * TIMEOUT + 3);
+    assert_eq!((names(&view), departed(&view)), (vec!["r1", "replaced"], vec![]));
+}
+
+#[test]
+fn view_names_the_last_of_many_that_left() {
+    let (mut roster, mut view) = (Roster::new(Millis(0), TIMEOUT), View::default());
+    for at in 0..40 {
+        let gateway = member(&format!("g{at}"), at);
+        roster.beat(Millis(at), gateway.clone()).unwrap();
+        step(&mut roster, &mut view, at);
+        roster.goodbye(Millis(at), &gateway).unwrap();
+        step(&mut roster, &mut view, at);
+    }
+    let last: Vec<String> = (24..40).map(|at| format!("g{at}")).collect();
+    let expected: Vec<(&str, u64)> = last.iter().map(String::as_str).zip(24..40).collect();
+    assert_eq!((view.members.len(), departed(&view)), (0, expected));
 }
 
 /// After a pause, this process takes the beats of two starts at once.
@@ -104,7 +158,7 @@ fn goodbye_removes_no_live_node_of_the_same_name() {
 /// NATS may have been away when this node started, and others may still wait to reconnect.
 #[test]
 fn member_that_was_never_heard_has_the_time_to_reconnect() {
-    let mut view = View { version: 7, members: vec![member("g1", 1), member("g2", 1)] };
+    let mut view = View { version: 7, members: vec![member("g1", 1), member("g2", 1)], ..View::default() };
     let mut roster = Roster::new(Millis(1_000), TIMEOUT);
     roster.beat(Millis(1_000), member("g2", 1)).unwrap();
     for now in [1_000 + TIMEOUT, 1_000 + BACKOFF.most + TIMEOUT] {
@@ -117,7 +171,7 @@ fn member_that_was_never_heard_has_the_time_to_reconnect() {
 
 #[test]
 fn new_coordinator_removes_no_member_before_one_timeout() {
-    let mut view = View { version: 7, members: vec![member("g1", 1), member("r1", 1)] };
+    let mut view = View { version: 7, members: vec![member("g1", 1), member("r1", 1)], ..View::default() };
     let mut roster = Roster::new(Millis(0), TIMEOUT);
     roster.restart_silence(Millis(50_000));
     roster.beat(Millis(50_000), member("r1", 1)).unwrap();
@@ -207,7 +261,7 @@ fn version_never_stands_for_two_views_even_after_kv_lost_writes() {
     roster.beat(Millis(0), member("r1", 1)).unwrap();
     let members = vec![member("r1", 1)];
     let next = |roster: &mut Roster, version: u64, known: u64| {
-        let view = View { version, members: members.clone() };
+        let view = View { version, members: members.clone(), ..View::default() };
         roster.next_view(&view, known, Millis(0)).map(|next| next.version)
     };
     assert_eq!(next(&mut roster, 7, 7), None);
@@ -238,7 +292,7 @@ fn act() -> impl Strategy<Value = Act> {
 
 proptest! {
     /// In any order of events, views are sorted, hold every node that has just sent a beat, never lose more than half
-    /// of a role to silence at once, and in the end hold exactly the nodes that still beat.
+    /// of a role to silence at once, name those that a goodbye removed and no others, and in the end hold exactly the nodes that still beat.
     #[test]
     fn views_hold_live_nodes_and_lose_at_most_half_of_a_role_to_silence(acts in prop::collection::vec(act(), 1..120)) {
         let (mut now, mut nonces) = (0, [1u64; 8]);
@@ -272,6 +326,11 @@ proptest! {
             prop_assert!(view.members.is_sorted_by(|a, b| a.node.id < b.node.id));
             if let Some(member) = beaten && !gone.contains(&member.node) {
                 prop_assert!(view.members.contains(&member));
+            }
+            prop_assert!(view.departed.iter().all(|node| gone.contains(node)));
+            let is_absent = |member: &&Member| view.members.iter().all(|other| other.node.id != member.node.id);
+            for member in before.members.iter().filter(is_absent) {
+                prop_assert_eq!(view.departed.contains(&member.node), roster.said_goodbye(&member.node));
             }
             for role in [Role::Router, Role::Gateway] {
                 let size = before.members.iter().filter(|member| member.role == role).count();

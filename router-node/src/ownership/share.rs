@@ -40,7 +40,7 @@ impl Shares {
         let mut without = self.without.borrow_mut();
         let ring = without.entry(former.clone()).or_insert_with(|| {
             let members = self.view.members.iter().filter(|member| member.node != *former).cloned().collect();
-            Arc::new(View { version: self.view.version, members }.owners(self.partitions))
+            Arc::new(View { version: self.view.version, members, ..View::default() }.owners(self.partitions))
         });
         ring.get(&key(source)) == Some(me)
     }

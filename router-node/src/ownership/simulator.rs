@@ -142,7 +142,7 @@ impl PlacementWorld {
         }
         members.sort_by(|a, b| a.node.id.cmp(&b.node.id));
         let version = self.views.len() as u64;
-        self.views.push(Arc::new(View { version, members }));
+        self.views.push(Arc::new(View { version, members, ..View::default() }));
     }
 
     fn note(&mut self, what: &str) {

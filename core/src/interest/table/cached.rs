@@ -60,7 +60,7 @@ mod tests {
 
     fn view(gateways: usize) -> View {
         let member = |number| Member { node: node(number), role: Role::Gateway, weight: 1, draining: false };
-        View { version: gateways as u64, members: (0..gateways).map(member).collect() }
+        View { version: gateways as u64, members: (0..gateways).map(member).collect(), ..View::default() }
     }
 
     /// The gateways of an event, in order.

@@ -12,7 +12,12 @@ fn member(name: &str) -> Member {
 }
 
 fn view(version: u64, names: &[&str]) -> View {
-    View { version, members: names.iter().map(|name| member(name)).collect() }
+    View { version, members: names.iter().map(|name| member(name)).collect(), ..View::default() }
+}
+
+/// The same, after these nodes have left by their goodbye.
+fn view_after(version: u64, names: &[&str], departed: &[&str]) -> View {
+    View { departed: departed.iter().map(|name| member(name).node).collect(), ..view(version, names) }
 }
 
 fn ask(request: KvRequest) -> Option<CoordinatorTask> {
@@ -149,7 +154,7 @@ fn goodbye_on_the_subject_of_another_node_is_refused() {
     }
     fixture.forge_goodbye("g1", "g1");
     fixture.coordinator.write_news(Millis(fixture.now));
-    fixture.does(&[write_view(2, view(2, &["r1"]))]);
+    fixture.does(&[write_view(2, view_after(2, &["r1"], &["g1"]))]);
 }
 
 #[test]
@@ -230,7 +235,7 @@ fn goodbye_settles_what_was_begun_and_gives_the_lease_back() {
     fixture.round();
     fixture.does(&[renewal(1)]);
     fixture.coordinator.leave(Millis(0), &member("r1"));
-    fixture.does(&[write_view(2, view(2, &["g1"]))]);
+    fixture.does(&[write_view(2, view_after(2, &["g1"], &["r1"]))]);
     fixture.answer(KvAnswer::ViewWritten(Ok(4)));
     fixture.does(&[announcement(2), ask(KvRequest::ReadLease)]);
     let mine = crate::lease::LeaseRecord { owner: Some(member("r1").node), state: () };

@@ -271,6 +271,7 @@ impl World {
             Effect::Ask { asker, number, request } => {
                 if let KvRequest::WriteView { view, .. } = &request {
                     self.check_next(at, view);
+                    self.check_departed(view);
                 }
                 let SimNode { cut_until, base_damages: damages, .. } = self.processes[at];
                 self.network.ask((asker, number, request), Sender { process: at, cut_until, damages });

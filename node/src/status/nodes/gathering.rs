@@ -64,7 +64,7 @@ mod tests {
 
     fn gathering() -> Gathering {
         let members = vec![member("gw-1", 1, Role::Gateway), member("r-1", 1, Role::Router)];
-        Gathering::of(&View { version: 7, members }, member("r-2", 1, Role::Router))
+        Gathering::of(&View { version: 7, members, ..View::default() }, member("r-2", 1, Role::Router))
     }
 
     fn silent(gathering: &Gathering) -> Vec<&str> {

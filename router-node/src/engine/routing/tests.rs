@@ -159,7 +159,7 @@ fn coverage_of_members_is_passed_on_and_that_of_others_is_not() {
     assert_eq!(routing.take_gateway_coverage(), None, "not a member yet");
     let member = |node: &NodeRef| Member { node: node.clone(), role: Role::Gateway, weight: 1, draining: false };
     let other = NodeRef { id: NodeId::new("other").unwrap(), nonce: Nonce(7) };
-    routing.set_view(Arc::new(View { version: 1, members: vec![member(&gateway), member(&other)] }));
+    routing.set_view(Arc::new(View { version: 1, members: vec![member(&gateway), member(&other)], ..View::default() }));
     routing.handle_interest_message(Millis(0), beat(&NodeRef { nonce: Nonce(2), ..gateway.clone() }, 1, 95));
     routing.handle_interest_message(Millis(0), beat(&gateway, u64::MAX, 95));
     assert_eq!(routing.take_gateway_coverage(), None, "a gateway that is not a member, and an impossible epoch");
@@ -170,7 +170,7 @@ fn coverage_of_members_is_passed_on_and_that_of_others_is_not() {
     // One that has moved less counts too.
     routing.handle_interest_message(Millis(0), beat(&other, 2, 6));
     assert_eq!(routing.take_gateway_coverage(), Some(vec![expected(2, 10), expected(2, 6)]));
-    routing.set_view(Arc::new(View { version: 2, members: vec![member(&other)] }));
+    routing.set_view(Arc::new(View { version: 2, members: vec![member(&other)], ..View::default() }));
     routing.handle_interest_message(Millis(0), beat(&other, 2, 7));
     assert_eq!(routing.take_gateway_coverage(), Some(vec![expected(2, 7)]));
 }
