@@ -15,7 +15,7 @@ pub(super) struct ClusterAnswer {
     pub(super) partitions: u64,
     /// The members of the view, and the node itself.
     pub(super) nodes: Vec<NodeAnswer>,
-    /// Those that have left the view without a drain; earlier versions do not remember them.
+    /// Those that have left the view without a goodbye; earlier versions do not remember them.
     #[serde(default)]
     pub(super) gone: Vec<GoneAnswer>,
 }

@@ -36,7 +36,7 @@ pub(super) fn of(trend: &Trend, screen: &Screen) -> Vec<ProblemRow> {
     problems.extend(trend.now.gone.values().map(|gone| {
         let (role, ago) = (gone.role.as_str(), gone.ago_ms / 1_000);
         let message =
-            format!("the {role} left the member view {ago} s ago without a drain: it died, hangs, or is cut off");
+            format!("the {role} left the member view {ago} s ago without a goodbye: it died, hangs, or is cut off");
         of_node(Grade::Warning, &gone.node, "gone", &message)
     }));
     for node in trend.now.nodes.values() {

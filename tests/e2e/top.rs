@@ -61,9 +61,9 @@ fn row<'a>(reading: &'a Value, table: &str, node: &str) -> &'a Value {
     reading[table].as_array().unwrap().iter().find(|row| row["node"] == node).unwrap()
 }
 
-/// The states of the gateways, by name.
-fn states(reading: &Value) -> BTreeMap<&str, &str> {
-    let rows = reading["gateways"].as_array().unwrap().iter();
+/// The states of the nodes in a table, by name.
+fn states<'a>(reading: &'a Value, table: &str) -> BTreeMap<&'a str, &'a str> {
+    let rows = reading[table].as_array().unwrap().iter();
     rows.map(|row| (row["node"].as_str().unwrap(), row["state"].as_str().unwrap())).collect()
 }
 
@@ -198,7 +198,7 @@ async fn killed_gateway_is_gone_until_it_comes_back_and_one_that_drained_is_not(
     for admin in [router, gateway] {
         let shown = eventually("the gateway is gone", DEADLINE, async || {
             let shown = open_reading(admin).await;
-            let is_gone = states(&shown) == BTreeMap::from([(first, "ready"), (killed, "gone")]);
+            let is_gone = states(&shown, "gateways") == BTreeMap::from([(first, "ready"), (killed, "gone")]);
             is_gone.then_some(shown)
         })
         .await;
@@ -209,11 +209,40 @@ async fn killed_gateway_is_gone_until_it_comes_back_and_one_that_drained_is_not(
     let _back = cluster.node_again("gateway", killed);
     let shown = eventually("the gateway is back", DEADLINE, async || {
         let shown = open_reading(router).await;
-        let is_back = states(&shown) == BTreeMap::from([(first, "ready"), (killed, "ready")]);
+        let is_back = states(&shown, "gateways") == BTreeMap::from([(first, "ready"), (killed, "ready")]);
         is_back.then_some(shown)
     })
     .await;
     assert!(!problems(&shown, killed).contains(&"gone"), "{shown}");
+}
+
+/// The gateway reads only the newest view, and that one shows no drain.
+#[tokio::test]
+async fn router_that_drained_unseen_is_not_gone_and_a_killed_one_is() {
+    let mut cluster = Cluster::start(3, 1).await;
+    let router = cluster.routers[0].address("admin").await;
+    let gateway = cluster.gateways[0].address("admin").await;
+    let names: Vec<String> = cluster.routers.iter().map(|router| router.id.clone()).collect();
+    let [first, killed, stopped] = [0, 1, 2].map(|at| names[at].as_str());
+
+    cluster.gateways[0].process.freeze();
+    cluster.routers[2].process.terminate();
+    assert_eq!(cluster.routers[2].process.wait(DEADLINE).await.code(), Some(0));
+    eventually("the router has left the view", DEADLINE, async || {
+        reported(router, stopped).await.is_null().then_some(())
+    })
+    .await;
+    cluster.gateways[0].process.thaw();
+    cluster.routers[1].process.kill();
+    for admin in [router, gateway] {
+        let shown = eventually("only the killed router is gone", DEADLINE, async || {
+            let shown = open_reading(admin).await;
+            let is_gone = states(&shown, "routers") == BTreeMap::from([(first, "ready"), (killed, "gone")]);
+            is_gone.then_some(shown)
+        })
+        .await;
+        assert_eq!((problems(&shown, killed), problems(&shown, stopped)), (vec!["gone"], vec![]));
+    }
 }
 
 #[tokio::test]
@@ -239,7 +268,7 @@ async fn gateway_whose_name_another_one_has_shows_it() {
     copy.process.kill();
     eventually("the name is that of one gateway", DEADLINE, async || {
         let shown = open_reading(router).await;
-        let is_ready = states(&shown).get(name.as_str()) == Some(&"ready");
+        let is_ready = states(&shown, "gateways").get(name.as_str()) == Some(&"ready");
         (is_ready && !problems(&shown, &name).contains(&"name")).then_some(())
     })
     .await;

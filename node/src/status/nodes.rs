@@ -4,7 +4,7 @@
 //! * `report` is what one node reports. Its numbers are in maps, so that nodes of neighbouring versions, which may know
 //!   more or fewer of them, understand each other;
 //! * `gathering` collects the reports, and knows who is silent. Pure;
-//! * `gone` remembers the nodes that have left the view without a drain. Pure;
+//! * `gone` remembers the nodes that have left the view without a goodbye. Pure;
 //! * `service` asks, and answers the questions of other nodes.
 
 mod gathering;
@@ -41,7 +41,7 @@ pub static NODES: Endpoint = Endpoint {
         field("view", "integer", "The version of the member view"),
         field("partitions", "integer", "How many partitions the stream has"),
         field("nodes", "array", "The members of the view, and this node, with their reports; a silent one has none"),
-        field("gone", "array", "Nodes that left the view without a drain and are not back, with ago_ms; 16 at most"),
+        field("gone", "array", "Nodes that left the view without a goodbye and are not back, with ago_ms; 16 at most"),
     ],
     others: &[(503, "Too many such requests wait; repeat it")],
 };
