@@ -55,8 +55,7 @@ pub struct View {
     /// The members.
     pub members: Vec<Member>,
     /// The nodes that have left by their goodbye and have not come back under their names: the last
-    /// [`DEPARTED`](Self::DEPARTED), the newest last. A node that left otherwise was silent. Older versions do not
-    /// write it.
+    /// [`View::DEPARTED`], the newest last. A node that left otherwise was silent. Older versions do not write it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub departed: Vec<NodeRef>,
 }

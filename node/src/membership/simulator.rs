@@ -12,8 +12,8 @@
 //!   that was announced.
 //! * No coordinator removes a node that beats, whatever has kept the coordinator from its beats.
 //! * No coordinator adds a node that does not beat, or removes more than half of a role at a time for silence.
-//! * A view names only nodes that said goodbye as departed, and none whose name is back. If nothing fails, it names every
-//!   node that has just said goodbye.
+//! * A view names only nodes that said goodbye as departed, and none whose name is back. If nothing fails, it names
+//!   every node that has just said goodbye.
 //! * Nothing is due after its turn, and the work of each turn is bounded.
 //! * Some time after the last fault, the view names exactly the nodes that live, and every node has it. If nothing
 //!   fails, that takes no longer than each change needs.

@@ -292,7 +292,8 @@ fn act() -> impl Strategy<Value = Act> {
 
 proptest! {
     /// In any order of events, views are sorted, hold every node that has just sent a beat, never lose more than half
-    /// of a role to silence at once, name those that a goodbye removed and no others, and in the end hold exactly the nodes that still beat.
+    /// of a role to silence at once, name those that a goodbye removed and no others, and in the end hold exactly the
+    /// nodes that still beat.
     #[test]
     fn views_hold_live_nodes_and_lose_at_most_half_of_a_role_to_silence(acts in prop::collection::vec(act(), 1..120)) {
         let (mut now, mut nonces) = (0, [1u64; 8]);
