@@ -16,6 +16,7 @@ use tickwire_node::nats::{Nats, NatsError};
 
 use needs::DoctorRole;
 use tickwire_command::args::NatsArgs;
+use tickwire_command::terminal_text::in_line;
 
 mod needs;
 mod node_reports;
@@ -94,6 +95,8 @@ impl DoctorArgs {
                 Verdict::Fail => ("FAIL", AnsiColor::Red.on_default().bold()),
             };
             let style = if colours { style } else { Style::new() };
+            // Texts of nodes, and of the server.
+            let found = in_line(found);
             writeln!(io::stdout(), "{style}{word:<4}{style:#}  {what:<width$}  {found}")?;
         }
         let failed = findings.iter().any(|finding| finding.verdict == Verdict::Fail);

@@ -15,9 +15,13 @@ use tokio::time::timeout;
 use crate::values;
 use tickwire_command::args::ConfigArgs;
 use tickwire_command::ready::get;
+use tickwire_command::terminal_text::in_line;
 
 /// How long the answer may take at least and at most. A longer time is a mistyped unit.
 const DEADLINES: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(600);
+
+/// How many characters of what is missing are printed.
+const MOST_MISSING: usize = 4_000;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -123,8 +127,8 @@ fn missing(answer: &str) -> Option<String> {
     let missing: Vec<String> =
         checks.iter().filter_map(|check| Some(format!("{}: {}", check.name, check.missing.as_ref()?))).collect();
     let missing = if missing.is_empty() { format!("it answers {status:?}") } else { missing.join("; ") };
-    // Another program may listen there. What is not a character to print never reaches a terminal.
-    Some(missing.chars().map(|it| if it.is_control() { ' ' } else { it }).collect())
+    // Another program may listen there.
+    Some(in_line(&missing.chars().take(MOST_MISSING).collect::<String>()).into_owned())
 }
 
 fn deadline(text: &str) -> Result<Duration, String> {
@@ -178,6 +182,8 @@ mod tests {
         assert_eq!(missing("").unwrap(), r#"it answers """#);
         let body = r#"{"checks":[{"name":"a","missing":"b\u001b[2J"}]}"#;
         assert_eq!(missing(&format!("HTTP/1.1 503 x\r\n\r\n{body}")).unwrap(), "a: b [2J");
+        let body = format!(r#"{{"checks":[{{"name":"a","missing":"{}"}}]}}"#, "é".repeat(1_000_000));
+        assert_eq!(missing(&format!("HTTP/1.1 503 x\r\n\r\n{body}")).unwrap().chars().count(), MOST_MISSING);
     }
 
     #[test]

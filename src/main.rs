@@ -23,6 +23,7 @@ mod watch;
 use clap::Parser;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
+use tickwire_command::terminal_text;
 use tickwire_core::placement::Role;
 use tickwire_node::config::{ConfigError, LogConfig, LogFormat};
 use tickwire_node::telemetry::init_logs;
@@ -37,8 +38,8 @@ async fn main() -> ExitCode {
     match run(Cli::parse().command).await {
         Ok(code) => code,
         Err(error) => {
-            // The errors of the commands contain the texts of their sources.
-            eprintln!("tickwire: {error}");
+            // The errors of the commands contain the texts of their sources, and some of these are of strangers.
+            eprintln!("tickwire: {}", terminal_text::in_lines(&error.to_string()));
             if is_usage(&error) { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
         }
     }
@@ -70,7 +71,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Reference { command } => command.run().await?,
         Command::Token(args) => args.run()? + "\n",
     };
-    match std::io::stdout().write_all(text.as_bytes()) {
+    match std::io::stdout().write_all(terminal_text::in_lines(&text).as_bytes()) {
         // The reader has closed its end of the pipe.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
         written => Ok(written.map(|()| ExitCode::SUCCESS)?),

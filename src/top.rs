@@ -33,6 +33,7 @@ use render::Page;
 use screen::{Screen, SortKey};
 use tickwire_command::args::ConfigArgs;
 use tickwire_command::stop::on_signal;
+use tickwire_command::terminal_text::in_json;
 
 /// The environment variable with the token, if no flag has one.
 const TOKEN_VARIABLE: &str = "TICKWIRE_TOKEN";
@@ -113,7 +114,8 @@ impl TopArgs {
             Err(faults) => return Err(TopError::NoAnswer(faults.join("; "))),
         }
         let screen = Screen::of(&trend, SortKey::Name);
-        let text = if self.json { serde_json::to_string(&screen)? + "\n" } else { printed(&screen) };
+        let text =
+            if self.json { in_json(&serde_json::to_string(&screen)?).into_owned() + "\n" } else { printed(&screen) };
         match io::stdout().write_all(text.as_bytes()) {
             // The reader has closed its end of the pipe.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),

@@ -20,6 +20,7 @@ use tokio::time::timeout;
 
 use tickwire_command::progress::Progress;
 use tickwire_command::stop;
+use tickwire_command::terminal_text::in_line;
 
 /// How long one process may take to end.
 const GRACE: Duration = Duration::from_secs(8);
@@ -147,7 +148,7 @@ async fn copy(lines: impl AsyncRead + Unpin, prefix: String, screen: Arc<Progres
     while matches!(lines.read_until(b'\n', &mut line).await, Ok(1..)) {
         let text = String::from_utf8_lossy(&line);
         if verbose || !is_routine(&text) {
-            screen.print(&format!("{prefix}{}", text.trim_end()));
+            screen.print(&format!("{prefix}{}", in_line(text.trim_end())));
         }
         line.clear();
     }

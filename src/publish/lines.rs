@@ -16,6 +16,7 @@ use super::{Payload, PublishArgs, PublishCommandError, msg_id};
 use tickwire_command::progress::{Meter, Progress, REDRAW_INTERVAL};
 use tickwire_command::publisher::{NewEvent, PublishDone, PublishError};
 use tickwire_command::stop;
+use tickwire_command::terminal_text::in_line;
 
 /// How many lines are read ahead.
 const AHEAD: usize = 256;
@@ -197,7 +198,7 @@ impl<'a> LineTally<'a> {
 
     fn fail(&mut self, number: u64, problem: &dyn std::fmt::Display) {
         self.failed += 1;
-        self.progress.warn(&format!("line {number}: {problem}"));
+        self.progress.warn(&in_line(&format!("line {number}: {problem}")));
     }
 
     fn show(&mut self, bytes: u64) {

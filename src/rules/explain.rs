@@ -68,7 +68,8 @@ fn explained(set: &RuleSet, skipped: &[SkippedRule], event: &Event, seq: Seq) ->
         text.add(&format!("  {:<8} {rule}{}", verdict(&outcome), reason(&outcome)));
     }
     if !skipped.is_empty() {
-        text.add("\nskipped by routers:");
+        text.add("");
+        text.add("skipped by routers:");
         source::faults(skipped).lines().for_each(|fault| text.add(fault));
     }
     text.add("");

@@ -11,6 +11,7 @@ use tickwire_node::rule_bucket::{self, RuleBucket, RuleBucketError, StoredRule};
 use super::connection::Connection;
 use super::{RulesError, source};
 use tickwire_command::args::NatsArgs;
+use tickwire_command::terminal_text::{in_json, in_line, in_lines};
 
 /// The rules of a cluster.
 pub(crate) struct ClusterRules {
@@ -50,8 +51,8 @@ impl ClusterRules {
                 if rule.enabled { "yes" } else { "no" }.to_owned(),
                 entry.map_or(0, |entry| entry.revision).to_string(),
                 updated_at.map_or_else(String::new, |at| format!("{at:.0}")),
-                updated_by,
-                rule.name.clone(),
+                in_line(&updated_by).into_owned(),
+                in_line(&rule.name).into_owned(),
             ]);
         }
         let mut text = format!("revision {}, {}\n", self.set.revision().0, source::count_of(self.set.rules().len()));
@@ -68,7 +69,7 @@ impl ClusterRules {
     fn json(&self) -> String {
         let stored = self.entries.values().filter_map(|entry| StoredRule::read(&entry.key, &entry.value).ok());
         let rules = Value::Array(stored.map(|stored| stored.rule).collect());
-        format!("{rules:#}\n")
+        in_json(&format!("{rules:#}\n")).into_owned()
     }
 }
 
@@ -94,7 +95,8 @@ pub(super) async fn list(json: bool, nats: &NatsArgs) -> Result<String, RulesErr
         return Ok(rules.table());
     }
     if !rules.skipped.is_empty() {
-        eprintln!("skipped by routers, and refused by `put`:\n{}", source::faults(&rules.skipped));
+        let faults = source::faults(&rules.skipped);
+        eprintln!("skipped by routers, and refused by `put`:\n{}", in_lines(&faults));
     }
     Ok(rules.json())
 }
@@ -108,8 +110,8 @@ pub(super) async fn get(id: &str, nats: &NatsArgs) -> Result<String, RulesError>
         Ok(StoredRule { rule, updated_by, updated_at }) => {
             let at = updated_at.map_or_else(|| "at an unknown time".to_owned(), |at| format!("at {at:.0}"));
             let by = if updated_by.is_empty() { "somebody" } else { &updated_by };
-            eprintln!("revision {}, written {at} by {by}", entry.revision);
-            Ok(format!("{rule:#}\n"))
+            eprintln!("revision {}, written {at} by {}", entry.revision, in_line(by));
+            Ok(in_json(&format!("{rule:#}\n")).into_owned())
         }
         Err(skipped) => Err(RulesError::Invalid { faults: source::faults(&[skipped]) }),
     }

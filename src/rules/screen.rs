@@ -1,5 +1,7 @@
 //! Text for a terminal of 100 columns. Lines that are longer continue below the column of their text.
 
+use tickwire_command::terminal_text::in_line;
+
 /// The most characters of a line, unless one word is longer.
 const WIDTH: usize = 100;
 
@@ -13,7 +15,8 @@ pub(super) struct Screen(pub(super) String);
 impl Screen {
     /// Adds a line.
     pub(super) fn add(&mut self, line: &str) {
-        let mut line = line.to_owned();
+        // A rule, or an event, may have texts of strangers.
+        let mut line = in_line(line).into_owned();
         while let Some(end) = break_of(&line) {
             let next = format!("{:COLUMN$}{}", "", line[end..].trim_start());
             self.0 += &format!("{}\n", line[..end].trim_end());

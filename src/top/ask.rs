@@ -11,6 +11,7 @@ use serde_json::Value;
 use std::error::Error;
 use std::time::Duration;
 use tickwire_command::signing::{TokenClaims, sign};
+use tickwire_command::terminal_text::in_line;
 use tickwire_node::clock::wall_clock;
 use tickwire_node::config::{AuthConfig, AuthMode, ConfigError, Secret};
 use tokio::time::timeout;
@@ -157,8 +158,8 @@ impl Asker {
 
 /// What is wrong with an admin server, as one line that a terminal can show: parts of it are texts of the server.
 pub(super) fn fault(admin: &str, reason: &str) -> String {
-    let shown = reason.chars().take(MOST_REASON).map(|it| if it.is_control() { ' ' } else { it });
-    format!("{admin}: {}", shown.collect::<String>())
+    let shown: String = reason.chars().take(MOST_REASON).collect();
+    format!("{admin}: {}", in_line(&shown))
 }
 
 /// The deepest cause of an error: the ones above it say only that there is one.

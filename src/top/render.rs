@@ -6,6 +6,7 @@ use super::numbers::{bytes, count, percent, rate, time};
 use super::problems::{Grade, ProblemRow};
 use super::screen::{GatewayRow, RouterRow, Screen, SortKey, State};
 use super::table::{Column, number, table, text};
+use tickwire_command::terminal_text::in_line;
 
 /// How a line looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,14 +69,14 @@ impl Line {
 
     /// The text with its colours, if there are any. What is not a character to print never reaches a terminal.
     pub(super) fn styled(&self, colours: bool) -> String {
-        let text: String = self.text.chars().map(|it| if it.is_control() { ' ' } else { it }).collect();
+        let text = in_line(&self.text);
         let style = match self.tone {
-            Tone::Plain => return text,
+            Tone::Plain => return text.into_owned(),
             Tone::Title => Style::new().bold(),
             Tone::Warning => AnsiColor::Yellow.on_default(),
             Tone::Error => AnsiColor::Red.on_default(),
         };
-        if colours { format!("{style}{text}{style:#}") } else { text }
+        if colours { format!("{style}{text}{style:#}") } else { text.into_owned() }
     }
 }
 

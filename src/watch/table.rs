@@ -8,6 +8,7 @@ use tickwire_client::{Message, ReceivedEvent, SubscriptionName};
 use tickwire_core::event::Priority;
 
 use super::backfill::{EventLine, HeldLines};
+use tickwire_command::terminal_text::{in_json, in_line};
 
 /// Prints messages in one of the two formats.
 #[derive(Debug)]
@@ -55,7 +56,7 @@ impl Printer {
             self.release()?;
         }
         if let Some(text) = text_of(message) {
-            eprintln!("{text}");
+            eprintln!("{}", in_line(&text));
         }
         Ok(())
     }
@@ -69,10 +70,10 @@ impl Printer {
 
     fn line_of(&self, object_type: &'static str, event: &ReceivedEvent) -> EventLine {
         let text = if self.json {
-            json(object_type, event)
+            in_json(&json(object_type, event)).into_owned()
         } else {
             let style = if self.colours { style(event.priority) } else { Style::new() };
-            format!("{style}{}{style:#}", row(event))
+            format!("{style}{}{style:#}", in_line(&row(event)))
         };
         EventLine { ts: event.ts, text }
     }
@@ -249,6 +250,18 @@ mod tests {
         assert!(row(&received(&again)).ends_with("[alert again: mine, other]"), "{}", row(&received(&again)));
         let again = PATTERN.replace(r#""data":{"source":"x"}}"#, r#""data":{"source":"x"},"again":true}"#);
         assert!(row(&received(&again)).ends_with("high      [again]"), "{}", row(&received(&again)));
+    }
+
+    #[test]
+    fn texts_of_a_stranger_are_one_line_and_command_no_terminal() {
+        let hostile = r"a\u001b[2J\nb\u009b2J\u202ec";
+        let market = MARKET.replace("The market is bearish.", hostile).replace(r#""key":"US""#, r#""key":"U\u001bS""#);
+        let mut printer = Printer { colours: false, ..Printer::new(false, false) };
+        let line = printer.line_of("event", &received(&market)).text;
+        assert!(line.contains("U S") && line.ends_with("low       a [2J b 2J c"), "{line:?}");
+        printer.json = true;
+        let line = printer.line_of("event", &received(&market)).text;
+        assert!(line.contains(r"a\u001b[2J\nb\u009b2J\u202ec"), "{line:?}");
     }
 
     #[test]

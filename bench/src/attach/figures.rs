@@ -4,6 +4,7 @@ use serde::Serialize;
 use std::fmt::Write;
 
 use super::listeners::AttachHarvest;
+use tickwire_command::terminal_text::in_line;
 
 /// What the run was, and what came of it.
 #[derive(Debug, Serialize)]
@@ -105,7 +106,7 @@ impl AttachFigures {
         row("latency p99, ms", format!("{p99:.1}"));
         row("latency max, ms", format!("{max:.1}"));
         if let Some(failure) = &self.failure {
-            row("a socket ended", failure.clone());
+            row("a socket ended", in_line(failure).into_owned());
         }
         row("exact", if self.exact { "yes" } else { "no" }.to_owned());
         table
