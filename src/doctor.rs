@@ -147,7 +147,7 @@ async fn examine(mut config: Config, role: Option<DoctorRole>) -> Vec<CheckFindi
 /// What somebody sees who may read everything, and the permissions of these roles.
 async fn cluster(nats: &Nats, config: &Config, roles: &[DoctorRole]) -> Vec<CheckFinding> {
     let mut findings = vec![clock(nats).await];
-    let reports = node_reports::listen(nats, config.membership.beat_interval).await;
+    let reports = node_reports::listen(nats, config.membership.beat_interval);
     findings.extend(stored(nats, config, None).await);
     if findings.iter().any(|finding| finding.what == "jetstream" && finding.verdict == Verdict::Ok) {
         findings.extend(rules::check(nats, &config.events.taken()).await);

@@ -1,14 +1,14 @@
 //! Listens to running nodes: their reports on the storage, and their names. The doctor stores nothing, so only the
 //! nodes know whether NATS stores messages.
 
-use futures_util::StreamExt;
 use std::collections::BTreeMap;
 use std::time::Duration;
-use tickwire_core::ids::NodeRef;
+use tickwire_core::ids::{NodeRef, Nonce};
 use tickwire_core::placement::Role;
 use tickwire_core::placement::duplicate_names::NodeAnnouncement;
 use tickwire_core::storage::{StorageProblem, StorageReport};
 use tickwire_core::wire;
+use tickwire_node::link::LinkSubscriber;
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
 use tokio::time::{Instant, timeout_at};
@@ -18,12 +18,20 @@ use super::{CheckFinding, Verdict};
 /// How long to listen at least.
 const LISTENING_TIME: Duration = Duration::from_millis(1_500);
 
-/// How many messages to receive at most.
+/// How many messages to receive at most, and how many bytes of each of both kinds may wait.
 const MESSAGES: usize = 10_000;
+const WAITING_BYTES: usize = 4 * 1024 * 1024;
+
+/// What is kept of them: so many routers that report on the storage, so many problems of each, so many nodes of one
+/// name, and so many bytes of each text. A stranger may send more.
+const MOST_ROUTERS: usize = 1_000;
+const MOST_PROBLEMS: usize = 8;
+const MOST_BEARERS: usize = 16;
+const MOST_TEXT: usize = 512;
 
 /// Messages that arrive during the other checks.
 pub(super) enum NodeReports {
-    Listening { until: Instant, storage: async_nats::Subscriber, bearers: async_nats::Subscriber },
+    Listening { until: Instant, storage: LinkSubscriber, bearers: LinkSubscriber },
     Refused(String),
 }
 
@@ -33,9 +41,9 @@ fn listening_time(beat_interval: Duration) -> Duration {
 }
 
 /// Starts to listen. Each node sends its name every `beat_interval`.
-pub(super) async fn listen(nats: &Nats, beat_interval: Duration) -> NodeReports {
-    let storage = nats.client.subscribe(names::STORAGE).await;
-    let bearers = nats.client.subscribe(names::name("*")).await;
+pub(super) fn listen(nats: &Nats, beat_interval: Duration) -> NodeReports {
+    let storage = nats.link.subscribe("storage", names::STORAGE, None, WAITING_BYTES);
+    let bearers = nats.link.subscribe("namesakes", &names::name("*"), None, WAITING_BYTES);
     match (storage, bearers) {
         (Ok(storage), Ok(bearers)) => {
             NodeReports::Listening { until: Instant::now() + listening_time(beat_interval), storage, bearers }
@@ -55,8 +63,8 @@ impl NodeReports {
         for _ in 0..MESSAGES {
             let received = timeout_at(until, async {
                 tokio::select! {
-                    Some(message) = storage.next() => note_report(&mut reports, &message.payload),
-                    Some(message) = bearers.next() => note_bearer(&mut nodes, &message.payload),
+                    Some(message) = storage.next() => note_report(&mut reports, message.payload()),
+                    Some(message) = bearers.next() => note_bearer(&mut nodes, message.subject(), message.payload()),
                     else => std::future::pending().await,
                 }
             });
@@ -70,15 +78,34 @@ impl NodeReports {
 
 /// Keeps the last report of each router.
 fn note_report(reports: &mut BTreeMap<NodeRef, Vec<StorageProblem>>, payload: &[u8]) {
-    if let Ok(report) = wire::decode::<StorageReport>(payload) {
-        reports.insert(report.router, report.troubles);
+    let Ok(StorageReport { router, mut troubles }) = wire::decode(payload) else { return };
+    troubles.truncate(MOST_PROBLEMS);
+    troubles.iter_mut().flat_map(|trouble| [&mut trouble.stream, &mut trouble.text]).for_each(cut);
+    if reports.len() < MOST_ROUTERS || reports.contains_key(&router) {
+        reports.insert(router, troubles);
     }
 }
 
-fn note_bearer(nodes: &mut BTreeMap<NodeRef, NodeAnnouncement>, payload: &[u8]) {
-    if let Ok(announcement) = wire::decode::<NodeAnnouncement>(payload) {
-        nodes.insert(announcement.node.clone(), announcement);
+/// Keeps the last announcement of each node. One on the subject of another name is not of that node: NATS lets each
+/// gateway announce its own name alone.
+fn note_bearer(nodes: &mut BTreeMap<NodeRef, NodeAnnouncement>, subject: &[u8], payload: &[u8]) {
+    let Ok(mut announcement) = wire::decode::<NodeAnnouncement>(payload) else { return };
+    let node = announcement.node.clone();
+    if subject != names::name(node.id.as_str()).as_bytes() {
+        return;
     }
+    [&mut announcement.host, &mut announcement.admin].into_iter().for_each(cut);
+    let of_name = |nonce| NodeRef { id: node.id.clone(), nonce: Nonce(nonce) };
+    let bearers = nodes.range(of_name(0)..=of_name(u64::MAX)).count();
+    if bearers < MOST_BEARERS || nodes.contains_key(&node) {
+        nodes.insert(node, announcement);
+    }
+}
+
+/// Cuts a text of a node, and gives back the memory.
+fn cut(text: &mut String) {
+    text.truncate(text.floor_char_boundary(MOST_TEXT));
+    text.shrink_to_fit();
 }
 
 /// Turns the received messages into findings.
@@ -133,7 +160,7 @@ fn findings(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tickwire_core::ids::{NodeId, Nonce};
+    use tickwire_core::ids::NodeId;
     use tickwire_core::storage::StorageFault;
 
     fn node(id: &str, nonce: u64) -> NodeRef {
@@ -165,6 +192,45 @@ mod tests {
         for part in ["2 nodes bear the name r2", "host a", "host b"] {
             assert!(names.found.contains(part), "{part} is not in {}", names.found);
         }
+    }
+
+    #[test]
+    fn announcement_on_the_subject_of_another_name_does_not_count() {
+        let mut nodes = BTreeMap::new();
+        let mut note = |subject: &str, id: &str, nonce| {
+            let (_, announcement) = announcement(Role::Gateway, id, nonce, "a");
+            note_bearer(&mut nodes, subject.as_bytes(), &wire::encode(&announcement).unwrap());
+        };
+        note("tw.name.g1", "g1", 1);
+        note("tw.name.g2", "r1", 2);
+        note("tw.name.r1.x", "r1", 3);
+        assert_eq!(nodes.into_keys().collect::<Vec<_>>(), [node("g1", 1)]);
+    }
+
+    #[test]
+    fn what_strangers_send_is_kept_in_bounds() {
+        let (long, mut nodes, mut reports) = ("x".repeat(100_000), BTreeMap::new(), BTreeMap::new());
+        let trouble = StorageProblem {
+            stream: long.clone(),
+            fault: StorageFault::Full,
+            stops_events: true,
+            text: "é".repeat(100_000),
+        };
+        for nonce in 0..1_100 {
+            let (router, announced) = announcement(Role::Router, "r1", nonce, &long[..1_000]);
+            note_bearer(&mut nodes, b"tw.name.r1", &wire::encode(&announced).unwrap());
+            let troubles = vec![trouble.clone(); if nonce == 0 { 20 } else { 0 }];
+            note_report(&mut reports, &wire::encode(&StorageReport { router, troubles }).unwrap());
+        }
+        assert_eq!((nodes.len(), reports.len()), (MOST_BEARERS, MOST_ROUTERS));
+        assert!(nodes.values().all(|announced| announced.host.len() == MOST_TEXT));
+        let kept = &reports[&node("r1", 0)];
+        assert_eq!(kept.len(), MOST_PROBLEMS);
+        assert!(kept.iter().all(|kept| kept.stream.len() == MOST_TEXT && kept.text.len() == MOST_TEXT));
+        // A later one of a node that is known replaces its former one.
+        let (_, announced) = announcement(Role::Router, "r1", 3, "b");
+        note_bearer(&mut nodes, b"tw.name.r1", &wire::encode(&announced).unwrap());
+        assert_eq!((nodes.len(), nodes[&node("r1", 3)].host.as_str()), (MOST_BEARERS, "b"));
     }
 
     #[test]
