@@ -3,13 +3,21 @@
 //! The events of a symbol have the numbers 1, 2, 3 and so on. The last one says that it is the last, so that a socket
 //! knows by itself what it must have had.
 
+use std::collections::VecDeque;
+
+/// How many ranges of missing numbers are kept for one symbol. Of the numbers before the first one that is kept, it is
+/// only counted how many are missing: a gateway that is wrong must not take all memory.
+const MOST_HOLES: usize = 1_024;
+
 /// What one socket has had of one symbol.
 #[derive(Debug, Clone, Default)]
 struct SymbolLedger {
     symbol: u32,
     highest: u64,
     /// The ranges below the highest number that have not come, first and last, in order.
-    holes: Vec<(u64, u64)>,
+    holes: VecDeque<(u64, u64)>,
+    /// How many numbers were missing in earlier ranges, which are not kept.
+    lost: u64,
     /// The last number, once it has come.
     last: Option<u64>,
 }
@@ -61,7 +69,7 @@ impl SocketLedger {
             self.unexpected += 1;
         } else if number > ledger.highest {
             if number > ledger.highest + 1 {
-                ledger.holes.push((ledger.highest + 1, number - 1));
+                ledger.open((ledger.highest + 1, number - 1));
             }
             ledger.highest = number;
         } else if ledger.fill(number) {
@@ -76,7 +84,7 @@ impl SocketLedger {
 
     /// Whether every event has come, up to the last one of each symbol.
     pub(super) fn is_complete(&self) -> bool {
-        self.symbols.iter().all(|ledger| ledger.holes.is_empty() && ledger.last == Some(ledger.highest))
+        self.symbols.iter().all(SymbolLedger::is_complete)
     }
 
     /// Notes the last numbers that this socket knows, by symbol.
@@ -101,27 +109,49 @@ impl SocketLedger {
             let end = ends.get(ledger.symbol as usize).copied().flatten().or(ledger.last);
             sum.unfinished += u64::from(end.is_none());
             let end = end.unwrap_or(ledger.highest);
-            let holes: u64 = ledger.holes.iter().map(|(first, last)| last - first + 1).sum();
-            sum.expected += end;
-            sum.missing += holes + end.saturating_sub(ledger.highest);
+            // All of them are below the highest number, so their sum is too.
+            let holes: u64 = ledger.holes.iter().copied().map(count_of).sum();
+            let missing = holes.saturating_add(ledger.lost).saturating_add(end.saturating_sub(ledger.highest));
+            sum.expected = sum.expected.saturating_add(end);
+            sum.missing = sum.missing.saturating_add(missing);
         }
         sum
     }
 }
 
 impl SymbolLedger {
+    fn is_complete(&self) -> bool {
+        self.lost == 0 && self.holes.is_empty() && self.last == Some(self.highest)
+    }
+
+    /// Notes a range that has not come, behind all others.
+    fn open(&mut self, hole: (u64, u64)) {
+        self.holes.push_back(hole);
+        self.forget();
+    }
+
+    /// Gives up the earliest ranges that are too many.
+    fn forget(&mut self) {
+        while self.holes.len() > MOST_HOLES
+            && let Some(earliest) = self.holes.pop_front()
+        {
+            self.lost += count_of(earliest);
+        }
+    }
+
     /// Removes a number from the holes. Returns whether it was in one.
     fn fill(&mut self, number: u64) -> bool {
         let Some(at) = self.holes.iter().position(|(first, last)| (*first..=*last).contains(&number)) else {
             return false;
         };
-        let (first, last) = self.holes.remove(at);
+        let Some((first, last)) = self.holes.remove(at) else { return false };
         if number < last {
             self.holes.insert(at, (number + 1, last));
         }
         if first < number {
             self.holes.insert(at, (first, number - 1));
         }
+        self.forget();
         true
     }
 }
@@ -129,20 +159,27 @@ impl SymbolLedger {
 impl LedgerSum {
     /// Adds another result.
     pub(super) fn add(&mut self, other: Self) {
-        self.expected += other.expected;
-        self.received += other.received;
-        self.missing += other.missing;
-        self.doubled += other.doubled;
-        self.out_of_order += other.out_of_order;
-        self.unexpected += other.unexpected;
-        self.unfinished += other.unfinished;
+        // The numbers are those of a gateway, which may be wrong.
+        let add = |sum: &mut u64, more: u64| *sum = sum.saturating_add(more);
+        add(&mut self.expected, other.expected);
+        add(&mut self.received, other.received);
+        add(&mut self.missing, other.missing);
+        add(&mut self.doubled, other.doubled);
+        add(&mut self.out_of_order, other.out_of_order);
+        add(&mut self.unexpected, other.unexpected);
+        add(&mut self.unfinished, other.unfinished);
     }
 
     /// Whether everything came once and in order, and nothing else.
     pub(super) fn is_exact(&self) -> bool {
         let Self { missing, doubled, out_of_order, unexpected, unfinished, expected, received } = *self;
-        missing + doubled + out_of_order + unexpected + unfinished == 0 && expected == received
+        [missing, doubled, out_of_order, unexpected, unfinished] == [0; 5] && expected == received
     }
+}
+
+/// How many numbers are in a range.
+fn count_of((first, last): (u64, u64)) -> u64 {
+    last - first + 1
 }
 
 #[cfg(test)]
@@ -205,6 +242,29 @@ mod tests {
         assert!(ledger.is_complete());
         ledger.take(3, 1, false);
         assert_eq!(ledger.sum(&[]).unexpected, 1, "a symbol of another socket");
+    }
+
+    #[test]
+    fn numbers_of_a_wrong_gateway_cost_bounded_memory_and_are_missing() {
+        let mut ledger = SocketLedger::new([7, 8]);
+        for symbol in [7, 8] {
+            (1..=10_000).for_each(|number| ledger.take(symbol, 2 * number, false));
+            ledger.take(symbol, u64::MAX, true);
+        }
+        assert!(ledger.symbols.iter().all(|symbol| symbol.holes.len() == MOST_HOLES));
+        let mut sum = ledger.sum(&[]);
+        assert_eq!((sum.expected, sum.missing, ledger.is_complete()), (u64::MAX, u64::MAX, false));
+        sum.add(sum);
+        assert!(!sum.is_exact());
+        // What is too early for the ranges that are kept counts as one that came twice.
+        ledger.take(7, 1, false);
+        assert_eq!((ledger.doubled, ledger.out_of_order), (1, 0));
+        // One large range, of which every second number comes late.
+        let mut ledger = SocketLedger::new([7]);
+        ledger.take(7, 20_001, false);
+        (1..=10_000).for_each(|number| ledger.take(7, 2 * number, false));
+        let (sum, holes) = (ledger.sum(&[]), ledger.symbols[0].holes.len());
+        assert_eq!((sum.expected, sum.missing, holes), (20_001, 10_000, MOST_HOLES), "also those that are not kept");
     }
 
     proptest::proptest! {

@@ -167,7 +167,7 @@ impl AttachedSockets {
         records.iter().for_each(|record| record.ledger.note_ends(&mut ends));
         let mut ledger = LedgerSum::default();
         records.iter().for_each(|record| ledger.add(record.ledger.sum(&ends)));
-        let total = |of: fn(&SocketRecord) -> u64| -> u64 { records.iter().map(of).sum() };
+        let total = |of: fn(&SocketRecord) -> u64| records.iter().map(of).fold(0, u64::saturating_add);
         let times = self.counts.times.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(AttachHarvest {
             connected: total(|record| record.was_ready.into()),
@@ -226,7 +226,9 @@ impl SocketRecord {
                 self.counts.ready.fetch_add(1, Ordering::Relaxed);
             }
             Message::Gap(_) | Message::Interrupted => self.gaps += 1,
-            Message::Notice(notice) => self.dropped += notice.dropped + notice.conflated,
+            Message::Notice(notice) => {
+                self.dropped = self.dropped.saturating_add(notice.dropped).saturating_add(notice.conflated);
+            }
             Message::SubscriptionLost { error, .. } => {
                 self.counts.fail(&ClientError::Refused { code: error.code, msg: error.msg });
             }
