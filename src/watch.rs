@@ -15,6 +15,8 @@ use tickwire_core::ids::{Confidence, UserId};
 
 use crate::values;
 use tickwire_command::stop;
+use tickwire_node::secrets::read_secret;
+use tokio::task::spawn_blocking;
 
 mod backfill;
 mod table;
@@ -227,8 +229,10 @@ fn token_of(file: PathBuf) -> TokenProvider {
     TokenProvider::new(move || {
         let file = Arc::clone(&file);
         async move {
-            let text = tokio::fs::read_to_string(&*file).await;
-            text.map(|text| text.trim().to_owned()).map_err(|error| format!("{}: {error}", file.display()))
+            let path = Arc::clone(&file);
+            let read = spawn_blocking(move || read_secret(&path)).await.map_err(|error| error.to_string())?;
+            let token = read.map_err(|error| format!("{}: {error}", file.display()))?;
+            Ok::<_, String>(token.expose().trim().to_owned())
         }
     })
 }

@@ -22,6 +22,7 @@ use tickwire_core::protocol::SubscriptionRequest;
 use tickwire_node::clock::wall_clock;
 use tickwire_node::config::{Config, ConfigError, Secret};
 use tickwire_node::nats::NatsError;
+use tickwire_node::secrets::{SecretFileError, read_secret};
 use tokio::task::JoinError;
 use tokio::time::sleep;
 
@@ -122,7 +123,7 @@ pub(crate) enum AttachError {
     #[error(transparent)]
     Descriptors(#[from] BenchServerError),
     #[error("--jwt-secret-file {}: {error}", file.display())]
-    SecretFile { file: PathBuf, error: io::Error },
+    SecretFile { file: PathBuf, error: SecretFileError },
     #[error("a token cannot be signed: {0}")]
     Sign(String),
     #[error("{symbols_each} symbols each are more than the {symbols} there are; raise --symbols")]
@@ -200,9 +201,8 @@ impl AttachArgs {
 
     fn secret(&self) -> Result<Option<Secret>, AttachError> {
         let Some(file) = &self.jwt_secret_file else { return Ok(None) };
-        let text = std::fs::read_to_string(file);
-        let text = text.map_err(|error| AttachError::SecretFile { file: file.clone(), error })?;
-        Ok(Some(Secret::new(text.trim())))
+        let secret = read_secret(file).map_err(|error| AttachError::SecretFile { file: file.clone(), error })?;
+        Ok(Some(secret))
     }
 
     /// Socket `number` of this process.

@@ -1,7 +1,8 @@
 //! TLS to a server: the trusted authorities, and the handshake.
 
 use std::fmt::Display;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +19,9 @@ use tokio_rustls::rustls::{ClientConfig, Error as TlsError, RootCertStore};
 
 use crate::certificate::CertificateProblem;
 use crate::dial::DialError;
+
+/// The largest file of authorities: those of all public ones are a quarter of that.
+const MOST_BYTES: u64 = 1024 * 1024;
 
 /// The protocol above TLS. WebSocket begins with HTTP/1.1, and a balancer must not choose another version.
 const PROTOCOL: &[u8] = b"http/1.1";
@@ -75,7 +79,8 @@ fn read_config(file: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
     match file {
         Some(file) => {
             let failed = |problem: &dyn Display| format!("{}: {problem}", file.display());
-            let found = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+            let content = read_bounded(file).map_err(|error| failed(&error))?;
+            let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&content).collect();
             for authority in found.map_err(|error| failed(&error))? {
                 roots.add(authority).map_err(|error| failed(&error))?;
             }
@@ -101,6 +106,16 @@ fn read_config(file: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
     let mut config = builder.with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = vec![PROTOCOL.to_vec()];
     Ok(Arc::new(config))
+}
+
+/// The content of a file of authorities.
+fn read_bounded(file: &Path) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    File::open(file)?.take(MOST_BYTES + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > MOST_BYTES {
+        return Err(io::Error::other(format!("the file has more than {MOST_BYTES} bytes: is it another file?")));
+    }
+    Ok(content)
 }
 
 /// The cause of a failed handshake.

@@ -154,14 +154,20 @@ async fn connected_client_reads_the_authorities_again_after_a_refusal() {
 async fn file_without_certificates_is_refused_by_its_field() {
     let authority = Authority::new();
     let secure = secure_server(authority.certificate(&["127.0.0.1"])).await;
-    for text in [None, Some("no certificate")] {
+    let large = "x".repeat(2 << 20);
+    for (text, problem) in [
+        (None, "No such file"),
+        (Some("no certificate"), "the file has no certificate"),
+        (Some(large.as_str()), "more than 1048576 bytes"),
+    ] {
         match text {
             Some(text) => std::fs::write(authority.file(), text).unwrap(),
             None => std::fs::remove_file(authority.file()).unwrap(),
         }
         let error = Client::connect(config("127.0.0.1", secure.address, &authority)).await.unwrap_err();
         assert!(matches!(error, ClientError::BadConfig { field: "tls_ca", .. }), "{error:?}");
-        assert!(error.to_string().contains("ca.pem"), "{error}");
+        let error = error.to_string();
+        assert!(error.contains("ca.pem") && error.contains(problem), "{error}");
     }
 }
 

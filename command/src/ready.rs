@@ -7,7 +7,7 @@ use std::time::Duration;
 use tickwire_node::ports;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 /// How long the nodes may take to be ready.
 pub const READY_DEADLINE: Duration = Duration::from_secs(30);
@@ -35,10 +35,11 @@ pub async fn ready(name: &'static str, ports_file: &Path) -> Result<SocketAddr, 
         let listening = ports::read(ports_file).unwrap_or_default();
         let answer = match listening.get("admin").copied() {
             None => "it has not come up".to_owned(),
-            Some(admin) => match get(admin, "/readyz").await {
-                Ok(answer) if answer.starts_with("HTTP/1.1 200") => return Ok(admin),
-                Ok(answer) => answer.lines().last().unwrap_or_default().to_owned(),
-                Err(error) => error.to_string(),
+            Some(admin) => match timeout_at(end, get(admin, "/readyz")).await {
+                Ok(Ok(answer)) if answer.starts_with("HTTP/1.1 200") => return Ok(admin),
+                Ok(Ok(answer)) => answer.lines().last().unwrap_or_default().to_owned(),
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "its admin server does not answer".to_owned(),
             },
         };
         if Instant::now() >= end {
@@ -64,7 +65,21 @@ pub async fn get(server: SocketAddr, path: &str) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
+    use std::fs;
     use tokio::net::TcpListener;
+    use tokio::time::timeout;
+
+    #[tokio::test(start_paused = true)]
+    async fn node_that_accepts_connections_and_does_not_answer_is_not_ready_at_the_deadline() {
+        // Nobody reads what it accepts.
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let path = std::env::temp_dir().join(format!("tickwire-ready-{:016x}.json", rand::random::<u64>()));
+        ports::write(&path, &BTreeMap::from([("admin", silent.local_addr().unwrap())])).unwrap();
+        let NotReady { name, answer } = timeout(READY_DEADLINE * 2, ready("gw-1", &path)).await.unwrap().unwrap_err();
+        fs::remove_file(&path).unwrap();
+        assert_eq!((name, answer.as_str()), ("gw-1", "its admin server does not answer"));
+    }
 
     #[tokio::test]
     async fn answer_without_an_end_is_read_up_to_a_limit() {

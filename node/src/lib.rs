@@ -5,9 +5,9 @@
 //! * `config` reads the configuration, and `telemetry` sets up logs and metrics, which `metrics` declares;
 //! * `shutdown` starts tasks and ends them in two phases, and `clock` passes the time into pure code;
 //! * `names` spells the subjects, streams, buckets and keys of NATS;
-//! * `nats` opens the connections, with the login that `nats_login` reads; `connection_health` says whether they are
-//!   up, `nats_error` why not, and `tls` whether that can change. `link` is our own connection, for messages that other
-//!   programs can shape;
+//! * `nats` opens the connections, with the login that `nats_login` reads, and the certificates that `nats_tls` reads;
+//!   `connection_health` says whether they are up, `nats_error` why not, and `tls` whether that can change. `link` is
+//!   our own connection, for messages that other programs can shape;
 //! * `secrets` reads the files of secrets again, and puts what has changed into effect;
 //! * `direct` reads answers to direct gets, and `stored` single messages of a stream from its leader;
 //! * `epoch` names the epoch of the stream of events, and `writes` records whether NATS stores what is published;
@@ -31,6 +31,7 @@ pub mod config;
 pub(crate) mod connection_health;
 pub(crate) mod nats_error;
 pub(crate) mod nats_login;
+pub(crate) mod nats_tls;
 pub(crate) mod tls;
 
 pub mod secrets;

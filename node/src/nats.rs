@@ -17,6 +17,7 @@ use crate::link::{Link, LinkError};
 use crate::metrics;
 use crate::names;
 use crate::nats_login::{LoginFileError, LoginSource, NatsLogin, authenticate, is_login_refusal};
+use crate::nats_tls;
 use crate::tls;
 use crate::writes::Writes;
 use async_nats::connection::State;
@@ -84,7 +85,10 @@ impl Nats {
         let name = format!("{role}/{node}");
         let unusable = |error: LoginFileError| NatsError::Credentials { reason: error.to_string() };
         // A file that cannot be used is named before anything is tried.
-        NatsLogin::read_now(Arc::new(config.clone())).await.map_err(unusable)?;
+        let shared = Arc::new(config.clone());
+        NatsLogin::read_now(Arc::clone(&shared)).await.map_err(unusable)?;
+        let unsafe_tls = |reason| NatsError::Tls { url: config.url.clone(), reason };
+        nats_tls::check(shared).await.map_err(unsafe_tls)?;
         let options = log_in(config)
             .name(&name)
             .custom_inbox_prefix(names::inbox(role, node))

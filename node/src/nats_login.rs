@@ -132,7 +132,7 @@ pub(crate) fn is_login_refusal(text: &str) -> bool {
 fn secret(key: &'static str, path: &Path) -> Result<Secret, LoginFileError> {
     let failed =
         |error: secrets::SecretFileError| LoginFileError { key, path: path.to_owned(), reason: error.to_string() };
-    secrets::secret_of(&secrets::read_file(path, MOST_SECRET_BYTES).map_err(failed)?).map_err(failed)
+    secrets::read_secret(path).map_err(failed)
 }
 
 /// The two blocks between lines of dashes in a credentials file: a token, then a seed.

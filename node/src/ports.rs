@@ -1,11 +1,15 @@
 //! The ports file: the addresses that a node listens on, for a program that started it with port 0.
 
+use crate::secrets::{SecretFileError, read_file};
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use tempfile::NamedTempFile;
+
+/// The largest file that is read: one of a node has a few addresses.
+const MOST_BYTES: u64 = 64 * 1024;
 
 /// Writes a JSON object of name to "ip:port" in place of the old file. A reader sees the complete old or new file.
 ///
@@ -26,7 +30,11 @@ pub fn write(path: &Path, ports: &BTreeMap<&str, SocketAddr>) -> io::Result<()> 
 /// # Errors
 /// When the file cannot be read, as before the node listens.
 pub fn read(path: &Path) -> io::Result<BTreeMap<String, SocketAddr>> {
-    Ok(serde_json::from_slice(&fs::read(path)?).unwrap_or_default())
+    let content = read_file(path, MOST_BYTES).map_err(|error| match error {
+        SecretFileError::Unreadable(source) => source,
+        other => io::Error::new(ErrorKind::InvalidData, other.to_string()),
+    })?;
+    Ok(serde_json::from_slice(&content).unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -15,10 +15,10 @@ mod troubles;
 mod watched;
 
 pub use connections::ConnectionFiles;
-pub use file::SecretFileError;
+pub use file::{SecretFileError, read_secret};
 pub use troubles::SecretTroubles;
 
-pub(crate) use file::{MOST_SECRET_BYTES, read_file, secret_of};
+pub(crate) use file::{MOST_CERTIFICATE_BYTES, MOST_SECRET_BYTES, read_file};
 pub(crate) use tokens::TokenKeys;
 
 /// What is read again, by name: the values of the label `what`.

@@ -37,6 +37,5 @@ impl Config {
 
 fn secret(key: &'static str, path: &Path) -> Result<Secret, ConfigError> {
     let failed = |source| ConfigError::SecretFile { key, path: path.to_owned(), source };
-    let contents = secrets::read_file(path, secrets::MOST_SECRET_BYTES).map_err(failed)?;
-    secrets::secret_of(&contents).map_err(failed)
+    secrets::read_secret(path).map_err(failed)
 }

@@ -4,20 +4,18 @@ use super::login::{self, ServerInfo};
 use super::parse::{Op, Parser};
 use crate::config::NatsConfig;
 use crate::nats_login::{NatsLogin, is_login_refusal};
+use crate::nats_tls::tls_config;
 use async_nats::ServerAddr;
 use bytes::BytesMut;
 use rand::seq::SliceRandom;
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::rustls::pki_types::ServerName;
 
 /// How long one attempt at one server may take.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -125,7 +123,7 @@ impl Dialer {
         };
         let tls = self.config.tls_ca.is_some() || server.tls_required() || info.tls_required;
         if tls {
-            let config = self.tls_config().await?;
+            let config = tls_config(Arc::clone(&self.config)).await?;
             let host = ServerName::try_from(server.host().to_owned()).map_err(|error| error.to_string())?;
             let stream = TlsConnector::from(config).connect(host, stream).await.map_err(text)?;
             let (reader, writer) = tokio::io::split(stream);
@@ -159,47 +157,6 @@ impl Dialer {
             }
         }
     }
-
-    /// The authorities and our certificate, read again for each connection, because certificates are renewed.
-    async fn tls_config(&self) -> Result<Arc<ClientConfig>, String> {
-        let config = Arc::clone(&self.config);
-        let built = tokio::task::spawn_blocking(move || tls_config(&config)).await;
-        built.map_err(|error| error.to_string())?
-    }
-}
-
-fn tls_config(config: &NatsConfig) -> Result<Arc<ClientConfig>, String> {
-    let failed = |key: &str, path: &Path, error: &dyn std::fmt::Display| format!("{key} = {}: {error}", path.display());
-    let certificates = |key: &str, path: &Path| -> Result<Vec<CertificateDer<'static>>, String> {
-        let found = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
-        found.map_err(|error| failed(key, path, &error))
-    };
-    let mut roots = RootCertStore::empty();
-    match &config.tls_ca {
-        Some(path) => {
-            for authority in certificates("nats.tls_ca", path)? {
-                roots.add(authority).map_err(|error| failed("nats.tls_ca", path, &error))?;
-            }
-        }
-        None => {
-            let found = rustls_native_certs::load_native_certs();
-            if found.certs.is_empty() {
-                return Err(format!("no certificate authorities found on this system: {:?}", found.errors));
-            }
-            roots.add_parsable_certificates(found.certs);
-        }
-    }
-    let builder = ClientConfig::builder().with_root_certificates(roots);
-    let built = match (&config.tls_cert, &config.tls_key) {
-        (Some(certificate), Some(key)) => {
-            let chain = certificates("nats.tls_cert", certificate)?;
-            let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| failed("nats.tls_key", key, &error))?;
-            let with = builder.with_client_auth_cert(chain, secret);
-            with.map_err(|error| failed("nats.tls_cert", certificate, &error))?
-        }
-        _ => builder.with_no_client_auth(),
-    };
-    Ok(Arc::new(built))
 }
 
 /// The next operation of the server.

@@ -2,16 +2,13 @@
 //! files anyway. So all that is left to do is to replace the present ones, which would last until NATS ends them.
 
 use super::CONNECTION;
-use super::file::{MOST_SECRET_BYTES, secret_of};
+use super::file::{MOST_CERTIFICATE_BYTES, MOST_SECRET_BYTES, secret_of};
 use super::follower::{FollowedFile, Follower};
 use super::troubles::SecretTroubles;
 use crate::config::NatsConfig;
 use crate::nats::Nats;
 use crate::nats_login::parse_credentials;
 use tokio_util::sync::CancellationToken;
-
-/// The largest file of certificates: those of all public authorities are a quarter of that.
-const MOST_CERTIFICATE_BYTES: u64 = 1024 * 1024;
 
 /// The files of a connection, read before it was opened.
 #[derive(Debug)]

@@ -4,6 +4,7 @@ use crate::nats::{SOON, certificates, config};
 use futures_util::StreamExt;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tickwire_node::nats::{Nats, NatsError};
@@ -115,6 +116,52 @@ async fn certificates_that_are_not_accepted_end_the_start_at_once() {
         assert!(matches!(refused, Err(NatsError::Tls { .. })), "{what}: {refused:?}");
         assert!(start.elapsed() < Duration::from_secs(30), "{what}: after {:?}", start.elapsed());
     }
+}
+
+#[tokio::test]
+async fn file_of_certificates_that_is_a_pipe_or_huge_is_named_and_nobody_waits_for_it() {
+    let (server_home, node_home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    certificates(server_home.path());
+    let server = NatsServer::start_with(&[
+        "--tls",
+        "--tlscert",
+        &path(server_home.path(), "cert.pem"),
+        "--tlskey",
+        &path(server_home.path(), "key.pem"),
+    ]);
+    let authority = node_home.path().join("ca.pem");
+    let connect = async || {
+        let sets = [("nats.tls_ca", authority.to_str().unwrap()), ("nats.connect_timeout", "60s")];
+        Nats::connect(&config(&server.url(), &sets), "router", "r1").await
+    };
+    let refused = async |nats: Option<&Nats>, problem: &str| {
+        let start = Instant::now();
+        let reason = match nats {
+            Some(nats) => nats.renew().await.unwrap_err(),
+            None => match connect().await {
+                Err(NatsError::Tls { reason, .. }) => reason,
+                other => panic!("{other:?}"),
+            },
+        };
+        assert!(reason.contains("nats.tls_ca = ") && reason.contains(problem), "{reason}");
+        assert!(start.elapsed() < Duration::from_secs(30), "after {:?}", start.elapsed());
+    };
+    let make_pipe = || assert!(Command::new("mkfifo").arg(&authority).status().unwrap().success());
+    make_pipe();
+    refused(None, "is not a regular file").await;
+    fs::remove_file(&authority).unwrap();
+    // It takes no room on the disk.
+    fs::File::create(&authority).unwrap().set_len(1 << 32).unwrap();
+    refused(None, "has more than").await;
+
+    fs::remove_file(&authority).unwrap();
+    fs::copy(server_home.path().join("ca.pem"), &authority).unwrap();
+    let nats = connect().await.unwrap();
+    fs::remove_file(&authority).unwrap();
+    make_pipe();
+    refused(Some(&nats), "is not a regular file").await;
+    assert!(nats.is_connected());
+    nats.check().await.unwrap();
 }
 
 #[tokio::test]
