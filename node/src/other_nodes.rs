@@ -115,12 +115,14 @@ impl OtherNodes {
         Ok(())
     }
 
-    /// Sends the answer to a question of another node.
+    /// Sends the answer to a question of another node. Returns its bytes.
     ///
     /// # Errors
     /// When it was not sent.
-    pub(crate) fn answer(&self, subject: impl AsRef<[u8]>, answer: &impl Serialize) -> Result<(), AskError> {
-        Ok(self.link.publish(subject, None, &wire::encode(answer)?)?)
+    pub(crate) fn answer(&self, subject: impl AsRef<[u8]>, answer: &impl Serialize) -> Result<usize, AskError> {
+        let answer = wire::encode(answer)?;
+        self.link.publish(subject, None, &answer)?;
+        Ok(answer.len())
     }
 
     /// Counts and logs a message that is refused.

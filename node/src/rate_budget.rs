@@ -28,6 +28,12 @@ impl RateBudget {
         }
         has_one
     }
+
+    /// Takes so many more times out of it, because what was done has cost more than one. If it had not as many, the next
+    /// ones wait until they have come back.
+    pub(crate) fn charge(&mut self, times: usize) {
+        self.left -= times as f64;
+    }
 }
 
 #[cfg(test)]
@@ -40,5 +46,19 @@ mod tests {
         let taken = (0..5_000).filter(|at| budget.take(Duration::from_millis(100_000 + at))).count();
         assert!((59..=60).contains(&taken), "{taken}");
         assert!(!budget.take(Duration::from_millis(50)), "an earlier time adds nothing");
+    }
+
+    #[test]
+    fn what_costs_more_is_done_less_often() {
+        let mut budget = RateBudget::new(1_000);
+        let mut done = 0;
+        for at in 0..10_000 {
+            if budget.take(Duration::from_millis(100_000 + at)) {
+                budget.charge(255);
+                done += 1;
+            }
+        }
+        // 11,000 times in all, and the last one may have taken more than there was.
+        assert!((42..=43).contains(&done), "{done}");
     }
 }

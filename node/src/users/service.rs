@@ -3,10 +3,12 @@
 use super::gathering::Gathering;
 use super::messages::{GatewayAnswer, UserAction, UserAnswer, UserQuestion};
 use crate::api::ApiRefusal;
+use crate::clock::monotonic;
 use crate::link::{LinkError, LinkSubscriber, NatsMessage, Status};
 use crate::metrics;
 use crate::names;
 use crate::other_nodes::{AskError, OtherNodes, Questions};
+use crate::rate_budget::RateBudget;
 use crate::start::Node;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -33,6 +35,10 @@ static QUESTIONS: Questions = Questions {
 
 /// How many questions are answered at the same time. Further ones wait.
 const ANSWERING: usize = 4;
+
+/// How many KiB of answers this node sends in a second; an answer counts as one more. The sessions of one user may be
+/// thousands of times larger than the question for them, so a flood of questions would be one of answers.
+const ANSWERED_KIB: u32 = 16 * 1024;
 
 /// What a node knows of the sessions on itself.
 pub trait UsersHere: Debug + Send + Sync + 'static {
@@ -81,13 +87,14 @@ impl<L: UsersHere> UserService<L> {
 
     /// Answers questions until the drain.
     pub async fn answer_questions(self: Arc<Self>, mut questions: LinkSubscriber, drain: CancellationToken) {
-        let mut answering = FuturesUnordered::new();
+        let (mut answering, mut budget) = (FuturesUnordered::new(), RateBudget::new(ANSWERED_KIB));
         loop {
             tokio::select! {
                 () = drain.cancelled() => return,
-                Some(()) = answering.next(), if !answering.is_empty() => {}
+                Some(bytes) = answering.next(), if !answering.is_empty() => budget.charge(bytes / 1024),
                 question = questions.next(), if answering.len() < ANSWERING => match question {
-                    Some(question) => answering.push(self.answer_one(question)),
+                    Some(question) if budget.take(monotonic()) => answering.push(self.answer_one(question)),
+                    Some(_) => self.others.refuse("too many questions, or too large answers"),
                     None => return,
                 },
             }
@@ -138,23 +145,30 @@ impl<L: UsersHere> UserService<L> {
         self.others.ask(&question, &inbox, Some(&inbox), take).await
     }
 
-    async fn answer_one(&self, message: NatsMessage) {
+    /// Returns the bytes of the answer.
+    async fn answer_one(&self, message: NatsMessage) -> usize {
         let Some(inbox) = message.reply().filter(|inbox| is_inbox(inbox)) else {
-            return self.others.refuse("it asks for an answer elsewhere than to a node");
+            self.others.refuse("it asks for an answer elsewhere than to a node");
+            return 0;
         };
         let question: UserQuestion = match wire::decode(message.payload()) {
             Ok(question) => question,
-            Err(error) => return self.others.refuse(&error.to_string()),
+            Err(error) => {
+                self.others.refuse(&error.to_string());
+                return 0;
+            }
         };
         let UserQuestion { asker, user, action } = question;
         // This node has asked itself without NATS.
         if asker == self.me {
-            return;
+            return 0;
         }
-        let Some(answer) = self.here.answer(&user, action).await else { return };
-        if let Err(error) = self.others.answer(inbox, &GatewayAnswer { gateway: self.me.clone(), answer }) {
+        let Some(answer) = self.here.answer(&user, action).await else { return 0 };
+        let answered = self.others.answer(inbox, &GatewayAnswer { gateway: self.me.clone(), answer });
+        answered.unwrap_or_else(|error| {
             debug!(%error, %asker, "question about a user not answered");
-        }
+            0
+        })
     }
 }
 
