@@ -23,19 +23,39 @@ mod watch;
 use clap::Parser;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 use tickwire_command::terminal_text;
 use tickwire_core::placement::Role;
 use tickwire_node::config::{ConfigError, LogConfig, LogFormat};
 use tickwire_node::telemetry::init_logs;
+use tokio::runtime::Runtime;
 
 use cli::{Cli, Command};
 
 /// The exit code of wrong usage or configuration. `clap` uses the same code.
 const USAGE: u8 = 2;
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    match run(Cli::parse().command).await {
+/// How long threads may still wait for files when everything else has ended.
+const LAST_THREADS: Duration = Duration::from_millis(500);
+
+fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    let runtime = match Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("tickwire: the threads of this process cannot be started: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = runtime.block_on(ended(command));
+    // Such a thread may wait for ever: for the writer of a pipe, or for a disk that does not answer.
+    runtime.shutdown_timeout(LAST_THREADS);
+    code
+}
+
+/// Runs a command, and says why it has failed.
+async fn ended(command: Command) -> ExitCode {
+    match run(command).await {
         Ok(code) => code,
         Err(error) => {
             // The errors of the commands contain the texts of their sources, and some of these are of strangers.

@@ -2,9 +2,11 @@
 
 use serde_json::{Value, json};
 use std::fs;
-use std::process::Output;
+use std::process::{Command, Output};
 use tickwire_core::protocol::Encoding;
 use tickwire_testkit::{Process, eventually};
+use tokio::net::TcpListener;
+use tokio::time::timeout;
 
 use crate::cluster::Cluster;
 use crate::node::{DEADLINE, tickwire};
@@ -25,6 +27,21 @@ fn listens_for_interrupts(pid: u32) -> bool {
 pub(crate) fn run(args: &[&str]) -> (Option<i32>, String, String) {
     let Output { status, stdout, stderr } = tickwire().args(args).output().unwrap();
     (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+#[tokio::test]
+async fn command_ends_although_one_of_its_threads_waits_for_a_file() {
+    let home = tempfile::tempdir().unwrap();
+    let authorities = home.path().join("ca.pem");
+    assert!(Command::new("mkfifo").arg(&authorities).status().unwrap().success());
+    let gateway = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("wss://{}", gateway.local_addr().unwrap());
+    let watch = ["watch", "--url", &url, "--user", "ann", "--ca", authorities.to_str().unwrap()];
+    let mut watch = Process::start("watch", home.path(), tickwire().args(watch));
+    // It has connected, and reads the authorities for TLS. Nobody writes to the pipe.
+    let _connection = timeout(DEADLINE, gateway.accept()).await.unwrap().unwrap();
+    watch.interrupt();
+    eventually("watch has ended", DEADLINE, async || watch.exit()).await;
 }
 
 #[tokio::test]
