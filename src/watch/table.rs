@@ -192,7 +192,7 @@ fn text_of(message: &Message) -> Option<String> {
                 .to_owned()
         }
         Message::Gap(gap) => {
-            let (p, first, last) = (gap.p, gap.from.0 + 1, gap.to);
+            let (p, first, last) = (gap.p, gap.from.0.saturating_add(1), gap.to);
             format!("gap ({}): sequences {first} to {last} of partition {p} may be missing", gap.reason)
         }
         Message::Goaway(goaway) => {
@@ -262,6 +262,10 @@ mod tests {
         printer.json = true;
         let line = printer.line_of("event", &received(&market)).text;
         assert!(line.contains(r"a\u001b[2J\nb\u009b2J\u202ec"), "{line:?}");
+        // No stream has so many messages.
+        let end = Seq(u64::MAX);
+        let gap = text_of(&Message::Gap(Gap { reason: "lost".into(), p: Partition(0), from: end, to: end })).unwrap();
+        assert!(gap.contains("sequences 18446744073709551615 to 18446744073709551615"), "{gap}");
     }
 
     #[test]
