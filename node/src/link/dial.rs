@@ -23,6 +23,9 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How many discovered servers are remembered.
 const DISCOVERED: usize = 64;
 
+/// How many bytes of a text of a server are shown.
+const SHOWN: usize = 400;
+
 /// A connection whose login the server has accepted.
 pub(super) struct LinkConnection {
     pub(super) reader: Box<dyn AsyncRead + Send + Unpin>,
@@ -119,7 +122,10 @@ impl Dialer {
         let (mut parser, mut buffer) = (Parser::default(), BytesMut::with_capacity(4096));
         let info: ServerInfo = match next(&mut stream, &mut parser, &mut buffer).await? {
             Op::Info(info) => serde_json::from_slice(&info).map_err(|error| error.to_string())?,
-            other => return Err(format!("expected INFO from the server, received {other:?}").into()),
+            Op::Refusal(text) | Op::Unknown(text) => {
+                return Err(format!("expected INFO from the server, received {:?}", beginning(&text)).into());
+            }
+            _ => return Err("expected INFO from the server, received another operation".to_owned().into()),
         };
         let tls = self.config.tls_ca.is_some() || server.tls_required() || info.tls_required;
         if tls {
@@ -128,35 +134,42 @@ impl Dialer {
             let stream = TlsConnector::from(config).connect(host, stream).await.map_err(text)?;
             let (reader, writer) = tokio::io::split(stream);
             // Plain text from before TLS cannot be trusted.
-            return self.log_in(Box::new(reader), Box::new(writer), info, tls).await;
+            let fresh = (Parser::default(), BytesMut::with_capacity(4096));
+            return self.log_in(Box::new(reader), Box::new(writer), fresh, info, tls).await;
         }
         let (reader, writer) = stream.into_split();
-        self.log_in(Box::new(reader), Box::new(writer), info, tls).await
+        // A server that refuses a connection may say so together with its INFO.
+        self.log_in(Box::new(reader), Box::new(writer), (parser, buffer), info, tls).await
     }
 
     async fn log_in(
         &self,
         mut reader: Box<dyn AsyncRead + Send + Unpin>,
         mut writer: Box<dyn AsyncWrite + Send + Unpin>,
+        (mut parser, mut buffer): (Parser, BytesMut),
         info: ServerInfo,
         tls: bool,
     ) -> Result<LinkConnection, DialError> {
         let login = NatsLogin::read_now(Arc::clone(&self.config)).await.map_err(|error| error.to_string())?;
         let line = login::line(&login, &self.name, &info, tls)?;
-        let (mut parser, mut buffer) = (Parser::default(), BytesMut::with_capacity(4096));
         writer.write_all(format!("{line}PING\r\n").as_bytes()).await.map_err(|error| error.to_string())?;
         writer.flush().await.map_err(|error| error.to_string())?;
         loop {
             match next(&mut reader, &mut parser, &mut buffer).await? {
                 Op::Pong => return Ok(LinkConnection { reader, writer, buffer, parser, info }),
                 Op::Refusal(refusal) => {
-                    let reason = String::from_utf8_lossy(&refusal).into_owned();
+                    let reason = beginning(&refusal);
                     return Err(DialError { is_login_refusal: is_login_refusal(&reason), reason });
                 }
                 _ => {}
             }
         }
     }
+}
+
+/// What the server has sent, for people. A program that is no NATS server may send a megabyte.
+fn beginning(text: &[u8]) -> String {
+    String::from_utf8_lossy(&text[..text.len().min(SHOWN)]).into_owned()
 }
 
 /// The next operation of the server.
@@ -175,6 +188,7 @@ async fn next(reader: &mut (impl AsyncRead + Unpin), parser: &mut Parser, buffer
 mod tests {
     use super::*;
     use crate::config::{Config, LoadOptions};
+    use tokio::net::TcpListener;
 
     fn dialer(url: &str) -> Dialer {
         let sets = vec![("nats.url".to_owned(), url.to_owned())];
@@ -196,6 +210,25 @@ mod tests {
         assert_eq!(ports(&dialer), [4222]);
         dialer.discover(&listing(&["10.0.0.2:4333", "[::1]:4444"]));
         assert_eq!(ports(&dialer), [4333, 4444]);
+    }
+
+    #[tokio::test]
+    async fn reason_is_short_whatever_the_server_sends() {
+        let info = "INFO {}\r\n-ERR ";
+        for (begin, part) in [("HTTP/1.1 ", "received \"HTTP/1.1 xxx"), ("-ERR ", "received \"xxx"), (info, ": xxx")] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let mut dialer = dialer(&listener.local_addr().unwrap().to_string());
+            let serve = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                stream.write_all(format!("{begin}{}\r\n", "x".repeat(500_000)).as_bytes()).await.ok();
+                std::future::pending::<()>().await;
+            };
+            let error = tokio::select! {
+                end = dialer.dial() => end.err().unwrap(),
+                () = serve => unreachable!("it has no end"),
+            };
+            assert!(error.reason.contains(part) && error.reason.len() < 600, "{}", error.reason);
+        }
     }
 
     #[tokio::test]
