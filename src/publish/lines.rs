@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 use tickwire_core::event::Kinds;
 use tickwire_core::event::decode::own_id;
@@ -20,6 +20,9 @@ use tickwire_command::terminal_text::in_line;
 
 /// How many lines are read ahead.
 const AHEAD: usize = 256;
+
+/// The bytes of a line that is too long for any stream (`stream.max_message`). The rest of it is not kept.
+const TOO_LONG: usize = 8 * 1024 * 1024 + 1;
 
 /// How many duplicates are reported by line. All of them are counted.
 const DUPLICATES_REPORTED: u64 = 10;
@@ -104,6 +107,9 @@ impl PublishArgs {
 
     /// Returns the event of a line, or none if the line is blank.
     pub(super) fn event(&self, line: &[u8], run: &str, number: u64) -> Result<Option<NewEvent>, String> {
+        if line.len() >= TOO_LONG {
+            return Err(format!("has {TOO_LONG} bytes or more, which no stream takes"));
+        }
         let line = line.trim_ascii();
         if line.is_empty() {
             return Ok(None);
@@ -142,7 +148,11 @@ fn read(path: &Path) -> io::Result<(mpsc::Receiver<InputLine>, Progress)> {
         let mut reader = reader;
         loop {
             let mut line = Vec::new();
-            let read = reader.read_until(b'\n', &mut line);
+            let read = reader.by_ref().take(TOO_LONG as u64).read_until(b'\n', &mut line);
+            let read = match read {
+                Ok(TOO_LONG) if !line.ends_with(b"\n") => reader.skip_until(b'\n').map(|_| TOO_LONG),
+                read => read,
+            };
             let last = !matches!(read, Ok(1..));
             if matches!(read, Ok(0)) || sender.blocking_send(read.map(|_| line)).is_err() || last {
                 return;
@@ -220,5 +230,25 @@ impl<'a> LineTally<'a> {
             summary += &format!(", {why}: {first}lines after {} were not tried", self.tried);
         }
         summary
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[tokio::test]
+    async fn line_of_any_size_takes_bounded_memory_and_the_next_one_is_read() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        for length in [TOO_LONG - 1, 3 * TOO_LONG, 2] {
+            writeln!(file, "{}", "x".repeat(length)).unwrap();
+        }
+        let (mut lines, _) = read(file.path()).unwrap();
+        let mut lengths = Vec::new();
+        while let Some(line) = lines.recv().await {
+            lengths.push(line.unwrap().len());
+        }
+        assert_eq!(lengths, [TOO_LONG, TOO_LONG, 3]);
     }
 }
