@@ -137,7 +137,7 @@ impl Node {
         shutdown.spawn_infallible("metrics upkeep", metrics.clone().upkeep(shutdown.drain().clone()));
         metrics::STREAM_PARTITIONS.set(f64::from(config.stream.partitions));
         metrics::MAX_DESCRIPTORS.set(descriptors.map_or(f64::INFINITY, |most| most as f64));
-        let readiness = Readiness::default();
+        let readiness = Readiness::starting();
         let check = readiness.register("nats");
         let drain = shutdown.drain().clone();
         let admin = Admin::start(&config.admin, readiness.clone(), metrics.clone(), shutdown).await?;
@@ -155,6 +155,8 @@ impl Node {
         if let Some(files) = files {
             shutdown.spawn_infallible("nats secrets", files.run(nats.clone(), drain.clone()));
         }
+        // From here on: a gateway that waits for streams, maybe for long, has a connection.
+        shutdown.spawn_infallible("nats readiness", watch_connection(nats.clone(), check, drain.clone()));
         let storage_check = readiness.register("storage");
         let set_up = async {
             match role {
@@ -183,7 +185,6 @@ impl Node {
             check: readiness.register("name"),
         };
         shutdown.spawn_infallible("name watch", duplicate_names::run(watch, shutdown.drain().clone()));
-        shutdown.spawn_infallible("nats readiness", watch_connection(nats.clone(), check, drain.clone()));
         let offset = clock_offset::watch(nats.clone(), config.stream.name.clone(), drain);
         shutdown.spawn_infallible("clock offset", offset);
         Ok(Self {

@@ -150,7 +150,7 @@ struct Status {
 }
 
 /// Adds the status to the admin server of a node that has started, and begins to report to other nodes. `add` adds the
-/// endpoints of its role.
+/// endpoints of its role. From then on the node may be ready.
 ///
 /// # Errors
 /// When the connection to NATS was closed.
@@ -187,6 +187,7 @@ pub fn open(
         .add(&STATS, get(stats).with_state(Arc::clone(&status)))
         .add(&HEALTH, get(health).with_state(status));
     node.admin.open(add(routes).finish());
+    node.readiness.started();
     Ok(())
 }
 

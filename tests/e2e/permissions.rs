@@ -70,6 +70,8 @@ async fn gateway_alone_says_what_it_waits_for_is_not_ready_and_can_be_stopped() 
         let (status, report) = get(admin, "/readyz").await;
         assert_eq!(status, 503, "{report}");
         assert!(report.contains("the stream EVENTS does not exist: start a router"), "{report}");
+        // The connection is well: no alert may send an operator to NATS.
+        assert!(report.contains("{\"name\":\"nats\",\"ok\":true}"), "{report}");
         if interrupted {
             gateway.process.interrupt()
         } else {

@@ -3,7 +3,11 @@
 use crate::metrics;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What is missing before a component has set its check, and while the node starts.
+const NOT_STARTED: &str = "not started yet";
 
 /// The state of each check.
 type Checks = BTreeMap<&'static str, CheckState>;
@@ -21,6 +25,8 @@ enum CheckState {
 pub struct Readiness {
     // Held only to read or write a map of a few texts.
     checks: Arc<Mutex<Checks>>,
+    /// Whether parts are missing, and with them their checks.
+    is_starting: Arc<AtomicBool>,
 }
 
 /// One check, held by its component. It keeps its last state when the handle is dropped.
@@ -55,20 +61,32 @@ pub struct CheckReport {
 }
 
 impl Readiness {
+    /// Those of a node that starts. It is not ready before [`started`](Self::started): a part that is not there yet has
+    /// no check that could say so.
+    pub fn starting() -> Self {
+        Self { is_starting: Arc::new(AtomicBool::new(true)), ..Self::default() }
+    }
+
+    /// Every part is there, and has registered its checks.
+    pub fn started(&self) {
+        self.is_starting.store(false, Ordering::Relaxed);
+    }
+
     /// Adds a check. It is not met until its component sets it.
     pub fn register(&self, name: &'static str) -> Check {
-        self.lock().insert(name, CheckState::Missing("not started yet".to_owned()));
+        self.lock().insert(name, CheckState::Missing(NOT_STARTED.to_owned()));
         metrics::CHECK_OK.with(name).set(0.0);
         Check { readiness: self.clone(), name }
     }
 
-    /// Every check. A node without checks is not ready, because it has not started its parts yet. A node that drains
-    /// is not ready either.
+    /// Every check. A node without checks is not ready, because it has not started its parts yet. A node that starts or
+    /// drains is not ready either.
     pub fn report(&self, draining: bool) -> ReadinessReport {
         let mut checks: Vec<_> = self.lock().iter().map(|(name, state)| CheckReport::of(name, state)).collect();
-        if draining {
-            checks.push(CheckReport::of("running", &CheckState::Missing("the node is stopping".to_owned())));
-        }
+        let is_starting = self.is_starting.load(Ordering::Relaxed);
+        let not_running = if draining { Some("the node is stopping") } else { is_starting.then_some(NOT_STARTED) };
+        let not_running = not_running.map(|why| CheckReport::of("running", &CheckState::Missing(why.to_owned())));
+        checks.extend(not_running);
         ReadinessReport { ready: !checks.is_empty() && checks.iter().all(|check| check.ok), checks }
     }
 
@@ -113,6 +131,21 @@ impl Check {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn node_that_starts_is_not_ready_although_the_checks_that_it_has_pass() {
+        let readiness = Readiness::starting();
+        readiness.register("nats").ok();
+        let report = readiness.report(false);
+        let missing: Vec<_> = report.checks.iter().map(|check| (check.name, check.missing.as_deref())).collect();
+        assert_eq!((report.ready, missing), (false, vec![("nats", None), ("running", Some("not started yet"))]));
+        let stopping = readiness.report(true);
+        assert_eq!(stopping.checks[1].missing.as_deref(), Some("the node is stopping"));
+        assert_eq!(stopping.checks.len(), 2);
+        readiness.started();
+        let report = readiness.report(false);
+        assert_eq!((report.ready, report.checks.len()), (true, 1));
+    }
 
     #[test]
     fn ready_only_when_all_checks_pass_and_no_drain() {
