@@ -59,7 +59,20 @@ impl TriedSubjects {
     }
 }
 
-async fn tried(role: DoctorRole, config: &Config) -> Result<TriedSubjects, NatsError> {
+/// Why the permissions of a role were not tried.
+#[derive(Debug, thiserror::Error)]
+enum TryError {
+    #[error(transparent)]
+    Nats(#[from] NatsError),
+    /// Without its inboxes a role gets no answers.
+    #[error(
+        "not tried: this user gets no answers as {role} ({denied}); if it has the permissions of another role, name \
+         that by --role, else allow these inboxes, as deploy/nats/roles does"
+    )]
+    NoInboxes { role: &'static str, denied: String },
+}
+
+async fn tried(role: DoctorRole, config: &Config) -> Result<TriedSubjects, TryError> {
     // A gateway may have a user that names it.
     let me = config.node.id.as_deref().unwrap_or(NOBODY);
     let nats = Nats::connect(&config.nats, role.inboxes(), me).await?;
@@ -71,13 +84,9 @@ async fn tried(role: DoctorRole, config: &Config) -> Result<TriedSubjects, NatsE
     let is_denied = |act: &Act| refusals.iter().any(|refusal| act.is_in(refusal, &nats));
     let missing = needed.iter().filter(|act| is_denied(act)).map(Act::to_text).collect();
     let excess = others.iter().filter(|act| !is_denied(act)).map(Act::to_text).collect();
-    // Without its inboxes a role gets no answers.
     let inbox = format!("Subscription to \"{}.", names::inbox(role.inboxes(), me));
     if let Some(denied) = refusals.iter().find(|refusal| refusal.contains(&inbox)) {
-        return Err(NatsError::Denied {
-            user: format!("as a user without the inboxes of {}", role.with_article()),
-            denied: denied.clone(),
-        });
+        return Err(TryError::NoInboxes { role: role.with_article(), denied: denied.clone() });
     }
     nats.close().await?;
     Ok(TriedSubjects { count: needed.len(), missing, excess, of_others: others.len() })

@@ -8,6 +8,7 @@ mod secured;
 
 use async_nats::jetstream;
 use serde_json::{Value, json};
+use std::fs;
 use tickwire_core::protocol::{Encoding, ServerMessage};
 use tickwire_testkit::{NatsServer, eventually};
 

@@ -30,6 +30,12 @@ async fn doctor_finds_that_each_shipped_user_has_what_its_role_needs_and_no_more
     let doctor = ["doctor", "--role", "gateway", "--nats", &url];
     let output = tickwire().args(doctor).args(nats.login("producer")).output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
+    // That of an operator is none of a node, which only --role can say.
+    let output = tickwire().args(["doctor", "--nats", &url]).args(nats.login("operator")).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let advised = text.lines().filter(|line| line.starts_with("FAIL  may be a ") && line.contains("by --role"));
+    assert_eq!(advised.count(), 2, "{text}");
 }
 
 #[tokio::test]
