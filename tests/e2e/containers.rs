@@ -68,6 +68,12 @@ async fn nothing_is_lost_while_containers_are_scaled_stopped_killed_and_cut_off(
     let gateways = engine.names("gateway").await;
     assert_eq!(gateways.len(), GATEWAYS, "{gateways:?}");
     healthy(&engine, "the containers are healthy after their start").await;
+    let nodes = format!("running routers: 2, gateways: {GATEWAYS}");
+    eventually("the doctor of the operator finds every node, and nothing wrong", HEALTHY, async || {
+        let (is_done, findings) = engine.run_once("operator").await;
+        (is_done && findings.contains(&nodes)).then_some(())
+    })
+    .await;
 
     let front = Front::of(&engine).await;
     assert_only_haproxy_states_addresses(&engine, &front).await;

@@ -49,6 +49,12 @@ impl Engine {
         assert!(is_done, "{args:?}: {output}");
     }
 
+    /// Runs a service that has a profile of its own name once, with its own command. Returns whether it succeeded, and
+    /// what it prints.
+    pub(super) async fn run_once(&self, service: &str) -> (bool, String) {
+        self.command("compose", &["--profile", service, "run", "--rm", "-T", service]).await
+    }
+
     /// Stops a container as compose does, with SIGTERM and time.
     pub(super) async fn stop(&self, name: &str) {
         self.run(&["stop", "-t", "20", name]).await;
