@@ -72,6 +72,7 @@ mod status;
 mod strange_messages;
 mod tls;
 mod tokens;
+mod tools;
 mod top;
 mod traces;
 mod turns;
