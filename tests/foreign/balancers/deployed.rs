@@ -147,6 +147,8 @@ async fn haproxy_places_users_by_hash_and_names_exactly() {
             }
         }
     }
+    // With HTTP/2, which is not offered, one connection would have many WebSockets, and the limits count connections.
+    assert_eq!(front.ask("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.0, 400, "HTTP/2 without asking");
     // Without TLS there is only the way to it.
     let redirected = http::send("GET", deployment.balancer.plain, "/?x=1", &[], b"").await;
     assert_eq!((redirected.status, redirected.header("location")), (308, Some("https://x/?x=1")));

@@ -99,9 +99,13 @@ impl Front {
 
     /// The status and the head of the answer to a GET.
     pub(super) async fn get(&self, path: &str) -> (u16, String) {
+        self.ask(&format!("GET {path} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n")).await
+    }
+
+    /// The status and the head of the answer to this text, after which the connection ends.
+    pub(super) async fn ask(&self, text: &str) -> (u16, String) {
         let mut tls = self.connect(Ipv4Addr::LOCALHOST).await;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n");
-        tls.write_all(request.as_bytes()).await.unwrap();
+        tls.write_all(text.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
         // A peer may end TCP without ending TLS before.
         timeout(DEADLINE, tls.read_to_end(&mut answer)).await.expect("an answer in time").ok();
