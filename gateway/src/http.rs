@@ -249,7 +249,7 @@ async fn stream(
     let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>() else {
         return Err(refuse(HttpRefusal::new(StatusCode::UPGRADE_REQUIRED, "WebSocket needs HTTP/1.1")));
     };
-    let forwarded = request.headers().get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
+    let forwarded = request.headers().get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes);
     let peer = state.proxies.client(peer.ip(), forwarded);
     let network = ClientNetwork::of(peer);
     let named = credentials.map(|credentials| state.handshake.authenticator.check(wall_clock(), &credentials));

@@ -218,7 +218,7 @@ async fn upgrade_flood_leaves_admission_for_others_and_named_clients() {
     let mut cluster = Cluster::start_with(1, 1, &settings).await;
     let gateway = cluster.gateway_addresses().await[0];
     let status = async |query: &str, client: &str| {
-        let asked = upgrade(query, &format!("X-Forwarded-For: 203.0.113.1, {client}\r\n"));
+        let asked = upgrade(query, &format!("X-Forwarded-For: 203.0.113.1, caf\u{e9}, {client}\r\n"));
         Wire::connect(gateway).await.ask(&asked).await.status
     };
     // Many at a time, so that also a slow machine sends more than the gateway admits.
@@ -228,7 +228,8 @@ async fn upgrade_flood_leaves_admission_for_others_and_named_clients() {
         })
         .await;
     };
-    // Behind a trusted balancer each client has its own address, and addresses that the client adds are ignored.
+    // Behind a trusted balancer each client has its own address, and what the client adds is ignored, even if it is no
+    // address and not ASCII.
     full("198.51.100.1").await;
     assert_eq!(status("", "198.51.100.2").await, 101, "another address");
     full("198.51.100.1").await;

@@ -42,12 +42,12 @@ impl Proxies {
     }
 
     /// The client of a request: the peer or, if it is a proxy, the last address in `X-Forwarded-For` that is not a
-    /// proxy. Entries before that one were written by the client itself.
-    pub fn client<'a>(&self, peer: IpAddr, forwarded_for: impl Iterator<Item = &'a str>) -> IpAddr {
+    /// proxy. Entries before that one were written by the client itself, and may be any bytes.
+    pub fn client<'a>(&self, peer: IpAddr, forwarded_for: impl Iterator<Item = &'a [u8]>) -> IpAddr {
         if !self.has(peer) {
             return peer;
         }
-        let hops: Vec<&str> = forwarded_for.flat_map(|value| value.split(',')).collect();
+        let hops: Vec<&[u8]> = forwarded_for.flat_map(|value| value.split(|byte| *byte == b',')).collect();
         let mut client = peer;
         for hop in hops.into_iter().rev() {
             let Some(address) = parse(hop) else { break };
@@ -61,8 +61,8 @@ impl Proxies {
 }
 
 /// An address of `X-Forwarded-For`. Some proxies add a port.
-fn parse(hop: &str) -> Option<IpAddr> {
-    let hop = hop.trim();
+fn parse(hop: &[u8]) -> Option<IpAddr> {
+    let hop = std::str::from_utf8(hop).ok()?.trim();
     let bare = hop.strip_prefix('[').and_then(|hop| hop.split(']').next()).unwrap_or(hop);
     bare.parse().ok().or_else(|| hop.parse::<std::net::SocketAddr>().ok().map(|address| address.ip()))
 }
@@ -86,7 +86,9 @@ mod tests {
     #[test]
     fn only_proxies_are_trusted_for_the_client_address() {
         let proxies = Proxies::new(vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()]);
-        let client = |peer: &str, headers: &[&str]| proxies.client(ip(peer), headers.iter().copied()).to_string();
+        let client = |peer: &str, headers: &[&str]| {
+            proxies.client(ip(peer), headers.iter().map(|header| header.as_bytes())).to_string()
+        };
         assert_eq!(client("192.0.2.1", &["198.51.100.1"]), "192.0.2.1", "not a proxy");
         assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
         assert_eq!(client("10.0.0.1", &["198.51.100.1"]), "198.51.100.1");
@@ -98,5 +100,9 @@ mod tests {
         assert_eq!(client("10.0.0.1", &["198.51.100.1:4711"]), "198.51.100.1");
         assert_eq!(client("10.0.0.1", &["198.51.100.1, unknown"]), "10.0.0.1");
         assert_eq!(client("10.0.0.1", &["10.0.0.3, 10.0.0.2"]), "10.0.0.3", "all are proxies");
+        // A client cannot hide behind its proxy by an entry that is no text.
+        let hidden = [&b"\xff, 198.51.100.1"[..], b"\xc3\xa4, 198.51.100.2"];
+        assert_eq!(proxies.client(ip("10.0.0.1"), hidden.into_iter()).to_string(), "198.51.100.2");
+        assert_eq!(proxies.client(ip("10.0.0.1"), hidden[..1].iter().copied()).to_string(), "198.51.100.1");
     }
 }
