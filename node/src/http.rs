@@ -18,7 +18,7 @@ pub use client_network::{ClientNetwork, Proxies};
 
 use crate::clock::Clock;
 use crate::http::deadlines::{ConnectionDeadline, Phase, Timed};
-use crate::http::proxy_header::read_client;
+use crate::http::proxy_header::{Refused, read_client};
 use crate::metrics;
 use crate::shutdown::contain;
 use axum::Router;
@@ -54,6 +54,9 @@ const PLACE_WAIT: Duration = Duration::from_millis(200);
 
 /// How long answers in progress may take after the stop.
 const STOP_GRACE: Duration = Duration::from_secs(1);
+
+/// By which proxies state clients. A client of a proxy that passes TCP on can write it too.
+const FORWARDED_FOR: &str = "x-forwarded-for";
 
 /// The answer when there is no slot. The request has not been read, so the HTTP server cannot answer it.
 const NO_PLACE: &[u8] =
@@ -191,22 +194,27 @@ impl HttpServer {
         let (closing, stop) = (self.closing.clone(), self.stop.clone());
         async move {
             let line = Arc::new(deadline);
-            let peer = if limits.proxy_headers {
+            let stated = if limits.proxy_headers {
                 let client = tokio::select! {
                     client = read_client(name, &mut tcp, peer, &limits.proxies, limits.deadlines.head) => client,
-                    () = line.displaced() => None,
-                    () = stop.cancelled() => None,
+                    () = line.displaced() => Err(Refused),
+                    () = stop.cancelled() => Err(Refused),
                 };
-                let Some(client) = client else { return };
-                line.counts_for(ClientNetwork::of(client.ip()));
+                let Ok(client) = client else { return };
+                line.counts_for(ClientNetwork::of(client.unwrap_or(peer).ip()));
                 client
             } else {
-                peer
+                Some(peer)
             };
+            let sender = stated.unwrap_or(peer);
             let called = Arc::clone(&line);
             let answer = service_fn(move |mut request: hyper::Request<Incoming>| {
                 called.enter(Phase::Answering);
-                request.extensions_mut().insert(HttpPeer(peer));
+                request.extensions_mut().insert(HttpPeer(sender));
+                if stated.is_none() {
+                    // The proxy does not know the client, and passes on what it sends: this is the client's own word.
+                    request.headers_mut().remove(FORWARDED_FOR);
+                }
                 let answered = names_host(&request).then(|| service.call(request));
                 let is_last = closing.is_cancelled() || answered.is_none();
                 async move {

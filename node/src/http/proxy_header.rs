@@ -37,6 +37,10 @@ enum ProxyHeaderFault {
     Closed,
 }
 
+/// A connection was refused.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Refused;
+
 /// The reasons for which connections are refused.
 pub(crate) fn faults() -> Vec<&'static str> {
     ProxyHeaderFault::ALL.map(ProxyHeaderFault::as_str).to_vec()
@@ -59,18 +63,21 @@ impl ProxyHeaderFault {
     }
 }
 
-/// Reads the PROXY header of a connection, and nothing beyond it, within `deadline`. The address of the client; that of
-/// the peer if a proxy speaks for itself, as in its health checks. `None` if the connection is refused.
+/// Reads the PROXY header of a connection, and nothing beyond it, within `deadline`. The client that it states; there is
+/// none if a proxy speaks for itself, as in its health checks, or does not know the client.
+///
+/// # Errors
+/// The connection is refused. That has been counted and logged.
 pub(super) async fn read_client(
     server: &'static str,
     stream: &mut (impl AsyncRead + Unpin),
     peer: SocketAddr,
     proxies: &Proxies,
     deadline: Duration,
-) -> Option<SocketAddr> {
+) -> Result<Option<SocketAddr>, Refused> {
     let fault = if proxies.has(peer.ip()) {
         match timeout(deadline, read(stream)).await {
-            Ok(Ok(client)) => return Some(client.unwrap_or(peer)),
+            Ok(Ok(client)) => return Ok(client),
             Ok(Err(fault)) => fault,
             Err(_) => ProxyHeaderFault::Late,
         }
@@ -83,7 +90,7 @@ pub(super) async fn read_client(
         ProxyHeaderFault::Closed => debug!(server, %peer, reason = %fault, "PROXY header refused"),
         _ => warn!(server, %peer, reason = %fault, "PROXY header refused"),
     }
-    None
+    Err(Refused)
 }
 
 /// Reads a header. `None` if it states no client.

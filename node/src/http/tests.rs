@@ -1,6 +1,7 @@
 use super::*;
 
 use axum::Extension;
+use axum::http::HeaderMap;
 use axum::routing::get;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
@@ -32,6 +33,7 @@ async fn start_behind(proxies: Proxies, connections: usize, proxy_headers: bool)
     let routes = Router::new()
         .route("/", get(|| async { "here" }))
         .route("/peer", get(async |Extension(HttpPeer(peer)): Extension<HttpPeer>| peer.to_string()))
+        .route("/forwarded", get(async |headers: HeaderMap| headers.contains_key(FORWARDED_FOR).to_string()))
         .route("/large", get(|| async { vec![b'x'; 16 * 1024 * 1024] }))
         .route("/panic", get(async || -> &'static str { panic!("at work") }));
     let deadlines = Deadlines { head: HEAD, idle: IDLE, write: WRITE };
@@ -184,6 +186,9 @@ const ASK_PEER: &[u8] = b"GET /peer HTTP/1.1\r\nhost: x\r\nconnection: close\r\n
 
 const HEADER: &[u8] = b"PROXY TCP4 192.0.2.1 198.51.100.7 4711 443\r\n";
 
+/// A client that its proxy does not know.
+const UNKNOWN: &[u8] = b"PROXY UNKNOWN\r\n";
+
 /// A health check of a proxy, in version 2.
 const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
 
@@ -197,6 +202,16 @@ async fn peer_of_a_request_is_the_client_in_the_proxy_header() {
     let own = client.local_addr().unwrap();
     let answer = answer_to(&mut client, &[LOCAL, ASK_PEER].concat()).await;
     assert!(answer.ends_with(&format!("\r\n\r\n{own}")), "{answer}");
+}
+
+#[tokio::test]
+async fn client_that_its_proxy_does_not_know_cannot_state_its_address() {
+    let server = start_proxied().await;
+    let asked = b"GET /forwarded HTTP/1.1\r\nhost: x\r\nx-forwarded-for: 192.0.2.9\r\nconnection: close\r\n\r\n";
+    for (header, is_passed) in [(HEADER, true), (LOCAL, false), (UNKNOWN, false)] {
+        let answer = answer_to(&mut server.connect().await, &[header, asked].concat()).await;
+        assert!(answer.ends_with(&format!("\r\n\r\n{is_passed}")), "{header:?}: {answer}");
+    }
 }
 
 #[tokio::test]
