@@ -14,6 +14,7 @@ mod examples;
 mod frames;
 mod hands;
 mod helm;
+mod make_secrets;
 mod monitoring;
 mod nats_cluster;
 mod network;
