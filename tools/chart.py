@@ -112,9 +112,20 @@ def dashboards():
     return documents_of(text(render(values)))
 
 
+class StrictLoader(yaml.SafeLoader):
+    """Refuses a key that stands twice in a map. Of these readers of YAML take one or the other, or none."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key, (place, _) in zip(keys, node.value):
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key} stands twice", place.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def documents_of(whole):
     """The documents in a text of YAML."""
-    return [document for document in yaml.safe_load_all(whole) if document]
+    return [document for document in yaml.load_all(whole, StrictLoader) if document]
 
 
 def invalid(documents):
@@ -182,10 +193,11 @@ def show():
 def refusal(values, release="tickwire"):
     try:
         rendered = render(values, release)
-    except helm.HelmError as error:
+        problems = invalid(documents_of(text(rendered)))
+    except (helm.HelmError, yaml.YAMLError) as error:
         print(error)
     else:
-        print(*invalid(documents_of(text(rendered))), sep="\n", end="")
+        print(*problems, sep="\n", end="")
 
 
 match sys.argv[1:]:

@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 use std::time::Duration;
 use tempfile::TempDir;
-use tickwire_node::config::{Config, LoadOptions};
+use tickwire_node::config::{Config, LoadOptions, ProxyProtocol};
 use tickwire_testkit::eventually;
 
 use super::tools::{python, report};
@@ -240,6 +240,22 @@ fn pods_are_confined_and_only_gateways_are_in_services() {
         let budgets: BTreeSet<_> = of_kind(documents, "PodDisruptionBudget").into_iter().map(name).collect();
         assert!(budgets.is_superset(&BTreeSet::from(["tickwire-gateway", "tickwire-router"])), "{budgets:?}");
     }
+}
+
+#[test]
+#[cfg_attr(not(target_arch = "x86_64"), ignore = "PyPI has no Helm for this processor")]
+fn the_balancer_speaks_to_gateways_as_their_configuration_says() {
+    let documents = SHOWN["documents"]["balancer"].as_array().unwrap();
+    let home = TempDir::with_prefix("tickwire-e2e-helm-").unwrap();
+    let config = PodConfiguration::write(home.path(), documents, pods(documents)[0].1).load();
+    let deployments = of_kind(documents, "Deployment");
+    let balancer = deployments.into_iter().find(|one| name(one) == "tickwire-balancer").unwrap();
+    let variables = &balancer["spec"]["template"]["spec"]["containers"][0]["env"];
+    let variable = |of: &str| items(variables).find(|one| one["name"] == of).map(|one| one["value"].clone());
+    assert_eq!(config.gateway.proxy_protocol, ProxyProtocol::Required);
+    assert_eq!(variable("LB_PROXY_PROTOCOL"), Some(json!("on")));
+    assert_eq!(variable("LB_GATEWAY_PORT"), Some(json!(config.gateway.listen.port().to_string())));
+    assert_eq!(variable("LB_ADMIN_PORT"), Some(json!(config.admin.listen.port().to_string())));
 }
 
 /// Every probe of a container, by its name.

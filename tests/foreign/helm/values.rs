@@ -15,7 +15,7 @@ fn refusal(release: &str, values: &Value) -> String {
 #[test]
 #[cfg_attr(not(target_arch = "x86_64"), ignore = "PyPI has no Helm for this processor")]
 fn wrong_values_are_refused_with_the_key_and_the_correction() {
-    let table: [(Value, &[&str]); 16] = [
+    let table: [(Value, &[&str]); 29] = [
         (json!({ "auth": {} }), &["auth.secret", "config.auth.mode"]),
         (json!({ "config": { "nats": { "ulr": "nats://x" } } }), &["/config/nats", "ulr"]),
         (json!({ "config": { "gateway": { "rate": "many" } } }), &["/config/gateway/rate", "integer"]),
@@ -42,6 +42,52 @@ fn wrong_values_are_refused_with_the_key_and_the_correction() {
             &["balancer.env.LB_ADMIN_PORT", "remove it"],
         ),
         (json!({ "fullnameOverride": "Events" }), &["fullnameOverride", "Events"]),
+        // Logins that nodes refuse when they start, or that would be left out.
+        (
+            json!({ "gateway": { "nats": { "secret": "a", "user": "b", "userKey": "c", "passwordKey": "d" } } }),
+            &["gateway.nats", "one of user and userKey"],
+        ),
+        (
+            json!({ "router": { "nats": { "secret": "a", "user": "b", "tokenKey": "c" } } }),
+            &["router.nats", "passwordKey", "tokenKey"],
+        ),
+        (
+            json!({ "gateway": { "nats": { "tls": { "secret": "a", "certKey": "b" } } } }),
+            &["gateway.nats.tls", "keyKey", "set both"],
+        ),
+        (
+            json!({ "router": { "nats": { "tls": { "certKey": "a", "keyKey": "b" } } } }),
+            &["router.nats.tls.secret", "certKey"],
+        ),
+        (json!({ "config": { "nats": { "url": "nats://a:b@nats:4222" } } }), &["config.nats.url", "Secret"]),
+        // Variables that the rest of the pod depends on, or that stand twice, and lists of other things.
+        (
+            json!({ "gateway": { "extraEnv": [{ "name": "TICKWIRE_GATEWAY__DRAIN_WINDOW", "value": "5m" }] } }),
+            &["gateway.extraEnv.TICKWIRE_GATEWAY__DRAIN_WINDOW", "config.gateway.drain_window"],
+        ),
+        (
+            json!({ "router": { "extraEnv": [{ "name": "TICKWIRE_AUTH__JWT_SECRET_FILE", "value": "/a" }] } }),
+            &["router.extraEnv.TICKWIRE_AUTH__JWT_SECRET_FILE", "twice"],
+        ),
+        (
+            json!({ "router": { "extraEnv": [{ "name": "TICKWIRE_GATEWAY__RATE", "value": 5 }] } }),
+            &["/router/extraEnv/0/value", "want string"],
+        ),
+        (json!({ "imagePullSecrets": ["registry"] }), &["/imagePullSecrets/0", "want object"]),
+        (
+            json!({ "router": { "podLabels": { "app.kubernetes.io/name": "events" } } }),
+            &["router.podLabels", "app.kubernetes.io/name", "remove it"],
+        ),
+        // What would be no image, and a balancer that gateways would not understand.
+        (json!({ "image": { "tag": "sha256:0123" } }), &["/image/tag", "sha256:0123"]),
+        (
+            json!({ "config": { "gateway": { "proxy_protocol": "required" } }, "ingress": { "enabled": true } }),
+            &["config.gateway.proxy_protocol", "ingress-nginx"],
+        ),
+        (
+            json!({ "balancer": { "enabled": true, "env": { "LB_PROXY_PROTOCOL": "on" } } }),
+            &["balancer.env.LB_PROXY_PROTOCOL", "remove it"],
+        ),
     ];
     for (values, parts) in table {
         let refusal = refusal("tickwire", &values);
@@ -88,6 +134,25 @@ fn right_values_make_what_kubernetes_accepts_however_unusual_they_are() {
                 },
                 "ingress": { "enabled": true, "className": "9", "tlsSecret": "10", "host": "events.example.com" },
                 "balancer": { "enabled": true, "tlsSecret": "11" },
+            }),
+        ),
+        // Labels and annotations of the operator, also in place of those of the chart.
+        (
+            "tickwire",
+            json!({
+                "gateway": { "podLabels": { "team": "events" }, "podAnnotations": { "checksum/config": "0" } },
+                "ingress": {
+                    "enabled": true, "byName": true, "host": "events.example.com",
+                    "annotations": {
+                        "nginx.ingress.kubernetes.io/proxy-read-timeout": "120",
+                        "nginx.ingress.kubernetes.io/rewrite-target": "/other",
+                    },
+                },
+                "monitoring": {
+                    "podMonitor": { "enabled": true, "labels": { "app.kubernetes.io/component": "metrics" } },
+                    "rules": { "enabled": true, "labels": { "app.kubernetes.io/component": "metrics" } },
+                    "dashboards": { "enabled": true, "labels": { "app.kubernetes.io/component": "metrics" } },
+                },
             }),
         ),
         // A cluster with IPv6 only.
