@@ -75,6 +75,17 @@ pub enum ProvisionError {
         /// The server's text.
         reason: String,
     },
+    /// NATS was away for too long while a gateway waited for the stream.
+    #[error(
+        "NATS does not say whether the stream {stream} exists: {reason}; is the NATS cluster complete, and can this \
+         node reach it?"
+    )]
+    NoAnswer {
+        /// The stream.
+        stream: String,
+        /// The last failure.
+        reason: String,
+    },
     /// The deadline has passed.
     #[error("{stream} could not be set up in time: {reason}; is the NATS cluster complete?")]
     NotSettled {

@@ -4,8 +4,8 @@
 //!
 //! The wait has no end, like that for the first coverage: nodes may start in any order, and a gateway that exits and is
 //! started again and again is of no more use. The check of `/readyz` says what is missing, and so does the log, after
-//! two seconds and then once a minute. A server that does not answer at all is another matter: then the check says
-//! that, and the start ends after [`DEADLINE`].
+//! two seconds and then once a minute. A server that does not answer, or has lost JetStream meanwhile, is another
+//! matter: then the check says that, and the start ends after [`DEADLINE`].
 
 use super::error::ProvisionError;
 use super::{DEADLINE, PAUSE, Provisioned, jetstream_is_on, layout, stream_info};
@@ -13,8 +13,7 @@ use crate::admin::Check;
 use crate::config::StreamConfig;
 use crate::nats::Nats;
 use crate::{epoch, names};
-use async_nats::jetstream::Context;
-use async_nats::jetstream::context::{CreateStreamError, CreateStreamErrorKind};
+use async_nats::jetstream::context::CreateStreamErrorKind;
 use async_nats::jetstream::stream::Info;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -40,15 +39,14 @@ pub fn used_by_gateways(stream: &str) -> [String; 4] {
 /// # Errors
 /// When JetStream is off or does not answer, or when an existing stream can never be as configured.
 pub async fn await_streams(nats: &Nats, config: &StreamConfig, check: &Check) -> Result<Provisioned, ProvisionError> {
-    let context = &nats.jetstream;
-    jetstream_is_on(context).await?;
+    jetstream_is_on(&nats.jetstream).await?;
     let begun = Instant::now();
     let mut wait = Wait { check, begun, warning_due: begun + WARNING_AFTER, has_warned: false };
     let [stream, buckets @ ..] = used_by_gateways(&config.name);
-    let events = await_stream(context, &stream, &mut wait).await?;
+    let events = await_stream(nats, &stream, &mut wait).await?;
     layout::check_events(&events.config, config)?;
     for bucket in buckets {
-        let found = await_stream(context, &bucket, &mut wait).await?;
+        let found = await_stream(nats, &bucket, &mut wait).await?;
         layout::check_storage(&found.config, config)?;
     }
     if wait.has_warned {
@@ -57,22 +55,28 @@ pub async fn await_streams(nats: &Nats, config: &StreamConfig, check: &Check) ->
     Ok(Provisioned { epoch: epoch::of(&events), partitions: config.partitions })
 }
 
-async fn await_stream(context: &Context, stream: &str, wait: &mut Wait<'_>) -> Result<Info, ProvisionError> {
+async fn await_stream(nats: &Nats, stream: &str, wait: &mut Wait<'_>) -> Result<Info, ProvisionError> {
     let (mut pause, mut answered_at) = (PAUSE, Instant::now());
     loop {
-        let error = match stream_info(context, stream).await {
+        let error = match stream_info(&nats.jetstream, stream).await {
             Ok(found) => return Ok(found),
             Err(error) => error,
         };
         if error.kind() == CreateStreamErrorKind::NotFound {
             answered_at = Instant::now();
             wait.report_missing(stream);
-        } else if let Some(refused) = ProvisionError::of_refusal(stream, &error) {
-            return Err(refused);
-        } else if answered_at.elapsed() >= DEADLINE {
-            return Err(ProvisionError::NotSettled { stream: stream.to_owned(), reason: error.to_string() });
         } else {
-            wait.report_unknown(stream, &error);
+            let is_late = answered_at.elapsed() >= DEADLINE;
+            let reason = match nats.is_connected() {
+                true => error.to_string(),
+                false => "no connection to NATS".to_owned(),
+            };
+            match ProvisionError::of_refusal(stream, &error) {
+                // It was on when the start began: its server restarts, or a leaf node has lost the hub that has it.
+                None | Some(ProvisionError::JetStreamOff) if !is_late => wait.report_unknown(stream, &reason),
+                Some(refused) => return Err(refused),
+                None => return Err(ProvisionError::NoAnswer { stream: stream.to_owned(), reason }),
+            }
         }
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
@@ -103,8 +107,8 @@ impl Wait<'_> {
     }
 
     /// Tells the check that nobody knows whether this stream exists.
-    fn report_unknown(&self, stream: &str, error: &CreateStreamError) {
-        self.check.missing(format!("NATS does not say whether the stream {stream} exists: {error}"));
-        debug!(stream, %error, "no answer about the stream yet");
+    fn report_unknown(&self, stream: &str, reason: &str) {
+        self.check.missing(format!("NATS does not say whether the stream {stream} exists: {reason}"));
+        debug!(stream, reason, "no answer about the stream yet");
     }
 }

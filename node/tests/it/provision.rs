@@ -5,6 +5,7 @@ use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::stream::StorageType;
 use futures_util::{FutureExt, StreamExt};
 use std::collections::BTreeSet;
+use std::fs;
 use std::time::Duration;
 use tickwire_node::admin::Readiness;
 use tickwire_node::config::StreamConfig;
@@ -194,6 +195,41 @@ async fn gateway_waits_for_the_streams_that_it_uses_and_creates_and_changes_none
     assert!(nats.jetstream.get_stream("KV_TICKWIRE_LEASES").await.is_err(), "a stream was created");
     let other = waits(stream(&[("stream.partitions", "16")])).await.unwrap();
     assert!(matches!(other, Err(ProvisionError::Partitions { running: 32, configured: 16, .. })), "{other:?}");
+}
+
+/// As on a leaf node whose hub restarts: the connection stays or is back at once, and JetStream comes later.
+#[tokio::test]
+async fn gateway_that_waits_goes_on_when_jetstream_was_away_for_a_moment() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("nats.conf");
+    let set = |settings: &str| fs::write(&file, settings).unwrap();
+    set("jetstream: enabled\n");
+    let mut server = NatsServer::start_with(&["-c", file.to_str().unwrap()]);
+    // So that a request that a restart has lost soon counts as one without an answer.
+    let config = load(&[("nats.url", &server.url()), ("nats.request_timeout", "500ms")]).nats;
+    let nats = Nats::connect(&config, "gateway", "gw-1").await.unwrap();
+    let readiness = Readiness::default();
+    let check = readiness.register("storage");
+    let waiting = {
+        let nats = nats.clone();
+        tokio::spawn(async move { await_streams(&nats, &stream(&[]), &check).await })
+    };
+    let until_said = async |text: &str| {
+        eventually(&format!("the check says {text:?}"), SOON, async || {
+            let missing = readiness.report(false).checks[0].missing.clone()?;
+            missing.contains(text).then_some(())
+        })
+        .await;
+    };
+    until_said("the stream EVENTS does not exist").await;
+    set("# no JetStream\n");
+    server.restart();
+    until_said("jetstream unavailable").await;
+    set("jetstream: enabled\n");
+    server.restart();
+    until_said("the stream EVENTS does not exist").await;
+    let made = provision(&nats, &stream(&[])).await.unwrap();
+    assert_eq!(waiting.await.unwrap().unwrap(), made);
 }
 
 #[tokio::test]
