@@ -8,10 +8,11 @@
 //! * `nats` opens the connections, with the login that `nats_login` reads, and the certificates that `nats_tls` reads;
 //!   `connection_health` says whether they are up, `nats_error` why not, and `tls` whether that can change. `link` is
 //!   our own connection, for messages that other programs can shape;
-//! * `secrets` reads the files of secrets again, and puts what has changed into effect;
+//! * `bounded_file` reads small files, and `secrets` reads those of secrets again, and puts what has changed into
+//!   effect;
 //! * `direct` reads answers to direct gets, and `stored` single messages of a stream from its leader;
 //! * `epoch` names the epoch of the stream of events, and `writes` records whether NATS stores what is published;
-//! * `provision` sets up streams and buckets, and `storage` watches and restores them;
+//! * `provision` sets up streams and buckets, or waits for them, and `storage` watches and restores them;
 //! * `lease` lets nodes agree which of them does something;
 //! * `bucket` reads and writes what a bucket holds, and `rule_bucket` the rules of operators in theirs;
 //! * `view` turns beats into views, `membership` sends beats and distributes views, and `duplicate_names` detects
@@ -33,6 +34,8 @@ pub(crate) mod nats_error;
 pub(crate) mod nats_login;
 pub(crate) mod nats_tls;
 pub(crate) mod tls;
+
+pub mod bounded_file;
 
 pub mod secrets;
 

@@ -1,5 +1,6 @@
 //! The login to NATS. It is read from its files at every connect, so that a new one is used without a restart.
 
+use crate::bounded_file;
 use crate::config::{NatsConfig, Secret};
 use crate::secrets::{self, MOST_SECRET_BYTES};
 use async_nats::{Auth, AuthError};
@@ -67,7 +68,7 @@ impl NatsLogin {
 
     fn of_credentials(path: &Path) -> Result<Self, LoginFileError> {
         let failed = |reason: String| LoginFileError { key: "nats.credentials", path: path.to_owned(), reason };
-        let content = secrets::read_file(path, MOST_SECRET_BYTES).map_err(|error| failed(error.to_string()))?;
+        let content = bounded_file::read(path, MOST_SECRET_BYTES).map_err(|error| failed(error.to_string()))?;
         let text = std::str::from_utf8(&content).map_err(|error| failed(error.to_string()))?;
         let (token, seed) = parse_credentials(text).ok_or_else(|| failed("no token with a seed found".to_owned()))?;
         let pair = KeyPair::from_seed(seed).map_err(|error| failed(error.to_string()))?;

@@ -1,8 +1,8 @@
 //! The certificates for connections to NATS. They are read from their files for each connection, because certificates
 //! are renewed.
 
+use crate::bounded_file;
 use crate::config::NatsConfig;
-use crate::secrets::{self, MOST_CERTIFICATE_BYTES};
 use std::fmt::Display;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,6 +10,9 @@ use tokio::task::spawn_blocking;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+/// The largest file of certificates: those of all public authorities are a quarter of that.
+pub(crate) const MOST_CERTIFICATE_BYTES: u64 = 1024 * 1024;
 
 /// What the files hold.
 struct Certificates {
@@ -93,7 +96,7 @@ fn certificates(key: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, 
 }
 
 fn content(key: &str, path: &Path) -> Result<Vec<u8>, String> {
-    secrets::read_file(path, MOST_CERTIFICATE_BYTES).map_err(|error| failed(key, path, &error))
+    bounded_file::read(path, MOST_CERTIFICATE_BYTES).map_err(|error| failed(key, path, &error))
 }
 
 fn failed(key: &str, path: &Path, error: &dyn Display) -> String {

@@ -1,6 +1,6 @@
 //! The ports file: the addresses that a node listens on, for a program that started it with port 0.
 
-use crate::secrets::{SecretFileError, read_file};
+use crate::bounded_file::{self, FileError};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, ErrorKind, Write};
@@ -30,8 +30,8 @@ pub fn write(path: &Path, ports: &BTreeMap<&str, SocketAddr>) -> io::Result<()> 
 /// # Errors
 /// When the file cannot be read, as before the node listens.
 pub fn read(path: &Path) -> io::Result<BTreeMap<String, SocketAddr>> {
-    let content = read_file(path, MOST_BYTES).map_err(|error| match error {
-        SecretFileError::Unreadable(source) => source,
+    let content = bounded_file::read(path, MOST_BYTES).map_err(|error| match error {
+        FileError::Unreadable(source) => source,
         other => io::Error::new(ErrorKind::InvalidData, other.to_string()),
     })?;
     Ok(serde_json::from_slice(&content).unwrap_or_default())

@@ -18,7 +18,7 @@ pub use connections::ConnectionFiles;
 pub use file::{SecretFileError, read_secret};
 pub use troubles::SecretTroubles;
 
-pub(crate) use file::{MOST_CERTIFICATE_BYTES, MOST_SECRET_BYTES, read_file};
+pub(crate) use file::MOST_SECRET_BYTES;
 pub(crate) use tokens::TokenKeys;
 
 /// What is read again, by name: the values of the label `what`.

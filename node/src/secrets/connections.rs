@@ -2,12 +2,13 @@
 //! files anyway. So all that is left to do is to replace the present ones, which would last until NATS ends them.
 
 use super::CONNECTION;
-use super::file::{MOST_CERTIFICATE_BYTES, MOST_SECRET_BYTES, secret_of};
+use super::file::{MOST_SECRET_BYTES, secret_of};
 use super::follower::{FollowedFile, Follower};
 use super::troubles::SecretTroubles;
 use crate::config::NatsConfig;
 use crate::nats::Nats;
 use crate::nats_login::parse_credentials;
+use crate::nats_tls::MOST_CERTIFICATE_BYTES;
 use tokio_util::sync::CancellationToken;
 
 /// The files of a connection, read before it was opened.

@@ -3,9 +3,9 @@
 //! It compares contents instead of times: Kubernetes replaces a link to the folder of a secret, and a copy may keep the
 //! time of its original.
 
-use super::file::read_file;
 use super::troubles::SecretTroubles;
 use super::watched::{Fingerprint, WatchStep, WatchedFiles};
+use crate::bounded_file;
 use crate::clock::Clock;
 use crate::metrics;
 use std::collections::BTreeMap;
@@ -132,7 +132,7 @@ async fn read_all(files: Arc<[FollowedFile]>) -> Result<FileContents, String> {
     let read = move || -> Result<FileContents, String> {
         let one = |file: &FollowedFile| -> Result<(&'static str, Vec<u8>), String> {
             let failed = |reason: String| format!("{} = {}: {reason}", file.key, file.path.display());
-            let content = read_file(&file.path, file.most).map_err(|error| failed(error.to_string()))?;
+            let content = bounded_file::read(&file.path, file.most).map_err(|error| failed(error.to_string()))?;
             (file.check)(&content).map_err(failed)?;
             Ok((file.key, content))
         };

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 use tickwire_core::event::KindAudience;
+use tickwire_node::bounded_file::FileError;
 use tickwire_node::config::{AuthMode, Config, ConfigError, LoadOptions, LogFormat, Origin};
 use tickwire_node::secrets::SecretFileError;
 
@@ -308,11 +309,11 @@ fn unusable_secret_file_is_refused_with_its_key_and_path() {
         }
         other => panic!("{other:?}"),
     };
-    assert!(matches!(refused(), SecretFileError::Unreadable(_)));
+    assert!(matches!(refused(), SecretFileError::File(FileError::Unreadable(_))));
     std::fs::write(&path, "\n").unwrap();
     assert!(matches!(refused(), SecretFileError::Empty));
     std::fs::write(&path, "hush".repeat(20_000)).unwrap();
-    assert!(matches!(refused(), SecretFileError::TooLarge(65_536)));
+    assert!(matches!(refused(), SecretFileError::File(FileError::TooLarge(65_536))));
     std::fs::write(&path, b"hush\xff").unwrap();
     assert!(matches!(refused(), SecretFileError::NotText));
 }
