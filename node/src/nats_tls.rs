@@ -91,8 +91,12 @@ fn of_system() -> Result<RootCertStore, String> {
 
 fn certificates(key: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let content = content(key, path)?;
-    let found: Result<_, _> = CertificateDer::pem_slice_iter(&content).collect();
-    found.map_err(|error| failed(key, path, &error))
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&content).collect();
+    match found {
+        // Nobody would be trusted, or our chain be empty, and an error of the connection would not name the file.
+        Ok(found) if found.is_empty() => Err(failed(key, path, &"has no certificate")),
+        found => found.map_err(|error| failed(key, path, &error)),
+    }
 }
 
 fn content(key: &str, path: &Path) -> Result<Vec<u8>, String> {

@@ -119,6 +119,26 @@ async fn certificates_that_are_not_accepted_end_the_start_at_once() {
 }
 
 #[tokio::test]
+async fn file_without_a_certificate_is_named_before_anything_is_tried() {
+    let home = tempfile::tempdir().unwrap();
+    certificates(home.path());
+    let paths = ["ca.pem", "cert.pem", "key.pem"].map(|name| path(home.path(), name));
+    let [authority, certificate, key] = paths.each_ref().map(String::as_str);
+    // Nothing listens on port 1.
+    let reason =
+        async |sets: [(&str, &str); 3]| match Nats::connect(&config("nats://127.0.0.1:1", &sets), "router", "r1").await
+        {
+            Err(NatsError::Tls { reason, .. }) => reason,
+            other => panic!("{other:?}"),
+        };
+    let [ca, cert] = ["nats.tls_ca", "nats.tls_cert"];
+    let swapped = reason([(ca, authority), (cert, key), ("nats.tls_key", certificate)]).await;
+    assert_eq!(swapped, format!("nats.tls_cert = {key}: has no certificate"));
+    let of_key = reason([(ca, key), (cert, certificate), ("nats.tls_key", key)]).await;
+    assert_eq!(of_key, format!("nats.tls_ca = {key}: has no certificate"));
+}
+
+#[tokio::test]
 async fn file_of_certificates_that_is_a_pipe_or_huge_is_named_and_nobody_waits_for_it() {
     let (server_home, node_home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     certificates(server_home.path());
