@@ -67,10 +67,7 @@ async fn await_stream(nats: &Nats, stream: &str, wait: &mut Wait<'_>) -> Result<
             wait.report_missing(stream);
         } else {
             let is_late = answered_at.elapsed() >= DEADLINE;
-            let reason = match nats.is_connected() {
-                true => error.to_string(),
-                false => "no connection to NATS".to_owned(),
-            };
+            let reason = if nats.is_connected() { error.to_string() } else { "no connection to NATS".to_owned() };
             match ProvisionError::of_refusal(stream, &error) {
                 // It was on when the start began: its server restarts, or a leaf node has lost the hub that has it.
                 None | Some(ProvisionError::JetStreamOff) if !is_late => wait.report_unknown(stream, &reason),
