@@ -120,11 +120,10 @@ pub struct NatsConnection {
 pub struct Outgoing {
     /// Where it is published.
     pub subject: Cow<'static, str>,
-    /// The subject for answers.
-    pub reply: Option<String>,
     /// What is published.
     pub payload: Vec<u8>,
-    /// The number of the ask, if this is a request for a replay. The ask is repeated if this is not sent.
+    /// The number of the ask, if this is a request for a replay: the driver names the subject of its answers. The ask is
+    /// repeated if this is not sent.
     pub ask: Option<u64>,
 }
 

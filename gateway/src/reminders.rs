@@ -135,7 +135,8 @@ pub(crate) struct ReminderSetup {
 #[derive(Debug)]
 pub(crate) struct ReminderReader {
     setup: ReminderSetup,
-    /// The number of requests to routers so far.
+    /// The number of the next request to a router. The first one is random: whoever could guess a number could have a
+    /// router answer another request in its place.
     asks: AtomicU64,
 }
 
@@ -150,7 +151,7 @@ struct AlertPlace {
 
 impl ReminderReader {
     pub(crate) fn new(setup: ReminderSetup) -> Self {
-        Self { setup, asks: AtomicU64::new(0) }
+        Self { setup, asks: AtomicU64::new(rand::random()) }
     }
 
     /// Serves requests until the drain.

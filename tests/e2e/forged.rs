@@ -6,12 +6,13 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use serde_json::json;
 use std::collections::BTreeSet;
+use std::time::Duration;
 use tickwire_core::coverage::reached::GatewayCoverage;
 use tickwire_core::coverage::section::{Batch, Section};
 use tickwire_core::ids::{EpochId, NodeId, NodeRef, Nonce, Partition, Revision, Seq};
-use tickwire_core::interest::InterestBeat;
+use tickwire_core::interest::{Interest, InterestBeat};
 use tickwire_core::protocol::Encoding;
-use tickwire_core::replay::{ReplayAnswer, ReplayPart};
+use tickwire_core::replay::{Purpose, ReplayAnswer, ReplayInterest, ReplayPart, ReplayRequest};
 use tickwire_core::wire;
 use tickwire_node::lease::LeaseRecord;
 use tickwire_node::names;
@@ -56,6 +57,11 @@ async fn count_sections(client: &Client, subject: &str, sent: &mut Subscriber) -
     }
 }
 
+/// The gateway of this name and nonce.
+fn node(id: &str, nonce: &str) -> NodeRef {
+    NodeRef { id: NodeId::new(id).unwrap(), nonce: Nonce(u64::from_str_radix(nonce, 16).unwrap()) }
+}
+
 /// An empty section of a partition.
 fn section(partition: Partition, prev: Seq, through: Seq) -> Section<Bytes> {
     Section { partition, revision: Revision(u64::MAX), prev, through, events: Vec::new() }
@@ -97,7 +103,7 @@ async fn forged_claims_about_the_stream_cost_no_event() {
         }
     }
     // The coverage of the gateway, and the lease of a partition, in an epoch that no other could follow.
-    let gateway = NodeRef { id: NodeId::new(id).unwrap(), nonce: Nonce(u64::from_str_radix(nonce, 16).unwrap()) };
+    let gateway = node(id, nonce);
     let reached = Some(GatewayCoverage { epoch_id: EpochId::LAST, through: Seq(1), last: None });
     let beat = InterestBeat { gateway, revision: Revision(0), reached };
     cluster.client.publish(names::interest_beat(id), wire::encode(&beat).unwrap().into()).await.unwrap();
@@ -130,4 +136,60 @@ async fn forged_claims_about_the_stream_cost_no_event() {
         (refused("source=\"coverage\"") > 0.0 && refused("source=\"lease\"") > 0.0).then_some(())
     })
     .await;
+}
+
+/// Every gateway may ask routers. One that was taken over asks in the name of another one, for less than that one wants.
+#[tokio::test]
+async fn replays_that_are_asked_for_in_the_name_of_another_gateway_cost_its_clients_no_event() {
+    // The asks of the first backfills, if they were counted.
+    const BACKFILLS: u64 = 4;
+    let mut cluster = Cluster::start(1, 1).await;
+    let address = cluster.gateway_addresses().await[0];
+    let events: Vec<_> = (0..300).map(|number| feed::pattern(&format!("S{number}"), number)).collect();
+    cluster.producer().await.publish_all(&events).await;
+    let log = cluster.log().await;
+    let (subject, real) = batch(&cluster).await;
+    let (id, nonce) = names::parse_gateway(&subject).unwrap();
+    let (gateway, to) = (node(id, nonce), log.entries.iter().map(|entry| entry.seq).max().unwrap());
+    let nothing = Interest::default().parts(&gateway, Revision(1 << 40), usize::MAX).remove(0);
+    let forge = |backfill: u64, partition: Partition| {
+        let request = ReplayRequest {
+            gateway: gateway.clone(),
+            partition,
+            from: Seq(0),
+            to,
+            epoch_id: real.epoch_id,
+            interest: ReplayInterest::Carried(nothing.clone()),
+            purpose: Purpose::Backfill,
+        };
+        let answers = names::replayed(id, nonce, (backfill << 32) + u64::from(partition.0) + 1);
+        (answers, Bytes::from(wire::encode(&request).unwrap()))
+    };
+    let asks = (1..=BACKFILLS).flat_map(|backfill| (0..PARTITIONS as u16).map(move |number| (backfill, number)));
+    let forged: Vec<_> = asks.map(|(backfill, number)| forge(backfill, Partition(number))).collect();
+    let client = cluster.client.clone();
+    let flood = tokio::spawn(async move {
+        let mut turns = tokio::time::interval(Duration::from_millis(10));
+        loop {
+            turns.tick().await;
+            for (answers, request) in &forged {
+                client.publish_with_reply(names::REPLAY, answers.clone(), request.clone()).await.unwrap();
+            }
+        }
+    });
+    eventually("the gateway gets answers that it has not asked for", DEADLINE, async || {
+        let metrics = cluster.gateways[0].metrics().await;
+        let unasked = metrics.get_labelled("tickwire_gateway_replay_answers_total", "outcome=\"unasked\"");
+        (unasked > 0.0).then_some(())
+    })
+    .await;
+    for number in 0..BACKFILLS {
+        let user = format!("u{number}");
+        let mut socket = Socket::connect(address, &user, Encoding::Json).await;
+        let all = json!({ "action": "subscribe", "name": "all", "filter": {}, "since": "1h" });
+        socket.request(all).await;
+        assert!(socket.caught_up().await.resumed, "{:?}", socket.gaps);
+        assert_exact(&user, &socket.events, &socket.gaps, &log.matching(&user, &[filter(&json!({}))]));
+    }
+    flood.abort();
 }

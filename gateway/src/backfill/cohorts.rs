@@ -263,7 +263,7 @@ impl Cohorts {
     pub(crate) fn answer(&mut self, now: Millis, ask: u64, answer: ReplayAnswer<Arc<Delivery>>) -> SectionOutcome {
         match self.running.get_mut(&(ask >> ASK_BITS)) {
             Some(RunningCohort { coverage, coverage_events, .. }) => coverage.answer(now, ask, answer, coverage_events),
-            None => SectionOutcome::Foreign,
+            None => SectionOutcome::Unasked,
         }
     }
 

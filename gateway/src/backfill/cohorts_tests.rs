@@ -215,7 +215,7 @@ fn cohort_without_sessions_asks_for_nothing() {
     let [(ask, 50, 100)] = asks(&mut cohorts, 60)[..] else { panic!("the other one still waits") };
     cohorts.leave(id(2));
     assert!(asks(&mut cohorts, 60 + TIMEOUT).is_empty() && cohorts.next_turn().is_none());
-    assert_eq!(cover(&mut cohorts, 70, ask, (50, 100)), SectionOutcome::Foreign);
+    assert_eq!(cover(&mut cohorts, 70, ask, (50, 100)), SectionOutcome::Unasked);
     assert!(cohorts.take(1).is_empty());
     // A cohort whose sessions all left does not begin.
     for session in [3, 4] {
@@ -235,7 +235,7 @@ fn new_epoch_ends_all_cohorts() {
     let (ask, ..) = asks(&mut cohorts, 50)[0];
     add(&mut cohorts, 50, 2, ranges(0, 1));
     cohorts.clear();
-    assert_eq!(cover(&mut cohorts, 60, ask, (0, 100)), SectionOutcome::Foreign);
+    assert_eq!(cover(&mut cohorts, 60, ask, (0, 100)), SectionOutcome::Unasked);
     assert!(cohorts.take(1).is_empty() && begin(&mut cohorts, 500).is_empty() && cohorts.next_turn().is_none());
 }
 

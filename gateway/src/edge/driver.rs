@@ -8,7 +8,7 @@ use async_nats::subject::Subject;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use tickwire_core::ids::Millis;
+use tickwire_core::ids::{Millis, NodeRef};
 use tickwire_node::clock::{Clock, Turns, monotonic_at};
 use tickwire_node::link::{NatsMessage, Status};
 use tickwire_node::names;
@@ -38,6 +38,7 @@ const ASK_TIMEOUT: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(crate) struct Driver {
     edge: Edge,
+    answers: AnswerSubjects,
     nats: Nats,
     /// The stream of events.
     stream: String,
@@ -63,7 +64,8 @@ impl Driver {
     ) -> Self {
         let (clock, finder, status) = (Clock::start(), Finder::default(), watch::Sender::default());
         let looks = FuturesUnordered::new();
-        Self { edge, nats, stream, stopped, traces, clock, finder, looks, status, status_at: Millis(0) }
+        let answers = AnswerSubjects { gateway: edge.gateway.clone(), mask: rand::random() };
+        Self { edge, answers, nats, stream, stopped, traces, clock, finder, looks, status, status_at: Millis(0) }
     }
 
     /// The status of the edge.
@@ -160,7 +162,7 @@ impl Driver {
     }
 
     fn take_answer(&mut self, message: &NatsMessage) {
-        let Some(ask) = names::parse_replayed(&message.subject_text()) else { return };
+        let Some(ask) = self.answers.read(&message.subject_text()) else { return };
         let now = self.now();
         if message.status().is_some_and(|status| status.code == Status::NO_RESPONDERS) {
             self.edge.take_no_answer(now, ask);
@@ -170,7 +172,7 @@ impl Driver {
     }
 
     async fn send(&mut self) {
-        for Outgoing { subject, reply, payload, ask } in self.edge.take_outgoing() {
+        for Outgoing { subject, payload, ask } in self.edge.take_outgoing() {
             // Without a connection the request would be sent late, in a burst with all others.
             if let Some(ask) = ask
                 && !self.nats.is_connected()
@@ -180,9 +182,9 @@ impl Driver {
             }
             let subject = Subject::from(subject.into_owned());
             let client = &self.nats.client;
-            let published = match reply {
-                Some(reply) => {
-                    let publish = client.publish_with_reply(subject, reply, payload.into());
+            let published = match ask {
+                Some(ask) => {
+                    let publish = client.publish_with_reply(subject, self.answers.of(ask), payload.into());
                     timeout(ASK_TIMEOUT, publish).await
                 }
                 None => timeout(PUBLISH_TIMEOUT, client.publish(subject, payload.into())).await,
@@ -207,6 +209,29 @@ impl Driver {
     }
 }
 
+/// The subjects of the answers to asks.
+///
+/// Whoever may ask routers can ask in the name of this gateway, and the router answers this gateway: with too little, if
+/// the request wants too little. So nobody but the asked router may know the number of an ask. The numbers are masked
+/// with a random one.
+#[derive(Debug)]
+struct AnswerSubjects {
+    gateway: NodeRef,
+    mask: u64,
+}
+
+impl AnswerSubjects {
+    /// The subject of the answers to an ask.
+    fn of(&self, ask: u64) -> String {
+        names::replayed(self.gateway.id.as_str(), &self.gateway.nonce.to_string(), ask ^ self.mask)
+    }
+
+    /// The ask that is answered on a subject.
+    fn read(&self, subject: &str) -> Option<u64> {
+        names::parse_replayed(subject).map(|number| number ^ self.mask)
+    }
+}
+
 impl NatsConnection {
     /// Its state at this moment.
     pub(crate) fn of(nats: &Nats) -> Self {
@@ -219,4 +244,22 @@ impl NatsConnection {
 pub(crate) enum EdgeError {
     #[error("a subscription of the edge to NATS has ended")]
     SubscriptionEnded,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tickwire_core::ids::{NodeId, Nonce};
+
+    #[test]
+    fn answer_belongs_to_its_ask_and_to_no_number_that_others_could_guess() {
+        let gateway = NodeRef { id: NodeId::new("g").unwrap(), nonce: Nonce(1) };
+        let answers = AnswerSubjects { gateway, mask: 0x0123_4567_89ab_cdef };
+        for ask in [1, 2, 1 << 32, (7 << 32) + 1, u64::MAX] {
+            assert_eq!(answers.read(&answers.of(ask)), Some(ask));
+            let guessed = names::replayed("g", &Nonce(1).to_string(), ask);
+            assert_ne!(answers.read(&guessed), Some(ask));
+        }
+        assert_eq!(answers.read("tw.replayed.g.1.x"), None);
+    }
 }

@@ -95,7 +95,7 @@ impl Edge {
         if self.too_large.is_some_and(|too_large| size >= too_large || most >= too_large) {
             self.too_large = None;
         }
-        self.outgoing.push(Outgoing { subject: Cow::Owned(subject), reply: None, payload, ask: None });
+        self.outgoing.push(Outgoing { subject: Cow::Owned(subject), payload, ask: None });
     }
 }
 

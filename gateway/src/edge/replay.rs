@@ -92,10 +92,8 @@ impl Edge {
     pub(super) fn ask(&mut self, now: Millis, ask: &Ask, request: Option<Vec<u8>>) {
         let Some(payload) = request.filter(|_| self.connection.is_up) else { return self.unsent(now, ask.number) };
         debug!(partition = %ask.partition, from = %ask.from, to = %ask.to, "replay requested");
-        let (id, nonce) = (self.gateway.id.as_str(), self.gateway.nonce.to_string());
-        let reply = Some(names::replayed(id, &nonce, ask.number));
         let subject = select_router(self.log.view(), ask);
-        self.outgoing.push(Outgoing { subject, reply, payload, ask: Some(ask.number) });
+        self.outgoing.push(Outgoing { subject, payload, ask: Some(ask.number) });
     }
 
     /// The request was sent.

@@ -268,7 +268,7 @@ impl SimCluster {
     }
 
     /// Sends a message of a gateway's edge.
-    fn send_outgoing(&mut self, from: usize, Outgoing { subject, reply, payload, ask }: Outgoing) {
+    fn send_outgoing(&mut self, from: usize, Outgoing { subject, payload, ask }: Outgoing) {
         let gateway = &mut self.gateways[from];
         if gateway.is_cut {
             if let Some(ask) = ask {
@@ -276,8 +276,7 @@ impl SimCluster {
             }
             return;
         }
-        if let Some(reply) = reply {
-            let ask = names::parse_replayed(&reply).expect("an answer is addressed to its ask");
+        if let Some(ask) = ask {
             let to = (0..NODES).find(|router| {
                 let node = &self.routers[*router].node;
                 *subject == names::replay_of(node.id.as_str(), &node.nonce.to_string())

@@ -102,7 +102,8 @@ impl Gateway {
             shards: vec![to_shard],
             ready: node.readiness.register("coverage"),
         });
-        let driver = EdgeDriver { edge, clock: Clock::start(), nats, inbox, state: Arc::clone(&state) };
+        let (gateway, clock) = (me.clone(), Clock::start());
+        let driver = EdgeDriver { edge, gateway, clock, nats, inbox, state: Arc::clone(&state) };
         let work = driver.run(&me, asked, view.clone(), shutdown.drain().clone()).await;
         shutdown.spawn_infallible("gateway", work);
         let (own, runtime) = (shutdown.clone(), Handle::current());
@@ -181,6 +182,7 @@ impl Gateway {
 /// Gives the edge its turns.
 struct EdgeDriver {
     edge: Edge,
+    gateway: NodeRef,
     clock: Clock,
     nats: Nats,
     inbox: ByteReceiver<ToShard>,
@@ -268,7 +270,7 @@ impl EdgeDriver {
         }
     }
 
-    async fn send(&self, Outgoing { subject, reply, mut payload, ask }: Outgoing) {
+    async fn send(&self, Outgoing { subject, mut payload, ask }: Outgoing) {
         {
             let mut state = self.state.lock().unwrap();
             state.replays += usize::from(ask.is_some());
@@ -281,8 +283,11 @@ impl EdgeDriver {
             }
         }
         let (client, subject) = (&self.nats.client, subject.into_owned());
-        match reply {
-            Some(reply) => client.publish_with_reply(subject, reply, payload.into()).await.unwrap(),
+        match ask {
+            Some(ask) => {
+                let reply = names::replayed(self.gateway.id.as_str(), &self.gateway.nonce.to_string(), ask);
+                client.publish_with_reply(subject, reply, payload.into()).await.unwrap();
+            }
             None => client.publish(subject, payload.into()).await.unwrap(),
         }
     }
