@@ -75,6 +75,11 @@ fn streams(stream: &str) -> Vec<String> {
     [stream.to_owned(), names::DEAD_LETTERS.to_owned()].into_iter().chain(buckets).collect()
 }
 
+/// An inbox of a node of this role, or of a command.
+fn inbox(role: &str, node: &str) -> String {
+    format!("{}.0", names::inbox(role, node))
+}
+
 /// What a role needs, if its node has the name `me`.
 pub(super) fn of(role: DoctorRole, nats: &Nats, me: &str, stream: &str) -> RoleSubjects {
     let mut needs = RoleSubjects::default();
@@ -111,6 +116,7 @@ pub(super) fn of(role: DoctorRole, nats: &Nats, me: &str, stream: &str) -> RoleS
                 names::replayed(NOBODY, "0", 0),
                 names::alerts_answer(NOBODY, "0", 0),
                 names::node_report(NOBODY, "0", 0, me),
+                inbox("router", me),
                 names::heartbeat(0),
                 names::dead_letter(NOBODY),
                 nats.api("INFO"),
@@ -146,8 +152,8 @@ pub(super) fn of(role: DoctorRole, nats: &Nats, me: &str, stream: &str) -> RoleS
                 names::name(me),
                 names::replay_of(NOBODY, "0"),
                 names::node_report(NOBODY, "0", 0, me),
-                format!("{}.0", names::inbox("router", NOBODY)),
-                format!("{}.0", names::inbox("gateway", NOBODY)),
+                inbox("router", NOBODY),
+                inbox("gateway", NOBODY),
                 names::source("alert", NOBODY),
                 nats.api("INFO"),
             ]);
@@ -156,8 +162,21 @@ pub(super) fn of(role: DoctorRole, nats: &Nats, me: &str, stream: &str) -> RoleS
             needs.publish([names::VIEW_BUCKET, names::SUBSCRIPTIONS_BUCKET, names::ACKS_BUCKET].map(reads));
             needs.publish(used_by_gateways(stream).map(|stream| nats.api(&format!("STREAM.INFO.{stream}"))));
         }
-        DoctorRole::Producer => needs.publish([names::source("pattern", NOBODY)]),
+        DoctorRole::Producer => {
+            needs.publish([names::source("pattern", NOBODY)]);
+            // The default of NATS' clients, and the inboxes of the commands.
+            needs.subscribe(["_INBOX.doctor".to_owned(), inbox("publish", NOBODY), inbox("feed", NOBODY)]);
+        }
         DoctorRole::Operator => {
+            for command in ["rules", "reference", "doctor"] {
+                needs.publish([inbox(command, NOBODY)]);
+                needs.subscribe([inbox(command, NOBODY)]);
+            }
+            // What the administration of the streams needs, by requests for what does not exist.
+            let administration = ["STREAM.UPDATE", "STREAM.PURGE", "STREAM.MSG.DELETE", "STREAM.SNAPSHOT"];
+            needs.publish(administration.map(|request| nats.api(&format!("{request}.{NOBODY}"))));
+            needs.publish([nats.api(&format!("CONSUMER.LIST.{NOBODY}")), nats.api(&names::direct_get(NOBODY))]);
+            needs.subscribe(["dead.>", "$JS.EVENT.ADVISORY.>", "_INBOX_operator.>"]);
             needs.publish([names::RULES_BUCKET, names::REFERENCE_BUCKET].map(writes));
             needs.publish([names::RULES_BUCKET, names::REFERENCE_BUCKET].map(reads));
             needs.publish(on_all("INFO"));
@@ -199,7 +218,7 @@ pub(super) fn of_others(role: DoctorRole, nats: &Nats, stream: &str) -> RoleSubj
             others.publish([names::node_report(NOBODY, "0", 0, SOMEBODY)]);
             // The server sends the bare event to any subject that the request names.
             others.publish([nats.api(&names::direct_get(stream))]);
-            others.subscribe([names::gateway(SOMEBODY, "0"), format!("{}.0", names::inbox("gateway", SOMEBODY))]);
+            others.subscribe([names::gateway(SOMEBODY, "0"), inbox("gateway", SOMEBODY)]);
         }
         DoctorRole::Producer => {
             others.publish(of_routers);

@@ -115,3 +115,23 @@ async fn commands_of_operators_end_at_once_for_a_user_without_the_permission() {
         assert!(error.contains("as user \"producer\"") && error.contains("Permissions Violation"), "{text}");
     }
 }
+
+#[tokio::test]
+async fn doctor_names_what_an_operator_or_a_producer_lacks_for_its_commands() {
+    let cases = [
+        ("operator", "_INBOX_rules.>", "publish to \"_INBOX_rules.doctor.0\""),
+        ("operator", "_INBOX_reference.>", "subscribe to \"_INBOX_reference.doctor.0\""),
+        ("operator", "dead.>", "subscribe to \"dead.>\""),
+        ("operator", "$JS.API.CONSUMER.>", "publish to \"$JS.API.CONSUMER.LIST.doctor\""),
+        ("producer", "_INBOX.>", "subscribe to \"_INBOX.doctor\""),
+    ];
+    for (role, lacking, act) in cases {
+        let nats = SecuredNats::start_lacking(role, lacking);
+        let url = nats.server.url();
+        let doctor = ["doctor", "--role", role, "--nats", &url];
+        let output = tickwire().args(doctor).args(nats.login(role)).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{role} without {lacking}: {output:?}");
+        assert!(text.contains(&format!("may not {act}: allow it")), "{role} without {lacking}: {text}");
+    }
+}
