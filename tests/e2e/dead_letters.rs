@@ -49,6 +49,7 @@ fn unreadable() -> Vec<(Reason, ProducerMessage)> {
         (Reason::BadRooms, pattern(json!({ "pattern": "Doji", "rooms": "one" }))),
         (Reason::BadRegime, market(json!({ "regime": "sideways" }))),
         (Reason::BadMarket, market(json!({ "risk_on_score": 2 }))),
+        (Reason::NatsAnswer, health(json!({ "stream": "EVENTS", "seq": 7 }))),
         (Reason::BadStatus, health(json!({ "status": "fine" }))),
         (Reason::BadHealth, health(json!({ "error_counts": { "timeouts": "many" } }))),
     ]

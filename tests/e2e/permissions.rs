@@ -255,7 +255,7 @@ async fn no_user_can_do_what_is_the_work_of_another() {
 }
 
 #[tokio::test]
-async fn acknowledgement_that_a_producer_directs_to_jetstream_changes_nothing() {
+async fn acknowledgement_that_a_producer_directs_elsewhere_changes_nothing_and_is_no_alert() {
     let nats = SecuredNats::start(&[]);
     let mut router = [nats.node("router", "r1", "router", &[])];
     wait_until_ready(&mut router).await;
@@ -266,13 +266,22 @@ async fn acknowledgement_that_a_producer_directs_to_jetstream_changes_nothing() 
         let reply = format!("$JS.API.{request}");
         client.publish_with_reply("events.pattern.AAPL", reply, "{}".into()).await.unwrap();
     }
+    // He may not send alerts.
+    let event = feed::pattern("AAPL", 0).payload().clone();
+    client.publish_with_reply("events.pattern.AAPL", "events.alert.ann", event).await.unwrap();
     // It is stored after the others, so the server has acknowledged them.
     let last = producer.publish(&feed::pattern("AAPL", 1)).await;
     let operator = nats.connect("operator", "_INBOX_operator").await;
-    let events = jetstream::new(operator.client).get_stream("EVENTS").await.unwrap();
+    let jetstream = jetstream::new(operator.client);
+    let events = jetstream.get_stream("EVENTS").await.unwrap();
     let state = events.get_info().await.unwrap().state;
-    assert!(last >= first + 4 && state.last_sequence >= last, "{first} {last} {state:?}");
+    assert!(last >= first + 5 && state.last_sequence >= last, "{first} {last} {state:?}");
     assert_eq!((state.first_sequence, state.messages), (1, state.last_sequence), "a message is missing");
+    let dead_letters = jetstream.get_stream("DEADLETTERS").await.unwrap();
+    let dead_letter = eventually("no acknowledgement is an alert", DEADLINE, async || {
+        dead_letters.get_last_raw_message_by_subject("dead.nats_answer").await.ok()
+    });
+    assert!(dead_letter.await.payload.starts_with(b"{\"stream\":\"EVENTS\""));
 }
 
 #[tokio::test]

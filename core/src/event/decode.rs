@@ -18,6 +18,7 @@
 //! | regime | `regime`, for kind `market` | none |
 
 mod alert;
+mod answer;
 mod fields;
 mod health;
 mod market;
@@ -83,7 +84,7 @@ pub struct RawMessage<'a> {
 /// [`Undecodable`] with the reason under which the message is a dead letter.
 pub fn decode(raw: &RawMessage<'_>, kinds: &Kinds) -> Result<Event, Undecodable> {
     let (kind, key, audience) = read_subject(raw, kinds)?;
-    let mut own = Fields::new("", read_payload(raw)?);
+    let mut own = Fields::new("", read_object(raw)?);
     let mut nested = if kind == Kind::Alert { alert::pattern_event(&own) } else { Fields::default() };
     let symbol = if kind == Kind::Pattern {
         Some(symbol_of_key(&mut own, &key)?)
@@ -192,6 +193,16 @@ fn check_size(event: &Event, payload: usize) -> Result<(), Undecodable> {
 fn encoded_bytes(event: &Event) -> Result<usize, Undecodable> {
     let encoded = rmp_serde::to_vec(event).map_err(|e| Undecodable::new(Reason::BadMsgPack, e.to_string()))?;
     Ok(encoded.len())
+}
+
+/// The payload, if a producer has written it.
+fn read_object(raw: &RawMessage<'_>) -> Result<Object, Undecodable> {
+    let payload = read_payload(raw)?;
+    if answer::is_of_nats(&payload, raw.stream) {
+        let detail = "the payload is an answer of NATS: whoever asked has named the subject of an event for it";
+        return Err(Undecodable::new(Reason::NatsAnswer, detail));
+    }
+    Ok(payload)
 }
 
 fn read_payload(raw: &RawMessage<'_>) -> Result<Object, Undecodable> {

@@ -41,6 +41,9 @@ reasons! {
     BadJson = "bad_json",
     /// The payload is not one MessagePack map of values that JSON has (or timestamps), or a map in it has a name twice.
     BadMsgPack = "bad_msgpack",
+    /// The payload is not of a producer: it is an acknowledgement or another answer of NATS, which somebody has directed
+    /// to the subject of an event.
+    NatsAnswer = "nats_answer",
     /// The symbol of a pattern is not the subject's key.
     SymbolMismatch = "symbol_mismatch",
     /// The symbol of another kind is not text of 1 to 32 bytes.
