@@ -102,11 +102,15 @@ async fn forged_claims_about_the_stream_cost_no_event() {
             cluster.client.publish(subject, wire::encode(&answer).unwrap().into()).await.unwrap();
         }
     }
-    // The coverage of the gateway, and the lease of a partition, in an epoch that no other could follow.
+    // The coverage of the gateway, and the lease of a partition, in an epoch that no other could follow; and a coverage
+    // far beyond the end.
     let gateway = node(id, nonce);
     let reached = Some(GatewayCoverage { epoch_id: EpochId::LAST, through: Seq(1), last: None });
-    let beat = InterestBeat { gateway, revision: Revision(0), reached };
-    cluster.client.publish(names::interest_beat(id), wire::encode(&beat).unwrap().into()).await.unwrap();
+    let beyond = Some(GatewayCoverage { epoch_id: real.epoch_id, through: FAR, last: None });
+    for reached in [reached, beyond] {
+        let beat = InterestBeat { gateway: gateway.clone(), revision: Revision(0), reached };
+        cluster.client.publish(names::interest_beat(id), wire::encode(&beat).unwrap().into()).await.unwrap();
+    }
     let leases = jetstream::new(cluster.client.clone()).get_key_value(names::LEASES_BUCKET).await.unwrap();
     let state = Checkpoint { checkpoint: Seq(1), epoch_id: EpochId::LAST, mark: None };
     let lease = LeaseRecord { owner: Some(real.router.clone()), state };
@@ -130,10 +134,11 @@ async fn forged_claims_about_the_stream_cost_no_event() {
     assert!((f64::from(4 * PARTITIONS)..=most).contains(&sections), "{sections} of {most}");
     let answers = metrics.get_labelled("tickwire_gateway_replay_answers_total", "outcome=\"unasked\"");
     assert!(answers > 0.0, "{answers}");
-    eventually("the router refuses both epochs", DEADLINE, async || {
+    eventually("the router refuses both epochs, and the end", DEADLINE, async || {
         let metrics = cluster.routers[0].metrics().await;
         let refused = |source| metrics.get_labelled("tickwire_refused_epochs_total", source);
-        (refused("source=\"coverage\"") > 0.0 && refused("source=\"lease\"") > 0.0).then_some(())
+        let ends = metrics.get_labelled("tickwire_router_interest_refused_total", "reason=\"far_coverage\"");
+        (refused("source=\"coverage\"") > 0.0 && refused("source=\"lease\"") > 0.0 && ends > 0.0).then_some(())
     })
     .await;
 }

@@ -13,6 +13,7 @@ use crate::engine::sources::Sources;
 use crate::engine::{EngineReport, SourceCheckpoints};
 use crate::intake::{IntakeEvent, IntakeReport};
 use crate::interest::{InterestMessage, note_refused};
+use crate::metrics;
 use crate::source::{Source, Tenure};
 use crate::traced::EventTrace;
 use std::collections::BTreeMap;
@@ -26,6 +27,10 @@ use tickwire_core::interest::table;
 use tickwire_core::interest::table::{GatewayCache, InterestTable, SharedInterest, TableLimits};
 use tickwire_core::placement::{Role, View};
 use tickwire_core::route_cache::CacheCounts;
+use tracing::debug;
+
+/// A coverage that is further than this beyond what was read makes no sense: no stream loses so many messages.
+const MOST_LOST: u64 = 1 << 40;
 
 /// The state.
 #[derive(Debug)]
@@ -37,6 +42,8 @@ pub(crate) struct Routing {
     flush: Flush,
     retention: u64,
     sources: Sources,
+    /// The highest sequence that was read, of any source.
+    read_through: Seq,
     matches: u64,
     /// The coverage that each gateway of the view has reported, and whether any has moved since it was last taken.
     gateway_coverage: BTreeMap<NodeRef, Checkpoint>,
@@ -56,6 +63,7 @@ impl Routing {
             flush,
             retention,
             sources: Sources::default(),
+            read_through: Seq(0),
             matches: 0,
             gateway_coverage: BTreeMap::new(),
             has_new_coverage: false,
@@ -69,6 +77,7 @@ impl Routing {
             self.builder.own(partition, checkpoint);
         }
         self.sources.own(tenure, checkpoint);
+        self.read_through = self.read_through.max(checkpoint);
         self.is_news = true;
     }
 
@@ -125,6 +134,10 @@ impl Routing {
     }
 
     fn note_gateway_coverage(&mut self, gateway: &NodeRef, reached: Checkpoint) {
+        if reached.checkpoint.0 > self.read_through.0.saturating_add(MOST_LOST) {
+            metrics::INTEREST_REFUSED.with("far_coverage").increment(1);
+            return debug!(%gateway, through = %reached.checkpoint, "coverage far beyond the stream refused");
+        }
         let order = |reached: &Checkpoint| (reached.epoch_id, reached.checkpoint);
         if reached.is_possible() && self.gateway_coverage.get(gateway).map(order) < Some(order(&reached)) {
             self.gateway_coverage.insert(gateway.clone(), reached);
@@ -228,6 +241,7 @@ impl Routing {
             }
             IntakeEvent::Events { through, mark, events } => {
                 reader.reached = SourceProgress { checkpoint: through, mark: mark.or(reader.reached.mark) };
+                self.read_through = self.read_through.max(through);
                 if let Source::Partition(partition) = report.tenure.source {
                     for event in events {
                         self.route(now, partition, event);
