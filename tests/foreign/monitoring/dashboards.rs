@@ -76,6 +76,15 @@ fn variables(dashboard: &str, text: &str) -> Vec<DashboardQuery> {
     found
 }
 
+/// The query of a panel of the dashboard of one user, for a watched user who has no session.
+fn missing_user_query(title: &str) -> String {
+    let (_, text) = dashboard_texts().into_iter().find(|(dashboard, _)| dashboard == "user").unwrap();
+    let place = format!("user: {title}");
+    let panel = queries("user", &text).into_iter().find(|query| query.place == place).unwrap();
+    assert!(panel.query.contains("\"ann\""), "{}", panel.query);
+    panel.query.replace("\"ann\"", "\"dora\"")
+}
+
 /// Whether a series has a number.
 fn has_number(series: &Value) -> bool {
     series["value"][1].as_str().and_then(|value| value.parse::<f64>().ok()).is_some_and(f64::is_finite)
@@ -83,7 +92,7 @@ fn has_number(series: &Value) -> bool {
 
 #[tokio::test]
 async fn every_query_of_every_dashboard_returns_data() {
-    let settings = [("gateway.watched_users", "ann,bob"), ("gateway.rate", "20")];
+    let settings = [("gateway.watched_users", "ann,bob,dora"), ("gateway.rate", "20")];
     let mut cluster = Cluster::start_with(2, 2, &settings).await;
     let prometheus = Prometheus::start(&short_rules(), &mut cluster).await;
     let gateways = cluster.gateway_addresses().await;
@@ -119,6 +128,11 @@ async fn every_query_of_every_dashboard_returns_data() {
             }
         }
     }
+    // A user without a session has no time at which it was seen, and not the year 1970.
+    let last_seen = missing_user_query("Last seen");
+    let metric = "tickwire_gateway_user_last_seen_timestamp_seconds{user=\"dora\"}";
+    assert_eq!(prometheus.query(metric).await.len(), 2, "both gateways have the metric of dora");
+    assert_eq!(prometheus.query(&last_seen).await, Vec::<Value>::new(), "{last_seen}");
     prometheus.assert_rules_are_sound().await;
     flow.stop().await;
     report("dashboards", &format!("{count} queries returned data"));
