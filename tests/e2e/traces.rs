@@ -13,7 +13,9 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap as HttpHeaders, StatusCode};
 use axum::routing::post;
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as AttributeValue;
 use opentelemetry_proto::tonic::trace::v1::Span;
@@ -225,6 +227,36 @@ async fn silent_collector_costs_no_event_and_its_spans_are_counted() {
         .await;
         assert_eq!(node.metrics().await.get_labelled(SPANS, "\"exported\""), 0.0, "{}", node.id);
     }
+}
+
+/// Takes a request, but for one of its spans.
+async fn refuse_one() -> Vec<u8> {
+    let partial_success = ExportTracePartialSuccess { rejected_spans: 1, error_message: "older than a day".to_owned() };
+    ExportTraceServiceResponse { partial_success: Some(partial_success) }.encode_to_vec()
+}
+
+#[tokio::test]
+async fn spans_that_a_collector_refuses_are_counted_and_the_log_has_its_reason() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}/v1/traces", listener.local_addr().unwrap());
+    let routes = Router::new().route("/v1/traces", post(refuse_one));
+    tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
+    let settings = [("traces.endpoint", endpoint.as_str()), ("traces.ratio", "1")];
+    let mut cluster = Cluster::start_with(1, 1, &settings).await;
+    publish(&cluster, None).await;
+    let router = &mut cluster.routers[0];
+    eventually("a refused span is counted, and the others as well", DEADLINE, async || {
+        let metrics = router.metrics().await;
+        let [failed, exported] = ["\"failed\"", "\"exported\""].map(|outcome| metrics.get_labelled(SPANS, outcome));
+        (failed > 0.0 && exported > 0.0).then_some(())
+    })
+    .await;
+    eventually("the log has the reason", DEADLINE, async || {
+        let log = router.process.stderr();
+        let is_reason = |line: &str| line.contains("spans not exported") && line.contains("older than a day");
+        log.lines().any(is_reason).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

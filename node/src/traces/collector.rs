@@ -1,6 +1,6 @@
 //! The collector of traces: one request over a connection of its own for each batch of spans (OTLP over HTTP).
 
-use super::otlp;
+use super::otlp::{Refusal, refusal};
 use crate::config::Secret;
 use axum::body::{Body, to_bytes};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
@@ -75,18 +75,18 @@ impl Collector {
         })
     }
 
-    /// Sends a request with this body. Returns how many of its spans were refused.
+    /// Sends a request with this body. Returns which of its spans were refused.
     ///
     /// # Errors
     /// The reason why all were.
-    pub(super) async fn send(&self, body: Vec<u8>) -> Result<u64, String> {
+    pub(super) async fn send(&self, body: Vec<u8>) -> Result<Refusal, String> {
         match timeout(self.deadline, self.connect_and_send(body)).await {
             Ok(sent) => sent.map_err(|error| error.to_string()),
             Err(_) => Err(format!("no answer within {:?}", self.deadline)),
         }
     }
 
-    async fn connect_and_send(&self, body: Vec<u8>) -> Result<u64, Box<dyn Error + Send + Sync>> {
+    async fn connect_and_send(&self, body: Vec<u8>) -> Result<Refusal, Box<dyn Error + Send + Sync>> {
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
         stream.set_nodelay(true)?;
         match &self.tls {
@@ -98,7 +98,7 @@ impl Collector {
         }
     }
 
-    async fn exchange<S>(&self, stream: S, body: Vec<u8>) -> Result<u64, Box<dyn Error + Send + Sync>>
+    async fn exchange<S>(&self, stream: S, body: Vec<u8>) -> Result<Refusal, Box<dyn Error + Send + Sync>>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -116,7 +116,7 @@ impl Collector {
                 return Err(format!("HTTP status {}", answer.status()).into());
             }
             let answer = to_bytes(Body::new(answer.into_body()), MAX_ANSWER).await?;
-            Ok(otlp::rejected(&answer))
+            Ok(refusal(&answer))
         };
         // The exchange gets the connection's error too, so this future never ends.
         let served = async {

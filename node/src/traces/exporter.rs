@@ -2,7 +2,7 @@
 //! and the next batch is worth more than this one.
 
 use super::collector::Collector;
-use super::otlp::{Resource, encode};
+use super::otlp::{Refusal, Resource, encode};
 use super::span::Span;
 use super::{EXPORTED, FAILED};
 use crate::metrics;
@@ -129,13 +129,13 @@ impl ExporterTask {
         spans.clear();
         let sent = self.collector.send(body).await;
         let count = std::mem::take(&mut self.unsent);
-        let failed = match sent {
-            Ok(refused) => refused.min(count),
-            Err(reason) => {
-                warn!(endpoint = self.collector.endpoint, reason, "spans not exported");
-                count
-            }
+        let (failed, reason) = match sent {
+            Ok(Refusal { spans, reason }) => (spans.min(count), format!("refused in part: {reason}")),
+            Err(reason) => (count, reason),
         };
+        if failed > 0 {
+            warn!(endpoint = self.collector.endpoint, reason, "spans not exported");
+        }
         metrics::TRACE_SPANS.with(FAILED).increment(failed);
         metrics::TRACE_SPANS.with(EXPORTED).increment(count - failed);
     }

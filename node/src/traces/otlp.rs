@@ -7,6 +7,9 @@ use std::time::Duration;
 use tickwire_core::ids::NodeRef;
 use tickwire_core::placement::Role;
 
+/// How much of a reason is kept, in characters.
+const MAX_REASON: usize = 200;
+
 /// The flags of a span: its parent is in the same trace and sampled.
 const FLAGS: u32 = 1;
 
@@ -35,11 +38,20 @@ pub(super) fn encode(resource: &Resource, spans: &[Span]) -> Vec<u8> {
     Request { resource_spans: vec![ResourceSpans { resource, scope_spans }] }.encode_to_vec()
 }
 
-/// How many of the spans the collector has refused, by its answer. An answer that cannot be read refuses none.
-pub(super) fn rejected(answer: &[u8]) -> u64 {
-    let answer = Answer::decode(answer).ok();
-    let rejected = answer.and_then(|answer| answer.partial_success).map_or(0, |partial| partial.rejected_spans);
-    u64::try_from(rejected).unwrap_or_default()
+/// What the collector has refused of a request that it took.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    /// How many of the spans.
+    pub(super) spans: u64,
+    /// Why, in the words of the collector; empty if it does not say.
+    pub(super) reason: String,
+}
+
+/// What the collector has refused, by its answer. An answer that cannot be read refuses nothing.
+pub(super) fn refusal(answer: &[u8]) -> Refusal {
+    let partial = Answer::decode(answer).ok().and_then(|answer| answer.partial_success).unwrap_or_default();
+    let reason = String::from_utf8_lossy(&partial.error_message).chars().take(MAX_REASON).collect();
+    Refusal { spans: u64::try_from(partial.rejected_spans).unwrap_or_default(), reason }
 }
 
 /// `ExportTraceServiceRequest`.
@@ -133,6 +145,9 @@ struct Answer {
 struct PartialSuccess {
     #[prost(int64, tag = "1")]
     rejected_spans: i64,
+    /// A text. As bytes, so that one that is not UTF-8 does not hide the number.
+    #[prost(bytes = "vec", tag = "2")]
+    error_message: Vec<u8>,
 }
 
 impl KeyValue {
@@ -201,10 +216,18 @@ mod tests {
     }
 
     #[test]
-    fn refused_spans_are_read_from_the_answer() {
-        assert_eq!(rejected(b""), 0);
-        assert_eq!(rejected(b"\x0a\x02\x08\x07"), 7);
-        assert_eq!(rejected(b"\x0a\x05\x08\x07\x12\x01x"), 7);
-        assert_eq!(rejected(b"\xff not protobuf"), 0);
+    fn refused_spans_and_the_reason_are_read_from_the_answer() {
+        let read = |answer: &[u8]| {
+            let Refusal { spans, reason } = refusal(answer);
+            (spans, reason)
+        };
+        assert_eq!(read(b""), (0, String::new()));
+        assert_eq!(read(b"\x0a\x02\x08\x07"), (7, String::new()));
+        assert_eq!(read(b"\x0a\x05\x08\x07\x12\x01x"), (7, "x".to_owned()));
+        assert_eq!(read(b"\x0a\x05\x08\x07\x12\x01\xff"), (7, "\u{fffd}".to_owned()));
+        assert_eq!(read(b"\xff not protobuf"), (0, String::new()));
+        let message = PartialSuccess { rejected_spans: 1, error_message: "ä".repeat(10_000).into_bytes() };
+        let long = Answer { partial_success: Some(message) }.encode_to_vec();
+        assert_eq!(read(&long), (1, "ä".repeat(MAX_REASON)));
     }
 }
