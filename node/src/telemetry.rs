@@ -2,11 +2,12 @@
 //!
 //! Logs go to standard error, and only the configuration decides what is logged. A JSON line has the node's role and
 //! name, so that the lines of many nodes can be read together. Metrics are kept in the process and rendered on a
-//! request to the admin server. Repeated warnings of a node become one line with a count.
+//! request to the admin server. Repeated warnings of a node become one line with a count, and a panic is a line too.
 //! With the feature `console`, tokio-console can look at the tasks.
 
 #[cfg(feature = "console")]
 mod console;
+mod panics;
 mod repeats;
 
 use crate::config::{LogConfig, LogFormat};
@@ -72,13 +73,14 @@ impl Drop for NodeLogs {
     }
 }
 
-/// Sends the logs of a node to standard error, as configured. Repeated warnings are counted, and [`Metrics::upkeep`]
-/// logs the counts.
+/// Sends the logs of a node to standard error, as configured, and with them the panics of this process. Repeated
+/// warnings are counted, and [`Metrics::upkeep`] logs the counts.
 ///
 /// # Errors
 /// When the directives are not valid, or logs were set up before.
 pub fn init_node_logs(config: &LogConfig, role: &str, node: &str) -> Result<NodeLogs, TelemetryError> {
     init(config, role, node, Some(RepeatFilter))?;
+    panics::install();
     Ok(NodeLogs(()))
 }
 
