@@ -1,12 +1,13 @@
 //! What happens to the containers.
 
 use futures_util::future::join_all;
+use std::fs;
 use std::time::Duration;
 use tickwire_testkit::eventually;
 
-use super::EVENTS;
-use super::clients::Publisher;
+use super::clients::{Front, Publisher};
 use super::engine::Engine;
+use super::{EVENTS, SETTLE};
 
 /// How long the loss of a network may stay unnoticed.
 const NOTICED: Duration = Duration::from_secs(60);
@@ -28,12 +29,15 @@ pub(super) enum Step {
     CutOffGateway,
     /// Ends a NATS server by SIGKILL, and starts it again.
     KillNats,
+    /// Changes the secret of tokens. Once: the tokens of the clients are of the first one.
+    ChangeTokenSecret,
 }
 
 impl Step {
     /// The steps of the short form.
     pub(super) const SHORT: &[Self] = &[
         Self::ScaleUp(5),
+        Self::ChangeTokenSecret,
         Self::KillGateway,
         Self::StopRouter,
         Self::CutOffGateway,
@@ -45,6 +49,7 @@ impl Step {
     pub(super) const ALL: &[Self] = &[
         Self::StopGateway,
         Self::ScaleUp(5),
+        Self::ChangeTokenSecret,
         Self::KillGateway,
         Self::StopRouter,
         Self::KillNats,
@@ -73,6 +78,7 @@ impl Step {
             }
             Self::KillGateway => kill(engine, publisher, "gateway").await,
             Self::KillNats => kill(engine, publisher, "nats-2").await,
+            Self::ChangeTokenSecret => change_token_secret(engine).await,
             Self::StopGateway => stop(engine, publisher, "gateway").await,
             Self::StopRouter => stop(engine, publisher, "router").await,
             Self::CutOffGateway => {
@@ -87,6 +93,22 @@ impl Step {
                 engine.run(&["network", "connect", "--alias", "gateway", &network, &name]).await;
             }
         }
+    }
+}
+
+/// As docs/operations.md has it: into the files, since the containers have the files themselves.
+async fn change_token_secret(engine: &Engine) {
+    let secrets = engine.home.join("secrets");
+    let present = fs::read(secrets.join("jwt-secret")).unwrap();
+    fs::write(secrets.join("jwt-former-secret"), present).unwrap();
+    fs::write(secrets.join("jwt-secret"), "another secret of tokens, with more than 32 bytes").unwrap();
+    let front = Front::of(engine).await;
+    for name in engine.names("gateway").await {
+        let id = engine.host_name(&name).await;
+        eventually(&format!("{name} takes tokens of the new secret"), SETTLE, async || {
+            (front.gateway_at(&id).await == id).then_some(())
+        })
+        .await;
     }
 }
 
