@@ -3,8 +3,9 @@
 use async_nats::jetstream;
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::response::Response;
-use async_nats::jetstream::stream::{Info, StorageType};
+use async_nats::jetstream::stream::{Info, PeerInfo, StorageType};
 use serde::de::IgnoredAny;
+use std::time::Duration;
 use tickwire_node::config::{Storage, StreamConfig};
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
@@ -13,6 +14,9 @@ use tickwire_node::storage::{self, ExpectedStream, StreamSettings};
 
 use super::needs::DoctorRole;
 use super::{CheckFinding, Verdict};
+
+/// For how long a server may be silent: a copy answers the leader of its stream every second.
+const SILENT: Duration = Duration::from_secs(5);
 
 /// Checks that the account has JetStream.
 pub(super) async fn jetstream(nats: &Nats) -> CheckFinding {
@@ -99,10 +103,12 @@ pub(super) async fn all(nats: &Nats, config: &StreamConfig, role: Option<DoctorR
             Err(problem) => CheckFinding::new(Verdict::Fail, what, problem),
             Ok(Some(info)) => {
                 let faults = faults(&kept, &info, config, storage);
-                if faults.is_empty() {
-                    CheckFinding::new(Verdict::Ok, what, summary(&info))
-                } else {
-                    CheckFinding::new(Verdict::Fail, what, faults.join("; "))
+                match (faults.is_empty(), copies(&info)) {
+                    (false, _) => CheckFinding::new(Verdict::Fail, what, faults.join("; ")),
+                    (true, None) => CheckFinding::new(Verdict::Ok, what, summary(&info)),
+                    (true, Some((verdict, lack))) => {
+                        CheckFinding::new(verdict, what, format!("{}; {lack}", summary(&info)))
+                    }
                 }
             }
         };
@@ -176,6 +182,26 @@ fn faults(kept: &ExpectedStream, info: &Info, config: &StreamConfig, storage: St
         ));
     }
     faults
+}
+
+/// What the copies of a stream lack. Nothing else tells while a majority of them works: the fault is that of the next
+/// server that ends.
+fn copies(info: &Info) -> Option<(Verdict, String)> {
+    let behind: Vec<_> =
+        info.cluster.iter().flat_map(|cluster| &cluster.replicas).filter(|copy| !copy.current).collect();
+    let is_gone = |copy: &PeerInfo| copy.offline || copy.active.is_zero() || copy.active > SILENT;
+    let names = |copies: &[&PeerInfo]| copies.iter().map(|copy| copy.name.as_str()).collect::<Vec<_>>().join(", ");
+    let gone: Vec<_> = behind.iter().copied().filter(|copy| is_gone(copy)).collect();
+    if !gone.is_empty() {
+        let found = format!(
+            "no sign of its copy on {}: see whether this server runs, and stop no other one before it is back",
+            names(&gone)
+        );
+        return Some((Verdict::Fail, found));
+    }
+    let found =
+        format!("its copy on {} is behind: ask again, and stop no server before all copies are equal", names(&behind));
+    (!behind.is_empty()).then_some((Verdict::Note, found))
 }
 
 fn summary(info: &Info) -> String {

@@ -3,7 +3,7 @@
 use super::*;
 use async_nats::jetstream;
 use tickwire_node::provision::provision;
-use tickwire_testkit::NatsServer;
+use tickwire_testkit::{NatsServer, eventually};
 
 fn config(server: &NatsServer) -> Config {
     NatsArgs::at(&server.url()).load().unwrap()
@@ -83,6 +83,30 @@ async fn misconfigured_stream_is_reported() {
     nats.jetstream.create_stream(others).await.unwrap();
     config.stream.name = "OTHER".to_owned();
     assert_eq!(of(&verdicts(config).await, "stream OTHER").0, Verdict::Fail);
+}
+
+#[tokio::test]
+async fn copy_on_a_server_that_is_gone_is_reported() {
+    let mut servers = NatsServer::start_cluster(3);
+    let url = servers.iter().map(NatsServer::url).collect::<Vec<_>>().join(",");
+    let mut config = NatsArgs::at(&url).load().unwrap();
+    (config.stream.replicas, config.stream.max_bytes) = (3, 100_000_000);
+    let nats = Nats::connect(&config.nats, "router", "r1").await.unwrap();
+    provision(&nats, &config.stream).await.unwrap();
+    let deadline = Duration::from_secs(30);
+    eventually("every copy is there", deadline, async || {
+        (of(&verdicts(config.clone()).await, "stream EVENTS").0 == Verdict::Ok).then_some(())
+    })
+    .await;
+
+    servers[2].kill();
+    eventually("the doctor names the server", deadline, async || {
+        let found = verdicts(config.clone()).await;
+        // It may not be answered while the stream has no leader.
+        let (_, _, text) = found.iter().find(|(_, what, _)| what == "stream EVENTS")?;
+        text.contains("no sign of its copy on n-2").then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
