@@ -191,7 +191,7 @@ impl Engine {
     }
 
     /// The coverage that each gateway has reported, if any has moved since the last call.
-    pub fn take_gateway_coverage(&mut self) -> Option<Vec<Checkpoint>> {
+    pub fn take_gateway_coverage(&mut self) -> Option<BTreeMap<NodeRef, Checkpoint>> {
         self.routing.take_gateway_coverage()
     }
 

@@ -105,7 +105,7 @@ use std::sync::Arc;
 use tickwire_core::interest::table::TableLimits;
 use tickwire_core::placement::Role;
 use tickwire_node::bucket::{Bucket, BucketError};
-use tickwire_node::clock::Clock;
+use tickwire_node::clock::{Clock, millis};
 use tickwire_node::config::Config;
 use tickwire_node::lease::Leases;
 use tickwire_node::names;
@@ -296,7 +296,8 @@ fn start_ownership(config: &Config, shutdown: &Shutdown, node: &Node, parts: Own
     let OwnershipParts { partitions, leases, clock, engine } = parts;
     let (owned_sender, owned) = watch::channel(Arc::default());
     let pace = PlacementTiming::new(config.membership.lease_ttl, config.router.checkpoint_interval);
-    let ownership = Ownership::new(node.me.clone(), partitions, pace, node.provisioned.epoch);
+    let ownership =
+        Ownership::new(node.me.clone(), partitions, pace, millis(config.membership.timeout), node.provisioned.epoch);
     let status = RouterStatus::new(node.me.clone(), &node.readiness, owned_sender, node.stopped.clone());
     let sources = status.sources();
     let ownership = ownership::driver::OwnershipDriver::new(

@@ -147,7 +147,7 @@ tickwire_node::metrics! {
     counter INTEREST_REFUSED by "reason" of labels::interest_refusals =
         "tickwire_router_interest_refused_total",
         "Interest messages of gateways that were refused, by reason",
-        "`unreadable`: another version, or a stranger. `other_gateway`, `far_coverage`: a stranger. The others: too many gateways or subscriptions for one router.";
+        "`unreadable`: another version, or a stranger. `other_gateway`, `taken_back`: a stranger. The others: too many gateways or subscriptions for one router.";
     counter SNAPSHOT_REQUESTS =
         "tickwire_router_snapshot_requests_total",
         "Requests to gateways for their whole interest",

@@ -92,8 +92,6 @@ pub struct Ownership {
     checks_all: bool,
     /// Messages that intakes did not find any more, and that a check was started for.
     missing: Vec<Checkpoint>,
-    /// The last noted coverage of each gateway.
-    gateway_coverage: Vec<Checkpoint>,
     /// The record of each tenure for the log.
     tenures: BTreeMap<Tenure, Record>,
     /// The pending releases, and the deadline of each.
@@ -109,21 +107,19 @@ struct Record {
 }
 
 impl Ownership {
-    /// Nothing is owned yet. `epoch` is the stream's epoch at the start of the node.
+    /// Nothing is owned yet. `epoch` is the stream's epoch at the start of the node. A gateway that sends no beat for
+    /// `member_timeout` milliseconds is no member any more.
     #[must_use]
-    pub fn new(me: NodeRef, partitions: u16, pace: PlacementTiming, epoch: Epoch) -> Self {
-        let mut continuity = Continuity::default();
-        continuity.note_epoch(epoch.epoch_id);
+    pub fn new(me: NodeRef, partitions: u16, pace: PlacementTiming, member_timeout: u64, epoch: Epoch) -> Self {
         Self {
             placement: Placement::new(me, partitions, pace),
-            continuity,
+            continuity: Continuity::new(epoch.epoch_id, member_timeout),
             epoch,
             tasks: Vec::new(),
             check_at: Some(Millis(0)),
             checks_again: false,
             checks_all: false,
             missing: Vec::new(),
-            gateway_coverage: Vec::new(),
             tenures: BTreeMap::new(),
             releases: Vec::new(),
         }
@@ -151,13 +147,9 @@ impl Ownership {
         self.check_soon(now);
     }
 
-    /// Takes the coverage of each gateway.
-    pub fn note_gateway_coverage(&mut self, reached: Vec<Checkpoint>) {
-        // What was noted before is checked already.
-        for new in reached.iter().filter(|reached| !self.gateway_coverage.contains(reached)) {
-            self.continuity.note(*new);
-        }
-        self.gateway_coverage = reached;
+    /// Takes the coverage that each gateway reports.
+    pub fn note_gateway_coverage(&mut self, reports: BTreeMap<NodeRef, Checkpoint>) {
+        self.continuity.set_reports(reports);
     }
 
     /// Decides, from the newest view, the engine's report, and its checkpoints.

@@ -178,6 +178,19 @@ pub struct Expected {
     pub(crate) to_check: Vec<Mark>,
     /// Messages that were found before, the last one first. If something is lost, they show where the loss begins.
     pub(crate) known: Vec<Mark>,
+    /// What gateways report beside that.
+    pub(crate) reported: Reported,
+}
+
+/// What gateways report of the stream. Somebody else may have sent such a report.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Reported {
+    /// The latest epoch.
+    pub(crate) epoch_id: EpochId,
+    /// A sequence that the known epoch has reached.
+    pub(crate) reached: Seq,
+    /// Messages of the known epoch that were given to clients, the last one first.
+    pub(crate) to_check: Vec<Mark>,
 }
 
 /// The result of a check of the stream.
@@ -192,6 +205,8 @@ pub enum StreamLook {
         facts: StreamFacts,
         /// Messages after this sequence were not read.
         before: Seq,
+        /// Whether only gateways report that.
+        is_only_reported: bool,
     },
 }
 
@@ -205,18 +220,17 @@ impl StreamLook {
         if facts.epoch_id > expected.epoch_id {
             return Ok(Self::Whole(facts));
         }
-        let mut lost: Option<Mark> = None;
-        for mark in &expected.to_check {
-            if facts.has(leader, *mark).await? == Some(false) {
-                // They come in order: this one is the earliest so far.
-                lost = Some(*mark);
-            }
-        }
-        let is_former = facts.epoch_id < expected.epoch_id;
-        if lost.is_none() && !is_former && expected.reached <= facts.last {
+        let reported = &expected.reported;
+        let read_lost = facts.earliest_lost(leader, &expected.to_check).await?;
+        let reported_lost = facts.earliest_lost(leader, &reported.to_check).await?;
+        let is_lost = facts.epoch_id < expected.epoch_id || read_lost.is_some() || expected.reached > facts.last;
+        let is_reported_lost =
+            facts.epoch_id < reported.epoch_id || reported_lost.is_some() || reported.reached > facts.last;
+        if !is_lost && !is_reported_lost {
             return Ok(Self::Whole(facts));
         }
-        let before = match lost {
+        let is_former = facts.epoch_id < expected.epoch_id.max(reported.epoch_id);
+        let before = match read_lost.into_iter().chain(reported_lost).min() {
             // The stream was created again while a clock was behind, or has lost the record of its epoch.
             _ if is_former => facts.agreed(leader, expected, None).await?,
             Some(lost) => {
@@ -227,7 +241,7 @@ impl StreamLook {
             // message that is there now may have been stored later.
             None => Seq(0),
         };
-        Ok(Self::Lost { facts, before })
+        Ok(Self::Lost { facts, before, is_only_reported: !is_lost })
     }
 }
 
@@ -247,12 +261,24 @@ impl StreamFacts {
         Ok(found.map(|found| found.stored == mark.stored))
     }
 
+    /// The earliest of these messages that the stream has not. They are ordered, the last one first.
+    async fn earliest_lost(&self, leader: &impl Leader, marks: &[Mark]) -> Result<Option<Mark>, StreamError> {
+        let mut lost = None;
+        for mark in marks {
+            if self.has(leader, *mark).await? == Some(false) {
+                lost = Some(*mark);
+            }
+        }
+        Ok(lost)
+    }
+
     /// The last message that was there before and is still there. One that was stored later than `lost` does not count,
     /// because it may have been read after the loss.
     async fn agreed(&self, leader: &impl Leader, expected: &Expected, lost: Option<Mark>) -> Result<Seq, StreamError> {
         let mut agreed = None;
         let is_before = |mark: &&Mark| lost.is_none_or(|lost| mark.seq < lost.seq && mark.stored <= lost.stored);
-        for mark in expected.to_check.iter().chain(&expected.known).filter(is_before) {
+        let marks = expected.to_check.iter().chain(&expected.reported.to_check).chain(&expected.known);
+        for mark in marks.filter(is_before) {
             if agreed < Some(mark.seq) && self.has(leader, *mark).await? == Some(true) {
                 agreed = Some(mark.seq);
             }
@@ -322,11 +348,33 @@ mod tests {
     /// Five messages were stored by 50, of which two were lost; after that, two others.
     async fn before(reached: u64, to_check: Vec<Mark>, known: Vec<Mark>) -> Option<Seq> {
         let log = Log(vec![mark(1, 10), mark(2, 20), mark(3, 30), mark(4, 140)]);
-        let expected = Expected { epoch_id: EpochId(1), reached: Seq(reached), to_check, known };
+        let expected = Expected { epoch_id: EpochId(1), reached: Seq(reached), to_check, known, ..Expected::default() };
         match StreamLook::at(&log, &expected).await.unwrap() {
             StreamLook::Whole(_) => None,
-            StreamLook::Lost { before, .. } => Some(before),
+            StreamLook::Lost { before, is_only_reported, .. } => {
+                assert!(!is_only_reported);
+                Some(before)
+            }
         }
+    }
+
+    #[tokio::test]
+    async fn loss_that_only_gateways_report_is_told_from_one_that_was_read() {
+        let log = Log(vec![mark(1, 10), mark(2, 20), mark(3, 30), mark(4, 140)]);
+        let look = async |reached, reported: Reported| {
+            let to_check = vec![mark(3, 30)];
+            let expected = Expected { epoch_id: EpochId(1), reached: Seq(reached), to_check, known: vec![], reported };
+            match StreamLook::at(&log, &expected).await.unwrap() {
+                StreamLook::Whole(_) => None,
+                StreamLook::Lost { before, is_only_reported, .. } => Some((before, is_only_reported)),
+            }
+        };
+        let reported = |reached, to_check| Reported { epoch_id: EpochId(1), reached: Seq(reached), to_check };
+        assert_eq!(look(4, reported(4, vec![mark(4, 140), mark(2, 20)])).await, None);
+        assert_eq!(look(4, reported(5, vec![])).await, Some((Seq(0), true)));
+        assert_eq!(look(4, reported(4, vec![mark(4, 40)])).await, Some((Seq(3), true)));
+        assert_eq!(look(4, Reported { epoch_id: EpochId(2), ..Reported::default() }).await, Some((Seq(3), true)));
+        assert_eq!(look(5, reported(4, vec![mark(4, 40)])).await, Some((Seq(3), false)));
     }
 
     #[tokio::test]

@@ -310,7 +310,7 @@ impl SimCluster {
         let offset = number as u64 * 66 * millis(ROUND);
         let now = self.now.plus(offset);
         SimRouter {
-            ownership: Ownership::new(node.clone(), PARTITIONS, pace, self.epoch),
+            ownership: Ownership::new(node.clone(), PARTITIONS, pace, millis(membership.timeout), self.epoch),
             node,
             is_down: false,
             is_frozen: false,

@@ -62,7 +62,7 @@ pub(crate) struct ChannelsToOwnership {
     orders: mpsc::Receiver<Order>,
     checkpoints: watch::Sender<Arc<SourceCheckpoints>>,
     report: watch::Sender<Arc<EngineReport>>,
-    gateway_coverage: watch::Sender<Vec<Checkpoint>>,
+    gateway_coverage: watch::Sender<BTreeMap<NodeRef, Checkpoint>>,
     released: mpsc::Sender<(Vec<Tenure>, SourceCheckpoints)>,
 }
 
@@ -73,7 +73,7 @@ pub(crate) struct ChannelsToEngine {
     pub(crate) checkpoints: watch::Receiver<Arc<SourceCheckpoints>>,
     pub(crate) report: watch::Receiver<Arc<EngineReport>>,
     /// How far the coverage of gateways has come.
-    pub(crate) gateway_coverage: watch::Receiver<Vec<Checkpoint>>,
+    pub(crate) gateway_coverage: watch::Receiver<BTreeMap<NodeRef, Checkpoint>>,
     /// The released tenures, with their last checkpoints.
     pub(crate) released: mpsc::Receiver<(Vec<Tenure>, SourceCheckpoints)>,
 }
@@ -83,7 +83,7 @@ pub(crate) fn ownership_channels() -> (ChannelsToOwnership, ChannelsToEngine) {
     let (orders_sender, orders) = mpsc::channel(ORDERS);
     let (checkpoints_sender, checkpoints) = watch::channel(Arc::default());
     let (report_sender, report) = watch::channel(Arc::default());
-    let (coverage_sender, gateway_coverage) = watch::channel(Vec::new());
+    let (coverage_sender, gateway_coverage) = watch::channel(BTreeMap::new());
     let (released_sender, released) = mpsc::channel(ORDERS);
     let to_ownership = ChannelsToOwnership {
         orders,

@@ -4,6 +4,8 @@
 //! `events ──▶ match ──▶ batch`: rules have changed the events before, where they were decoded. The route cache knows who
 //! wants the events of a class.
 
+mod reports;
+
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::SourceProgress;
 use crate::decode::Readable;
@@ -13,9 +15,9 @@ use crate::engine::sources::Sources;
 use crate::engine::{EngineReport, SourceCheckpoints};
 use crate::intake::{IntakeEvent, IntakeReport};
 use crate::interest::{InterestMessage, note_refused};
-use crate::metrics;
 use crate::source::{Source, Tenure};
 use crate::traced::EventTrace;
+use reports::CoverageReports;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tickwire_core::coverage::builder::SectionBuilder;
@@ -27,10 +29,6 @@ use tickwire_core::interest::table;
 use tickwire_core::interest::table::{GatewayCache, InterestTable, SharedInterest, TableLimits};
 use tickwire_core::placement::{Role, View};
 use tickwire_core::route_cache::CacheCounts;
-use tracing::debug;
-
-/// A coverage that is further than this beyond what was read makes no sense: no stream loses so many messages.
-const MOST_LOST: u64 = 1 << 40;
 
 /// The state.
 #[derive(Debug)]
@@ -42,12 +40,9 @@ pub(crate) struct Routing {
     flush: Flush,
     retention: u64,
     sources: Sources,
-    /// The highest sequence that was read, of any source.
-    read_through: Seq,
     matches: u64,
-    /// The coverage that each gateway of the view has reported, and whether any has moved since it was last taken.
-    gateway_coverage: BTreeMap<NodeRef, Checkpoint>,
-    has_new_coverage: bool,
+    /// The coverage that the gateways of the view report.
+    coverage_reports: CoverageReports,
     /// Whether the report may have changed.
     is_news: bool,
 }
@@ -63,10 +58,8 @@ impl Routing {
             flush,
             retention,
             sources: Sources::default(),
-            read_through: Seq(0),
             matches: 0,
-            gateway_coverage: BTreeMap::new(),
-            has_new_coverage: false,
+            coverage_reports: CoverageReports::default(),
             is_news: true,
         }
     }
@@ -77,7 +70,6 @@ impl Routing {
             self.builder.own(partition, checkpoint);
         }
         self.sources.own(tenure, checkpoint);
-        self.read_through = self.read_through.max(checkpoint);
         self.is_news = true;
     }
 
@@ -106,9 +98,7 @@ impl Routing {
     /// Takes another view of the members.
     pub(crate) fn set_view(&mut self, view: Arc<View>) {
         self.table.set_view(Arc::clone(&view));
-        let known = self.gateway_coverage.len();
-        self.gateway_coverage.retain(|gateway, _| self.table.is_member(gateway));
-        self.has_new_coverage |= self.gateway_coverage.len() < known;
+        self.coverage_reports.retain(|gateway| self.table.is_member(gateway));
         self.view = view;
         self.is_news = true;
     }
@@ -125,7 +115,7 @@ impl Routing {
                 let gateway = beat.gateway.clone();
                 // Only members are trusted, because this report could begin a new epoch of the stream.
                 if let Some(reached) = beat.reached.filter(|_| self.table.is_member(&gateway)) {
-                    self.note_gateway_coverage(&gateway, Checkpoint::of(reached));
+                    self.coverage_reports.note(now, &gateway, Checkpoint::of(reached));
                 }
                 self.revise(gateway, |table| table.beat(now, &beat))
             }
@@ -133,23 +123,9 @@ impl Routing {
         }
     }
 
-    fn note_gateway_coverage(&mut self, gateway: &NodeRef, reached: Checkpoint) {
-        if reached.checkpoint.0 > self.read_through.0.saturating_add(MOST_LOST) {
-            metrics::INTEREST_REFUSED.with("far_coverage").increment(1);
-            return debug!(%gateway, through = %reached.checkpoint, "coverage far beyond the stream refused");
-        }
-        let order = |reached: &Checkpoint| (reached.epoch_id, reached.checkpoint);
-        if reached.is_possible() && self.gateway_coverage.get(gateway).map(order) < Some(order(&reached)) {
-            self.gateway_coverage.insert(gateway.clone(), reached);
-            self.has_new_coverage = true;
-        }
-    }
-
-    /// The coverage that each gateway has reported, if any has moved since the last call. Each counts: one that has
-    /// moved less may be the only one that was given a message that the stream has lost since.
-    pub(crate) fn take_gateway_coverage(&mut self) -> Option<Vec<Checkpoint>> {
-        let has_moved = std::mem::take(&mut self.has_new_coverage);
-        has_moved.then(|| self.gateway_coverage.values().copied().collect())
+    /// The coverage that each gateway reports, if any has moved since the last call.
+    pub(crate) fn take_gateway_coverage(&mut self) -> Option<BTreeMap<NodeRef, Checkpoint>> {
+        self.coverage_reports.take()
     }
 
     /// Takes the whole interest of a gateway. Returns the gateway if another snapshot is needed.
@@ -241,7 +217,6 @@ impl Routing {
             }
             IntakeEvent::Events { through, mark, events } => {
                 reader.reached = SourceProgress { checkpoint: through, mark: mark.or(reader.reached.mark) };
-                self.read_through = self.read_through.max(through);
                 if let Source::Partition(partition) = report.tenure.source {
                     for event in events {
                         self.route(now, partition, event);

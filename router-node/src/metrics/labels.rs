@@ -24,7 +24,7 @@ pub(super) fn contexts() -> Vec<&'static str> {
 
 /// Why a message about interest is refused.
 pub(super) fn interest_refusals() -> Vec<&'static str> {
-    vec!["unreadable", "too_many_gateways", "too_large", "other_gateway", "far_coverage"]
+    vec!["unreadable", "too_many_gateways", "too_large", "other_gateway", "taken_back"]
 }
 
 /// How much of a range an answer covers.
