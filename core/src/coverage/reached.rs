@@ -15,7 +15,8 @@ pub struct GatewayCoverage {
     /// The highest sequence up to which any partition is covered.
     pub through: Seq,
     /// The last event that was given: its sequence, and when the stream stored it. If the stream loses its end and
-    /// gives the sequence again, the time differs.
+    /// gives the sequence again, the time differs. Of two events with one sequence, this is the first: the other one
+    /// would hide the loss.
     pub last: Option<(Seq, Timestamp)>,
 }
 
@@ -25,8 +26,8 @@ impl GatewayCoverage {
         match coverage_event {
             CoverageEvent::Apply { through, events, .. } => {
                 self.through = self.through.max(*through);
-                let last = events.last().map(|(seq, event)| (*seq, stored(event)));
-                self.last = self.last.max(last);
+                let given = events.last().filter(|(seq, _)| self.last.is_none_or(|(last, _)| *seq > last));
+                self.last = given.map(|(seq, event)| (*seq, stored(event))).or(self.last);
             }
             CoverageEvent::Reset { epoch, .. } => *self = Self { epoch_id: epoch.epoch_id, ..Self::default() },
             CoverageEvent::Adopt { .. } | CoverageEvent::Gap { .. } => {}
@@ -66,6 +67,9 @@ mod tests {
             record(CoverageEvent::Apply { partition, from, through: Seq(12), events: vec![(Seq(11), 3)] }),
             given
         );
+        let again = vec![(Seq(18), 9)];
+        let replaced = CoverageEvent::Apply { partition: Partition(1), from, through: Seq(18), events: again };
+        assert_eq!(record(replaced), given, "another message with the sequence of a lost one");
         assert_eq!(record(CoverageEvent::Gap { partition, from, through: Seq(99), reason: GapReason::Lost }), given);
         let further = GatewayCoverage { through: Seq(30), ..given };
         assert_eq!(record(CoverageEvent::Apply { partition, from, through: Seq(30), events: vec![] }), further);
