@@ -25,6 +25,6 @@ pub use crate::replay::queue::{Due, Queue, QueuedReplay, TOGETHER};
 pub use crate::replay::replayed_event::ReplayedEvent;
 pub use crate::rules::{ActiveRules, LiveRules, ReadPurpose};
 pub use crate::source::{Source, Tenure};
-pub use crate::stream::{Expected, Leader, StreamError, StreamFacts, StreamLook, StreamState};
+pub use crate::stream::{Expected, Leader, StreamError, StreamFacts, StreamLook, StreamState, Witness};
 pub use crate::traced::EventTrace;
 pub use crate::walk::Walked;

@@ -2,11 +2,14 @@
 //!
 //! A message is identified by its sequence and the time at which the server stored it. Routers keep these of the last
 //! message that they have read, and store them with the checkpoint. So a stream that has lost its end is detected even
-//! after new messages have filled it up again, and after every router was restarted. What gateways report is believed
-//! later: who can send reports in the name of a gateway could otherwise begin an epoch at will.
+//! after new messages have filled it up again, and after every router was restarted. What only [`gateways`] report is
+//! believed later.
+
+mod gateways;
 
 use crate::checkpoint::{Checkpoint, Mark};
-use crate::stream::{Expected, Reported, StreamFacts, StreamLook};
+use crate::stream::{Expected, StreamFacts, StreamLook, Witness};
+use gateways::GatewayReports;
 use std::collections::{BTreeMap, BTreeSet};
 use tickwire_core::ids::{EpochId, Millis, NodeRef, Seq};
 
@@ -34,16 +37,12 @@ pub(super) struct Continuity {
     to_check: BTreeSet<Mark>,
     /// The epoch of these.
     checked_epoch: EpochId,
-    /// The coverage of each gateway, as it was last reported, of any epoch.
-    reports: BTreeMap<NodeRef, Checkpoint>,
-    /// Messages that gateways report, of this epoch, and that no check has found yet.
-    reported: BTreeSet<(Mark, NodeRef)>,
-    /// The part of `reported` that is being checked.
-    reported_to_check: BTreeSet<(Mark, NodeRef)>,
-    /// How long a loss must show that only gateways report, in milliseconds.
-    report_grace: u64,
-    /// Since when a message seems to be lost.
+    /// Since when a message that was read seems to be lost.
     suspected_since: Option<Millis>,
+    /// What gateways report.
+    reports: GatewayReports,
+    /// For how long a gateway must stand by a report that shows a loss, in milliseconds.
+    report_grace: u64,
 }
 
 /// The result of a check.
@@ -68,31 +67,16 @@ impl Continuity {
     pub(super) fn note_epoch(&mut self, epoch_id: EpochId) -> bool {
         let is_later = epoch_id > self.epoch_id;
         if is_later {
-            let reports = std::mem::take(&mut self.reports);
-            *self = Self::new(epoch_id, self.report_grace);
-            self.set_reports(reports);
+            let mut reports = std::mem::take(&mut self.reports);
+            reports.enter(epoch_id);
+            *self = Self { reports, ..Self::new(epoch_id, self.report_grace) };
         }
         is_later
     }
 
-    /// Takes the coverage of each gateway whose reports are believed. What others have reported does not count any more.
+    /// Takes the coverage of each gateway whose reports are believed.
     pub(super) fn set_reports(&mut self, reports: BTreeMap<NodeRef, Checkpoint>) {
-        for marks in [&mut self.reported, &mut self.reported_to_check] {
-            marks.retain(|(_, gateway)| reports.contains_key(gateway));
-        }
-        // What another one reports has to show for as long again.
-        if self.reports.keys().any(|gateway| !reports.contains_key(gateway)) {
-            self.suspected_since = None;
-        }
-        let is_new = |(gateway, report): &(&NodeRef, &Checkpoint)| self.reports.get(*gateway) != Some(*report);
-        for (gateway, report) in reports.iter().filter(is_new).filter(|(_, report)| report.epoch_id == self.epoch_id) {
-            let mark = report.mark.filter(|mark| !self.confirmed.contains(mark));
-            self.reported.extend(mark.map(|mark| (mark, gateway.clone())));
-        }
-        while self.reported.len() > MAX_UNCHECKED {
-            self.reported.pop_last();
-        }
-        self.reports = reports;
+        self.reports.set(self.epoch_id, reports, |mark| self.confirmed.contains(mark));
     }
 
     /// Notes a message that was read in an epoch, by this router or another one.
@@ -124,33 +108,19 @@ impl Continuity {
         self.checked_epoch = self.epoch_id;
         let mut to_check: Vec<Mark> = self.to_check.iter().chain(self.confirmed.last()).copied().collect();
         to_check.sort_unstable_by(|a, b| b.cmp(a));
-        self.reported_to_check.append(&mut self.reported);
-        let current = self.reports.values().filter(|report| report.epoch_id == self.epoch_id);
-        let mut reported_marks: Vec<Mark> = self.reported_to_check.iter().rev().map(|(mark, _)| *mark).collect();
-        reported_marks.dedup();
-        let reported = Reported {
-            epoch_id: self.reported_epoch(),
-            reached: current.map(|report| report.checkpoint).max().unwrap_or_default(),
-            to_check: reported_marks,
-        };
         Expected {
             epoch_id: self.epoch_id,
             reached: self.reached,
             to_check,
             known: self.confirmed.iter().rev().copied().collect(),
-            reported,
+            reported: self.reports.expected(self.epoch_id),
         }
-    }
-
-    /// The latest epoch that a gateway reports.
-    fn reported_epoch(&self) -> EpochId {
-        self.reports.values().map(|report| report.epoch_id).max().unwrap_or_default()
     }
 
     /// The stream could not be read.
     pub(super) fn fail(&mut self) {
         self.unchecked.append(&mut self.to_check);
-        self.reported.append(&mut self.reported_to_check);
+        self.reports.fail();
     }
 
     /// Takes the result of a check.
@@ -159,26 +129,36 @@ impl Continuity {
             StreamLook::Whole(facts) => {
                 self.suspected_since = None;
                 self.confirmed.append(&mut self.to_check);
-                self.confirmed.extend(std::mem::take(&mut self.reported_to_check).into_iter().map(|(mark, _)| mark));
+                self.confirmed.append(&mut self.reports.take_found());
                 while self.confirmed.len() > MAX_CONFIRMED {
                     self.confirmed.pop_first();
                 }
                 self.note_epoch(facts.epoch_id);
                 ContinuityResult::Epoch(facts)
             }
-            StreamLook::Lost { facts, before, is_only_reported } => {
+            StreamLook::Lost { facts, before, witness } => {
                 self.fail();
                 // A later epoch was noted during the check: the router that began it has seen the same loss.
                 if self.checked_epoch != self.epoch_id {
                     return ContinuityResult::Recheck;
                 }
-                let since = *self.suspected_since.get_or_insert(now);
                 let catching_up = if facts.replicas > 1 { LOSS_GRACE_MS } else { 0 };
-                let reported = if is_only_reported { self.report_grace } else { 0 };
-                if now.since(since) < catching_up.max(reported) {
+                let (known, shown_for, grace) = match witness {
+                    Witness::Routers => {
+                        self.reports.trust();
+                        let since = *self.suspected_since.get_or_insert(now);
+                        (self.epoch_id, now.since(since), catching_up)
+                    }
+                    Witness::Gateways { lost } => {
+                        self.suspected_since = None;
+                        let known = self.epoch_id.max(self.reports.latest_epoch());
+                        (known, self.reports.shown_for(now, &facts, lost), catching_up.max(self.report_grace))
+                    }
+                };
+                if shown_for < grace {
                     return ContinuityResult::Recheck;
                 }
-                ContinuityResult::Begin { known: self.epoch_id.max(self.reported_epoch()), before }
+                ContinuityResult::Begin { known, before }
             }
         }
     }
@@ -187,6 +167,7 @@ impl Continuity {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stream::Reported;
     use tickwire_core::ids::{NodeId, Nonce};
 
     fn facts(epoch_id: u64, replicas: usize) -> StreamFacts {
@@ -202,6 +183,12 @@ mod tests {
     fn reports<const N: usize>(reports: [(u8, Checkpoint); N]) -> BTreeMap<NodeRef, Checkpoint> {
         let gateway = |number| NodeRef { id: NodeId::new(&format!("g{number}")).unwrap(), nonce: Nonce(1) };
         reports.into_iter().map(|(number, report)| (gateway(number), report)).collect()
+    }
+
+    /// Gateways report more than there is, and the message 90.
+    fn reported_lost(replicas: usize) -> StreamLook {
+        let witness = Witness::Gateways { lost: Some(mark(90)) };
+        StreamLook::Lost { facts: facts(3, replicas), before: Seq(7), witness }
     }
 
     fn mark(seq: u64) -> Mark {
@@ -265,7 +252,7 @@ mod tests {
 
     #[test]
     fn loss_in_a_former_epoch_begins_no_new_epoch() {
-        let lost = StreamLook::Lost { facts: facts(3, 1), before: Seq(7), is_only_reported: false };
+        let lost = StreamLook::Lost { facts: facts(3, 1), before: Seq(7), witness: Witness::Routers };
         let mut continuity = Continuity::default();
         continuity.note(checkpoint(3, 90));
         continuity.expected();
@@ -276,7 +263,7 @@ mod tests {
         assert_eq!(
             continuity.take_look(
                 Millis(20),
-                StreamLook::Lost { facts: facts(4, 1), before: Seq(7), is_only_reported: false }
+                StreamLook::Lost { facts: facts(4, 1), before: Seq(7), witness: Witness::Routers }
             ),
             begin
         );
@@ -289,14 +276,14 @@ mod tests {
             let mut continuity = Continuity::default();
             continuity.note(checkpoint(3, 90));
             continuity.expected();
-            let lost = StreamLook::Lost { facts: facts(3, replicas), before: Seq(7), is_only_reported: false };
+            let lost = StreamLook::Lost { facts: facts(3, replicas), before: Seq(7), witness: Witness::Routers };
             assert_eq!(continuity.take_look(Millis(10), lost), at_once);
             assert_eq!(continuity.take_look(Millis(10 + LOSS_GRACE_MS), lost), begin);
         }
         let mut continuity = Continuity::default();
         continuity.note(checkpoint(3, 90));
         continuity.expected();
-        let lost = StreamLook::Lost { facts: facts(3, 3), before: Seq(7), is_only_reported: false };
+        let lost = StreamLook::Lost { facts: facts(3, 3), before: Seq(7), witness: Witness::Routers };
         assert_eq!(continuity.take_look(Millis(10), lost), ContinuityResult::Recheck);
         assert_eq!(
             continuity.take_look(Millis(20), StreamLook::Whole(facts(3, 3))),
@@ -306,24 +293,42 @@ mod tests {
     }
 
     #[test]
-    fn loss_that_only_gateways_report_is_sure_when_none_of_them_takes_it_back() {
-        let lost = StreamLook::Lost { facts: facts(3, 1), before: Seq(7), is_only_reported: true };
+    fn loss_that_only_gateways_report_is_sure_when_one_of_them_has_stood_by_it() {
         let begin = ContinuityResult::Begin { known: EpochId(3), before: Seq(7) };
         let mut continuity = Continuity::new(EpochId(3), 5_000);
         continuity.set_reports(reports([(1, checkpoint(3, 90)), (2, checkpoint(3, 8))]));
         let reported = continuity.expected().reported;
         assert_eq!((reported.reached, reported.to_check), (Seq(90), vec![mark(90), mark(8)]));
-        assert_eq!(continuity.take_look(Millis(10), lost), ContinuityResult::Recheck);
+        assert_eq!(continuity.take_look(Millis(10), reported_lost(1)), ContinuityResult::Recheck);
 
         continuity.set_reports(reports([(2, checkpoint(3, 90))]));
-        assert_eq!(continuity.take_look(Millis(5_010), lost), ContinuityResult::Recheck, "that of another one is new");
-        continuity.set_reports(reports([(2, checkpoint(3, 95))]));
+        continuity.expected();
+        let look = continuity.take_look(Millis(5_010), reported_lost(1));
+        assert_eq!(look, ContinuityResult::Recheck, "that of another one is new");
+        continuity.set_reports(reports([(1, checkpoint(3, 8)), (2, checkpoint(3, 95))]));
         assert_eq!(continuity.expected().reported.to_check, [mark(95), mark(90), mark(8)], "until they are found");
-        assert_eq!(continuity.take_look(Millis(10_009), lost), ContinuityResult::Recheck);
-        assert_eq!(continuity.take_look(Millis(10_010), lost), begin);
+        assert_eq!(continuity.take_look(Millis(10_009), reported_lost(1)), ContinuityResult::Recheck);
+        // One that leaves, and has reported nothing that is lost, does not matter.
+        continuity.set_reports(reports([(2, checkpoint(3, 95))]));
+        continuity.expected();
+        assert_eq!(continuity.take_look(Millis(10_010), reported_lost(1)), begin);
 
         continuity.set_reports(reports([]));
         assert_eq!(continuity.expected().reported, Reported::default());
+    }
+
+    #[test]
+    fn reports_neither_shorten_nor_lengthen_the_wait_for_a_leader_that_catches_up() {
+        let read_lost = StreamLook::Lost { facts: facts(3, 3), before: Seq(7), witness: Witness::Routers };
+        let begin = ContinuityResult::Begin { known: EpochId(3), before: Seq(7) };
+        let mut continuity = Continuity::new(EpochId(3), 5_000);
+        continuity.set_reports(reports([(1, checkpoint(3, 90))]));
+        continuity.expected();
+        assert_eq!(continuity.take_look(Millis(0), reported_lost(3)), ContinuityResult::Recheck);
+        assert_eq!(continuity.take_look(Millis(4_000), read_lost), ContinuityResult::Recheck);
+        continuity.set_reports(reports([]));
+        assert_eq!(continuity.take_look(Millis(3_999 + LOSS_GRACE_MS), read_lost), ContinuityResult::Recheck);
+        assert_eq!(continuity.take_look(Millis(4_000 + LOSS_GRACE_MS), read_lost), begin);
     }
 
     #[test]
@@ -337,7 +342,8 @@ mod tests {
         continuity.take_look(Millis(0), StreamLook::Whole(facts(3, 1)));
         assert_eq!(continuity.expected().reported, Reported { to_check: vec![], ..told });
 
-        let lost = StreamLook::Lost { facts: facts(3, 1), before: Seq(7), is_only_reported: true };
+        let witness = Witness::Gateways { lost: None };
+        let lost = StreamLook::Lost { facts: facts(3, 1), before: Seq(7), witness };
         continuity.take_look(Millis(0), lost);
         let begin = ContinuityResult::Begin { known: EpochId(4), before: Seq(7) };
         assert_eq!(continuity.take_look(Millis(5_000), lost), begin, "after the epoch that was reported");
