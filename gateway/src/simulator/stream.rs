@@ -1,6 +1,8 @@
 //! The stream: the messages that its servers keep, and its faults. One server is the leader. The copies of the others
 //! may begin earlier or later.
 
+mod loss;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::ready;
 use std::sync::Arc;
@@ -8,24 +10,19 @@ use std::sync::Arc;
 use bytes::Bytes;
 use compact_str::format_compact;
 use tickwire_core::coverage::completeness::{Completeness, Walk};
-use tickwire_core::coverage::reached::GatewayCoverage;
 use tickwire_core::event::{Event, Timestamp};
 use tickwire_core::ids::{Epoch, EpochId, Partition, Seq};
 use tickwire_core::wire;
 use tickwire_node::stored::MessageSelector;
-use tickwire_router_node::decisions::{Checkpoint, Leader, Mark, StreamError, StreamFacts, StreamState, Walked};
+use tickwire_router_node::decisions::{Leader, Mark, StreamError, StreamFacts, StreamState, Walked};
 
 use super::clocks;
 use super::cluster::{SimCluster, StoredEvent};
-use super::router::SimRouter;
 use super::trace;
+use loss::ShownLoss;
 
 /// How long the stream keeps every message, in milliseconds. Its readers rely on more than a second.
 const MIN_RETENTION: i64 = 1_200;
-
-/// For how many beats in a row a checkpoint or a gateway's coverage must show that the stream has lost its end, so that
-/// a router must notice. A gateway sends its coverage once a beat, and a router looks at the stream after that.
-const SHOWN_BEATS: u32 = 4;
 
 /// By how much the epoch id grows when the stream is created again: the id of a new stream is the time of its creation.
 /// A router that begins an epoch adds only one.
@@ -45,8 +42,8 @@ pub(super) struct Stream {
     pub(super) unchanged_through: Option<Seq>,
     /// The last sequence of the epoch whose message was lost at the end of the stream.
     last_lost: Seq,
-    /// For how many beats in a row the loss of the end has been visible, and the highest such number.
-    shown: (u32, u32),
+    /// For how long that has been visible.
+    shown: ShownLoss,
     /// Whether a server has removed messages that another one still had.
     pub(super) has_diverged: bool,
     /// How often servers have started. Consumers do not survive a start.
@@ -62,7 +59,7 @@ impl Stream {
             damaged: BTreeSet::new(),
             unchanged_through: None,
             last_lost: Seq(0),
-            shown: (0, 0),
+            shown: ShownLoss::default(),
             has_diverged: false,
             starts: 0,
         }
@@ -269,7 +266,7 @@ impl SimCluster {
             let lost_before = self.stream.unchanged_through.map_or(Seq(0), |_| self.stream.last_lost);
             self.stream.last_lost = lost_before.max(former);
             self.stream.unchanged_through = Some(self.stream.unchanged_through.map_or(last, |end| end.min(last)));
-            self.stream.shown = (0, 0);
+            self.stream.shown = ShownLoss::default();
         }
         self.move_to_lost_after(last);
         self.begin_at_leader();
@@ -279,45 +276,6 @@ impl SimCluster {
             // Connections stay, but consumers end.
             self.stream.starts += 1;
         }
-    }
-
-    /// Notes whether nodes can detect that the stream has lost its end. They can if the checkpoint of a lease or the
-    /// coverage of a gateway is beyond the end, or if its mark is a lost message whose sequence has another message
-    /// now. If a router dies before its next checkpoint, only the coverage of gateways can show the loss. If the stream
-    /// grows beyond that at once, nothing shows it.
-    pub(super) fn note_whether_loss_shows(&mut self) {
-        let Some(unchanged_through) = self.stream.unchanged_through else { return };
-        let shows = |epoch_id: EpochId, through: Seq, mark: Option<(Seq, i64)>| {
-            let is_replaced = |(seq, stored): (Seq, i64)| {
-                let now = self.readable(Seq(seq.0.saturating_sub(1))).next();
-                now.is_some_and(|now| now.seq == seq && now.event.stored.0 != stored)
-            };
-            let is_beyond = through > self.last || mark.is_some_and(is_replaced);
-            epoch_id == self.epoch.epoch_id && through > unchanged_through && is_beyond
-        };
-        let in_lease = self.kv.checkpoints().any(|Checkpoint { checkpoint, epoch_id, mark }| {
-            shows(*epoch_id, *checkpoint, mark.map(|mark| (mark.seq, mark.stored)))
-        });
-        let at_gateway = self.gateways.iter().filter(|gateway| !gateway.is_down && !gateway.is_cut).any(|gateway| {
-            let GatewayCoverage { epoch_id, through, last } = gateway.edge.reached();
-            shows(epoch_id, through, last.map(|(seq, stored)| (seq, stored.0)))
-        });
-        let (row, most) = self.stream.shown;
-        let is_seen = self.routers.iter().any(SimRouter::runs) && (in_lease || at_gateway);
-        let row = if is_seen { row + 1 } else { 0 };
-        self.stream.shown = (row, most.max(row));
-    }
-
-    /// Messages that replaced lost ones need not be delivered if no node could notice the loss before another follows.
-    fn excuse_unseen_loss(&mut self) {
-        if let Some(unchanged_through) = self.stream.unchanged_through.filter(|_| self.stream.shown.1 < SHOWN_BEATS) {
-            self.move_to_lost(unchanged_through, self.stream.last_lost);
-        }
-    }
-
-    /// Whether clients may lack a message because it replaced a lost one, and no node could notice that.
-    pub(super) fn may_lack(&self, epoch_id: EpochId, seq: Seq) -> bool {
-        epoch_id == self.epoch.epoch_id && self.stream.shown.1 < SHOWN_BEATS && self.stream.is_replaced(seq)
     }
 
     /// A router begins a new epoch after `before`, unless an epoch after `known` has begun already. Returns the facts
