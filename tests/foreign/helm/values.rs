@@ -15,7 +15,7 @@ fn refusal(release: &str, values: &Value) -> String {
 #[test]
 #[cfg_attr(not(target_arch = "x86_64"), ignore = "PyPI has no Helm for this processor")]
 fn wrong_values_are_refused_with_the_key_and_the_correction() {
-    let table: [(Value, &[&str]); 29] = [
+    let table: [(Value, &[&str]); 30] = [
         (json!({ "auth": {} }), &["auth.secret", "config.auth.mode"]),
         (json!({ "config": { "nats": { "ulr": "nats://x" } } }), &["/config/nats", "ulr"]),
         (json!({ "config": { "gateway": { "rate": "many" } } }), &["/config/gateway/rate", "integer"]),
@@ -60,6 +60,7 @@ fn wrong_values_are_refused_with_the_key_and_the_correction() {
             &["router.nats.tls.secret", "certKey"],
         ),
         (json!({ "config": { "nats": { "url": "nats://a:b@nats:4222" } } }), &["config.nats.url", "Secret"]),
+        (json!({ "config": { "nats": { "url": "a:b/c@nats:4222" } } }), &["config.nats.url", "Secret"]),
         // Variables that the rest of the pod depends on, or that stand twice, and lists of other things.
         (
             json!({ "gateway": { "extraEnv": [{ "name": "TICKWIRE_GATEWAY__DRAIN_WINDOW", "value": "5m" }] } }),

@@ -77,7 +77,7 @@ names that operators choose, such as plans, may have any letter. */}}
 {{- end -}}
 {{- range $name, $section := $config -}}
 {{- range $key, $value := $section -}}
-{{- if and (kindIs "string" $value) (regexMatch "://[^/,]*@" $value) -}}
+{{- if and (kindIs "string" $value) (or (regexMatch "://[^/,]*@" $value) (and (eq $name "nats") (eq $key "url") (contains "@" $value))) -}}
 {{- fail (printf "config.%s.%s: a ConfigMap is no place for the user and password in this address; remove them, and name a Secret in gateway.nats, router.nats or extraEnv" $name $key) -}}
 {{- end -}}
 {{- if or (and (regexMatch "(password|token|secret)(_file)?$" $key) (ne $key "require_token")) (and (eq $name "nats") (regexMatch "^(user|user_file|credentials|tls_.*)$" $key)) -}}
