@@ -79,6 +79,7 @@ use tickwire_core::placement::Role;
 use tickwire_node::bucket::{Bucket, BucketError};
 use tickwire_node::clock::{monotonic, wall_clock};
 use tickwire_node::config::Config;
+use tickwire_node::listen_error;
 use tickwire_node::names;
 use tickwire_node::shutdown::{Outcome, Shutdown};
 use tickwire_node::start::{Node, StartError};
@@ -119,7 +120,7 @@ pub async fn run(config: &Config, shutdown: &Shutdown) -> Result<Outcome, StartE
     config.auth.secret().map_err(|error| failed("auth", &error))?;
     let at = config.gateway.listen;
     let listening = |error: io::Error| {
-        failed("gateway.listen", &format!("cannot listen on {at}: {error}; is another gateway using it?"))
+        failed("gateway.listen", &format!("cannot listen on {at}: {error}; {}", listen_error::advice(&error)))
     };
     let (listener, refusing) = starting::listen(at).await.map_err(listening)?;
     let address = listener.local_addr().map_err(listening)?;

@@ -17,6 +17,7 @@ pub use readings::{Reading, Readings};
 use crate::api::{Access, ApiRefusal, Endpoint, Input, JSON, Listener, field};
 use crate::config::AdminConfig;
 use crate::http::{Deadlines, HttpLimits, HttpServer};
+use crate::listen_error;
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 use axum::extract::{Request, State};
@@ -98,7 +99,7 @@ pub static FIRST: [&Endpoint; 3] = [&LIVEZ, &READYZ, &METRICS];
 
 /// The server cannot listen on the address.
 #[derive(Debug, Error)]
-#[error("admin.listen = {listen}: cannot listen there: {source}; is another node using it?")]
+#[error("admin.listen = {listen}: cannot listen there: {source}; {}", listen_error::advice(source))]
 pub struct AdminError {
     listen: SocketAddr,
     source: io::Error,

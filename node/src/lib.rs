@@ -18,8 +18,9 @@
 //! * `view` turns beats into views, `membership` sends beats and distributes views, and `duplicate_names` detects
 //!   another node of the same name;
 //! * `auth` checks tokens;
-//! * `http` serves requests, and `admin` serves liveness, readiness and metrics with it. `api` registers, guards and
-//!   describes further endpoints, `status` has those of every node, and `users` asks all gateways about a user;
+//! * `http` serves requests, and `admin` serves liveness, readiness and metrics with it. `listen_error` says what to do
+//!   if they cannot listen. `api` registers, guards and describes further endpoints, `status` has those of every node,
+//!   and `users` asks all gateways about a user;
 //! * `other_nodes` asks other nodes for `status` and `users`;
 //! * `rate_budget` bounds how often a node does what others make it do;
 //! * `traces` records the spans of traced events, and sends them to a collector;
@@ -84,6 +85,8 @@ pub mod duplicate_names;
 pub mod auth;
 
 pub mod http;
+
+pub mod listen_error;
 
 pub mod admin;
 

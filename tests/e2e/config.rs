@@ -17,13 +17,15 @@ fn config_error_names_place_and_correction() {
     let file = home.path().join("tickwire.toml");
     fs::write(&file, "[gateway]\nlisten = \"127.0.0.1:8080\"\nmax_sesions = 5\n").unwrap();
     let file = file.to_str().unwrap();
-    let table: [(&[&str], &[&str]); 7] = [
+    let table: [(&[&str], &[&str]); 9] = [
         (&["--config", file], &["gateway.max_sesions", "gateway.max_sessions", file]),
         (&["--set", "gatway.listen=127.0.0.1:1"], &["gatway.listen", "gateway.listen", "--set"]),
         (&["--set", "stream.partitions=many"], &["stream.partitions", "many", "--set"]),
         (&["--set", "stream.partitions=0"], &["stream.partitions", "0", "1", "1024"]),
         (&["--set", "membership.beat_interval=fast"], &["membership.beat_interval", "fast", "250ms"]),
         (&["--set", "gateway.again_window=25h"], &["gateway.again_window", "0s", "24h", "--set"]),
+        (&["--set", "gateway.listen=localhost:8080"], &["gateway.listen", "localhost:8080", "127.0.0.1:8080", "--set"]),
+        (&["--set", "admin.listen=:9090"], &["admin.listen", "an IP address and a port", "--set"]),
         (&["--config", "/no/such/file.toml"], &["/no/such/file.toml"]),
     ];
     for (args, errors) in table {

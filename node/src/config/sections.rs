@@ -193,6 +193,7 @@ pub struct EventsConfig {
 #[serde(deny_unknown_fields)]
 pub struct AdminConfig {
     /// The address of the admin server.
+    #[serde(deserialize_with = "values::listen_address")]
     pub listen: SocketAddr,
     /// Connections to it.
     #[serde(deserialize_with = "values::within::<4, 10_000, _, _>")]

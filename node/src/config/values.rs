@@ -8,6 +8,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tickwire_core::ids::UserId;
@@ -84,10 +85,17 @@ pub(super) fn connect_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     }
 }
 
+/// Reads the address that a server listens on. A name is none: it may have several addresses.
+pub(super) fn listen_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let refusal = |_| D::Error::custom("must be an IP address and a port, such as 127.0.0.1:8080 or 0.0.0.0:8080");
+    text.parse().map_err(refusal)
+}
+
 /// Reads addresses, and networks such as "10.0.0.0/8".
 pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
     let read = |text: String| {
-        let network = text.parse().ok().or_else(|| text.parse::<std::net::IpAddr>().ok().map(IpNet::from));
+        let network = text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
         let refusal = || D::Error::custom("must be addresses or networks, such as \"10.0.0.0/8\" or \"fd00::1\"");
         network.ok_or_else(refusal)
     };

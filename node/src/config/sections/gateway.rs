@@ -16,6 +16,7 @@ pub const LEAST_GATEWAY_CONNECTIONS: u64 = 8;
 #[serde(deny_unknown_fields)]
 pub struct GatewayConfig {
     /// The address for clients.
+    #[serde(deserialize_with = "values::listen_address")]
     pub listen: SocketAddr,
     /// The number of shards; 0 is one per core.
     #[serde(deserialize_with = "values::within::<0, 256, _, _>")]
