@@ -24,6 +24,9 @@ const WINDOW: usize = 256;
 /// How far the walk may fall behind its schedule and still make up for it.
 const MOST_BEHIND: Duration = Duration::from_secs(1);
 
+/// How long all events that wait may go without an acknowledgement before the progress says where to look.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// How long the last events may take to be acknowledged after a stop.
 const LAST_ACKS: Duration = Duration::from_secs(2);
 
@@ -104,6 +107,7 @@ pub(crate) async fn feed(
         number: 0,
         at: None,
         publisher: Publisher::new(nats, WINDOW, None),
+        waiting_since: None,
         stored: Meter::new(),
         redraw: interval(REDRAW_INTERVAL),
         progress,
@@ -140,6 +144,8 @@ struct FeedWalk<'a> {
     /// The current bar.
     at: Option<BarTime>,
     publisher: Publisher<()>,
+    /// If events wait: when one was acknowledged last, or the first of them was sent.
+    waiting_since: Option<Instant>,
     stored: Meter,
     redraw: Interval,
     progress: &'a Progress,
@@ -170,22 +176,28 @@ impl FeedWalk<'_> {
         payload.insert("timestamp".to_owned(), json!(wall_clock().as_millis() as f64 / 1000.0));
         let payload = serde_json::Value::Object(payload).to_string().into_bytes();
         let outgoing = NewEvent::new(event.kind.as_str(), &event.key, msg_id, payload);
-        match self.publisher.send((), outgoing).await {
-            Some(done) => self.count(done),
-            None => Ok(()),
+        if let Some(done) = self.publisher.send((), outgoing).await {
+            self.count(done)?;
         }
+        self.waiting_since.get_or_insert_with(Instant::now);
+        Ok(())
     }
 
     fn count(&mut self, ((), done): PublishDone<()>) -> Result<(), FeedError> {
         done?;
         self.stored.count += 1;
+        self.waiting_since = (!self.publisher.is_empty()).then(Instant::now);
         Ok(())
     }
 
     fn show(&mut self) {
         let rate = self.stored.rate();
         let at = self.at.map(|at| format!(", at {at}")).unwrap_or_default();
-        let late = if self.publisher.is_full() { ", waiting for the stream" } else { "" };
+        let late = match self.waiting_since.map(|since| since.elapsed()) {
+            Some(waited) if waited >= PATIENCE => ", waiting for the stream: `tickwire doctor` says why",
+            Some(_) if self.publisher.is_full() => ", waiting for the stream",
+            _ => "",
+        };
         let line = format!("{} events stored, {rate:.1}/s, loop {}{at}{late}", self.stored.count, self.number);
         self.progress.show(line);
     }

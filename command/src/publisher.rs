@@ -110,6 +110,11 @@ impl<T: Send + 'static> Publisher<T> {
         self.under_way.len() >= self.window
     }
 
+    /// Whether no message waits for its acknowledgement.
+    pub fn is_empty(&self) -> bool {
+        self.under_way.is_empty()
+    }
+
     /// Sends a message as soon as there is room in the window. Returns a message that was done meanwhile, if any.
     pub async fn send(&mut self, tag: T, message: NewEvent) -> Option<PublishDone<T>> {
         let done =

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tickwire_core::protocol::Encoding;
-use tickwire_testkit::{Process, eventually};
+use tickwire_testkit::{NatsServer, Process, eventually};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
@@ -167,6 +167,16 @@ async fn node_without_nats_says_so_long_before_it_gives_up() {
         Some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn feed_that_waits_for_a_stream_says_where_to_look() {
+    let (nats, home) = (NatsServer::start(), TempDir::with_prefix("tickwire-e2e-waiting-").unwrap());
+    let mut command = tickwire();
+    command.args(["feed", "--speed", "500", "--nats", &nats.url()]);
+    let feed = Process::start("feed", home.path(), &mut command);
+    let named = async || feed.stderr().contains("waiting for the stream: `tickwire doctor` says why").then_some(());
+    eventually("the feed names the doctor", DEADLINE, named).await;
 }
 
 #[tokio::test]
