@@ -326,7 +326,7 @@ async fn reach(config: &NatsConfig, options: ConnectOptions) -> Result<Client, N
                 _ if tls::is_final(&error) => {
                     return Err(NatsError::Tls { url: url(), reason: error.to_string() });
                 }
-                _ => error.to_string(),
+                _ => tls::reason(&error),
             },
         };
         let left = config.connect_timeout.saturating_sub(start.elapsed());

@@ -1,22 +1,39 @@
-//! Which failures of TLS another attempt cannot change.
+//! Which failures of TLS another attempt cannot change, and what they mean.
 
 use std::error::Error;
 use std::io;
 use tokio_rustls::rustls::{AlertDescription, Error as TlsError};
 
+/// What a server that knows no TLS sends is no message of TLS.
+const PLAIN_SERVER: &str = "the server does not answer with TLS: turn TLS on there, or write nats:// for tls:// in \
+                            nats.url, and leave nats.tls_ca empty";
+
 /// Whether a failure to connect is due to a certificate, of us or of the server, that is missing or not accepted.
 pub(crate) fn is_final(error: &(dyn Error + 'static)) -> bool {
+    tls_error(error).is_some_and(is_about_certificates)
+}
+
+/// Why there is no connection, for people.
+pub(crate) fn reason(error: &(dyn Error + 'static)) -> String {
+    match tls_error(error) {
+        Some(TlsError::InvalidMessage(_)) => PLAIN_SERVER.to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// The error of TLS that is the cause of this one.
+fn tls_error(error: &(dyn Error + 'static)) -> Option<&TlsError> {
     let mut next = Some(error);
     while let Some(error) = next {
         // An `io::Error` hides the error that it wraps from `source`.
         let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         let tls = inner.and_then(|inner| inner.downcast_ref::<TlsError>()).or_else(|| error.downcast_ref());
-        if let Some(tls) = tls {
-            return is_about_certificates(tls);
+        if tls.is_some() {
+            return tls;
         }
         next = error.source();
     }
-    false
+    None
 }
 
 fn is_about_certificates(error: &TlsError) -> bool {

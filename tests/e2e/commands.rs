@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use std::fs;
 use std::process::{Command, Output};
 use tickwire_core::protocol::Encoding;
-use tickwire_testkit::{Process, eventually};
+use tickwire_testkit::{NatsServer, Process, eventually};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
@@ -42,6 +42,14 @@ async fn command_ends_although_one_of_its_threads_waits_for_a_file() {
     let _connection = timeout(DEADLINE, gateway.accept()).await.unwrap().unwrap();
     watch.interrupt();
     eventually("watch has ended", DEADLINE, async || watch.exit()).await;
+}
+
+#[test]
+fn command_that_demands_tls_of_a_server_without_it_says_so() {
+    let nats = NatsServer::start();
+    let (code, output, errors) = run(&["doctor", "--nats", &nats.url().replace("nats://", "tls://")]);
+    assert_eq!(code, Some(1), "{errors}");
+    assert!(output.contains("the server does not answer with TLS"), "{output}{errors}");
 }
 
 #[tokio::test]
