@@ -3,20 +3,16 @@
 use async_nats::jetstream;
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::response::Response;
-use async_nats::jetstream::stream::{Info, PeerInfo, StorageType};
+use async_nats::jetstream::stream::{Info, StorageType};
 use serde::de::IgnoredAny;
-use std::time::Duration;
 use tickwire_node::config::{Storage, StreamConfig};
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
 use tickwire_node::provision::used_by_gateways;
-use tickwire_node::storage::{self, ExpectedStream, StreamSettings};
+use tickwire_node::storage::{self, CopyState, ExpectedStream, StreamSettings, copies_of};
 
 use super::needs::DoctorRole;
 use super::{CheckFinding, Verdict};
-
-/// For how long a server may be silent: a copy answers the leader of its stream every second.
-const SILENT: Duration = Duration::from_secs(5);
 
 /// Checks that the account has JetStream.
 pub(super) async fn jetstream(nats: &Nats) -> CheckFinding {
@@ -184,23 +180,29 @@ fn faults(kept: &ExpectedStream, info: &Info, config: &StreamConfig, storage: St
     faults
 }
 
-/// What the copies of a stream lack. Nothing else tells while a majority of them works: the fault is that of the next
+/// What the copies of a stream lack. While a majority of them works, nothing stops: the fault is that of the next
 /// server that ends.
 fn copies(info: &Info) -> Option<(Verdict, String)> {
-    let behind: Vec<_> =
-        info.cluster.iter().flat_map(|cluster| &cluster.replicas).filter(|copy| !copy.current).collect();
-    let is_gone = |copy: &PeerInfo| copy.offline || copy.active.is_zero() || copy.active > SILENT;
-    let names = |copies: &[&PeerInfo]| copies.iter().map(|copy| copy.name.as_str()).collect::<Vec<_>>().join(", ");
-    let gone: Vec<_> = behind.iter().copied().filter(|copy| is_gone(copy)).collect();
+    let Some(copies) = copies_of(info) else {
+        let found = "has no leader now: ask again, and see that a majority of the servers of NATS runs";
+        return Some((Verdict::Fail, found.to_owned()));
+    };
+    let servers = |wanted: CopyState| -> Vec<&str> {
+        let such = copies.iter().filter(|copy| CopyState::of(copy) == wanted);
+        such.map(|copy| copy.name.as_str()).collect()
+    };
+    let (gone, behind) = (servers(CopyState::Gone), servers(CopyState::Behind));
     if !gone.is_empty() {
         let found = format!(
             "no sign of its copy on {}: see whether this server runs, and stop no other one before it is back",
-            names(&gone)
+            gone.join(", ")
         );
         return Some((Verdict::Fail, found));
     }
-    let found =
-        format!("its copy on {} is behind: ask again, and stop no server before all copies are equal", names(&behind));
+    let found = format!(
+        "its copy on {} is behind: ask again, and stop no server before all copies are equal",
+        behind.join(", ")
+    );
     (!behind.is_empty()).then_some((Verdict::Note, found))
 }
 

@@ -200,6 +200,10 @@ crate::metrics! {
         "TickwireLeasesOverwritten.";
 
     // storage/watch.rs
+    gauge COPIES_BEHIND =
+        "tickwire_storage_copies_behind",
+        "The most copies of one stream or bucket that have been gone or behind for ten seconds",
+        "TickwireCopiesBehind.";
     counter STREAMS_RESTORED =
         "tickwire_streams_restored_total",
         "Streams that this router has created again, or whose settings it has restored",

@@ -1,4 +1,5 @@
-//! The router's part: it reads each stream once a second, reports problems to all nodes, and restores what it may.
+//! The router's part: it reads each stream once a second, reports problems to all nodes, counts copies that are gone or
+//! behind, and restores what it may.
 //!
 //! Every router does this, because any of them may be the only one. Each reads the stream again before it
 //! restores it, so that mostly one of them does so; if two do at once, the second time has no effect.
@@ -7,10 +8,11 @@ use crate::config::StreamConfig;
 use crate::metrics;
 use crate::names;
 use crate::nats::Nats;
+use crate::storage::copies::{CopiesBehind, copies_of};
 use crate::storage::expected;
 use crate::storage::expected::{ExpectedStream, RestoreError, RestoredStream, StreamSettings};
 use crate::storage::health::StreamHealth;
-use async_nats::jetstream::stream::Info;
+use async_nats::jetstream::stream::{Info, PeerInfo};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -34,6 +36,7 @@ const REPORT_INTERVAL: u64 = 1_000;
 /// One stream.
 struct Watched {
     health: StreamHealth,
+    copies: CopiesBehind,
     /// The last sequence that was seen without edits.
     sound_until: u64,
     is_reading: bool,
@@ -79,6 +82,7 @@ impl StorageWatcher {
         let now = nats.writes.now();
         let watched = |kept: ExpectedStream| Watched {
             health: StreamHealth::new(kept),
+            copies: CopiesBehind::default(),
             sound_until: 0,
             is_reading: false,
             is_restoring: false,
@@ -130,6 +134,16 @@ impl StorageWatcher {
                     watched.sound_until = *last;
                 }
                 watched.health.record(now, settings);
+                let copies: Option<&[PeerInfo]> = match &info {
+                    None => None,
+                    Some(None) => Some(&[]),
+                    Some(Some(info)) => copies_of(info),
+                };
+                // Until a leader answers, what was known before holds.
+                if let Some(copies) = copies {
+                    watched.copies.record(now, copies);
+                    self.count_copies();
+                }
             }
             WatchResult::Restored(number, done) => {
                 let Some(watched) = self.streams.get_mut(number) else { return };
@@ -152,6 +166,12 @@ impl StorageWatcher {
                 }
             }
         }
+    }
+
+    /// Shows how near the stream that lacks the most copies is to losing its majority.
+    fn count_copies(&self) {
+        let most = self.streams.iter().map(|watched| watched.copies.count()).max().unwrap_or_default();
+        metrics::COPIES_BEHIND.set(most as f64);
     }
 
     /// Reports the problems: at once when they change, and again while they last.
