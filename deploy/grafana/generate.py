@@ -86,8 +86,10 @@ OVERVIEW = [
          [(total("tickwire_gateway_open_gaps"), "open"), (total("tickwire_gateway_silent_partitions"), "silent partitions")]),
         ("Unfilled gaps", "Gaps of which clients were notified, by reason: TickwireUnfilledGaps.", "/s",
          [(rate("tickwire_gateway_unfilled_gaps_total", "reason"), "{{reason}}")]),
-        ("Storage of NATS", "Streams with a problem, by fault: TickwireStorageTrouble.", "",
-         [("max by (fault) (tickwire_storage_troubles{$S})", "{{fault}}")]),
+        ("Storage of NATS", "Streams with a problem, by fault, and copies on servers that are gone or behind: "
+         "TickwireStorageTrouble, TickwireCopiesBehind.", "",
+         [("max by (fault) (tickwire_storage_troubles{$S})", "{{fault}}"),
+          ("max(tickwire_storage_copies_behind{$S})", "copies behind")]),
         ("Dead letters", "Messages that cannot be read, by reason: TickwireDeadLetters.", "/s",
          [(rate("tickwire_dead_letters_total", "reason"), "{{reason}}")]),
         ("Connections to NATS", "What happens to them: TickwireNatsDisconnected.", "/s",

@@ -1,5 +1,5 @@
-//! Alerts about routers: messages that wait, leases that are lost, too much reference data, and another number of
-//! copies.
+//! Alerts about routers: messages that wait, leases that are lost, too much reference data, another number of copies,
+//! and copies that are gone.
 
 use async_nats::jetstream;
 use tickwire_core::ids::{NodeId, NodeRef, Nonce};
@@ -19,8 +19,13 @@ use crate::foreign::tools::{is_full, report};
 use crate::producer::ProducerMessage;
 
 /// What these tests cause.
-pub(super) const CAUSED: &[&str] =
-    &["TickwireReferenceFull", "TickwireRouterBehind", "TickwireStreamReplicas", "TickwireLeasesLost"];
+pub(super) const CAUSED: &[&str] = &[
+    "TickwireReferenceFull",
+    "TickwireRouterBehind",
+    "TickwireStreamReplicas",
+    "TickwireLeasesLost",
+    "TickwireCopiesBehind",
+];
 
 /// The symbols with reference data for which a router has room.
 const SYMBOLS: usize = 65_536;
@@ -84,6 +89,15 @@ async fn alerts_about_copies_and_leases_fire() {
     cluster.settled().await;
     steal_leases(&cluster).await;
     prometheus.until_fired(&["TickwireLeasesLost"]).await;
+    cluster.settled().await;
+
+    // It ends when the server is back.
+    let all_there = "max(tickwire_storage_copies_behind) == 0 unless on() ALERTS{alertname='TickwireCopiesBehind'}";
+    prometheus.until(all_there).await;
+    cluster.nats[2].kill();
+    prometheus.until("ALERTS{alertname='TickwireCopiesBehind', alertstate='firing'}").await;
+    cluster.nats[2].restart();
+    prometheus.until(all_there).await;
     cluster.settled().await;
     prometheus.assert_rules_are_sound().await;
     report("alerts: leases", "alerts about copies and leases fired");
