@@ -16,6 +16,7 @@ use tickwire_core::event::Timestamp;
 use tickwire_core::ids::{Epoch, EpochId, Seq};
 use tickwire_node::epoch;
 use tickwire_node::nats::Nats;
+use tickwire_node::storage::copies_of;
 use tickwire_node::stored::{self, MessageSelector};
 use tokio::time::timeout;
 
@@ -174,10 +175,50 @@ impl StreamFacts {
 
 async fn info(nats: &Nats, stream: &str) -> Result<Info, StreamError> {
     let found = in_time(stream, nats.jetstream.get_stream(stream)).await?;
-    Ok(found.cached_info().clone())
+    let info = found.cached_info();
+    // Without a leader any server answers, also one that lacks the end of the stream.
+    match copies_of(info) {
+        Some(_) => Ok(info.clone()),
+        None => Err(StreamError { stream: stream.to_owned(), reason: "it has no leader now".to_owned() }),
+    }
 }
 
 async fn in_time<T, E: Display>(stream: &str, response: impl Future<Output = Result<T, E>>) -> Result<T, StreamError> {
     let answer = timeout(LOOK_DEADLINE, response).await.map_err(|_| StreamError::late(stream, LOOK_DEADLINE))?;
     answer.map_err(|error| StreamError { stream: stream.to_owned(), reason: error.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use async_nats::jetstream;
+    use tickwire_node::config::{Config, LoadOptions};
+    use tickwire_testkit::{NatsServer, eventually};
+
+    #[tokio::test]
+    async fn server_that_knows_no_leader_of_the_stream_is_not_believed() {
+        let deadline = Duration::from_secs(60);
+        let mut servers = NatsServer::start_cluster(3);
+        let url = servers.iter().map(NatsServer::url).collect::<Vec<_>>().join(",");
+        let sets = vec![("nats.url".to_owned(), url)];
+        let config = Config::load(&LoadOptions { sets, ..LoadOptions::default() }).unwrap();
+        let nats = Nats::connect(&config.nats, "router", "r1").await.unwrap();
+        let config = jetstream::stream::Config { name: "E".to_owned(), num_replicas: 3, ..Default::default() };
+        eventually("the cluster makes the stream", deadline, async || {
+            nats.jetstream.create_stream(config.clone()).await.ok().map(drop)
+        })
+        .await;
+        let state = eventually("the leader answers", deadline, async || StreamState::look(&nats, "E").await.ok()).await;
+
+        // The third server forms no majority, and so elects no leader.
+        let leader = (0..servers.len()).find(|number| state.leader == Some(format!("n-{number}"))).unwrap();
+        for number in [leader, (leader + 1) % 3] {
+            servers[number].kill();
+        }
+        eventually("the last server answers, and is not believed", deadline, async || {
+            let refused = StreamState::look(&nats, "E").await.err()?.to_string();
+            refused.ends_with("it has no leader now").then_some(())
+        })
+        .await;
+    }
 }
