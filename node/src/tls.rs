@@ -22,7 +22,7 @@ pub(crate) fn reason(error: &(dyn Error + 'static)) -> String {
 }
 
 /// The error of TLS that is the cause of this one.
-fn tls_error(error: &(dyn Error + 'static)) -> Option<&TlsError> {
+fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a TlsError> {
     let mut next = Some(error);
     while let Some(error) = next {
         // An `io::Error` hides the error that it wraps from `source`.

@@ -151,7 +151,9 @@ impl Continuity {
                     }
                     Witness::Gateways { lost } => {
                         self.suspected_since = None;
-                        let known = self.epoch_id.max(self.reports.latest_epoch());
+                        // A gateway may have learned of an epoch since the check.
+                        let reported = self.reports.checked_epoch();
+                        let known = if facts.epoch_id < reported { reported } else { self.epoch_id };
                         (known, self.reports.shown_for(now, &facts, lost), catching_up.max(self.report_grace))
                     }
                 };
@@ -329,6 +331,18 @@ mod tests {
         continuity.set_reports(reports([]));
         assert_eq!(continuity.take_look(Millis(3_999 + LOSS_GRACE_MS), read_lost), ContinuityResult::Recheck);
         assert_eq!(continuity.take_look(Millis(4_000 + LOSS_GRACE_MS), read_lost), begin);
+    }
+
+    #[test]
+    fn epoch_that_has_begun_since_the_check_is_not_followed_by_another_one() {
+        let mut continuity = Continuity::new(EpochId(3), 5_000);
+        continuity.set_reports(reports([(1, checkpoint(3, 90))]));
+        continuity.expected();
+        assert_eq!(continuity.take_look(Millis(0), reported_lost(1)), ContinuityResult::Recheck);
+        continuity.expected();
+        continuity.set_reports(reports([(1, checkpoint(4, 8))]));
+        let begin = ContinuityResult::Begin { known: EpochId(3), before: Seq(7) };
+        assert_eq!(continuity.take_look(Millis(5_000), reported_lost(1)), begin, "after 3, which 4 has done already");
     }
 
     #[test]

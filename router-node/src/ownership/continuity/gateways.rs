@@ -66,15 +66,15 @@ impl GatewayReports {
         let mut to_check: Vec<Mark> = self.to_check.iter().rev().map(|(mark, _)| *mark).collect();
         to_check.dedup();
         Reported {
-            epoch_id: self.latest_epoch(),
+            epoch_id: self.checked_epoch(),
             reached: current.map(|report| report.checkpoint).max().unwrap_or_default(),
             to_check,
         }
     }
 
-    /// The latest epoch that a gateway reports.
-    pub(super) fn latest_epoch(&self) -> EpochId {
-        self.last.values().map(|report| report.epoch_id).max().unwrap_or_default()
+    /// The latest epoch in the reports that are being checked.
+    pub(super) fn checked_epoch(&self) -> EpochId {
+        self.last_to_check.values().map(|report| report.epoch_id).max().unwrap_or_default()
     }
 
     /// The check has found everything. Returns the messages.
