@@ -49,7 +49,7 @@ Examples:
     },
     /// Write one rule, or all rules of a list; routers apply them within a second
     #[command(after_help = "\
-Nothing is written if any rule is not valid.
+Nothing is written if any rule is not valid. Rules that the file does not have stay.
 
 Examples:
   tickwire rules put rules.json
@@ -149,7 +149,7 @@ pub(crate) enum RulesError {
     Refused { faults: String },
     #[error("not every rule is valid:\n{faults}")]
     Invalid { faults: String },
-    #[error("--if-match is for one rule, and the file has {count}: put each in a file of its own")]
+    #[error("--if-match is for one rule, and the file has {count}: write a file with one")]
     SeveralRules { count: usize },
     #[error("there is no rule {id}: `tickwire rules list` has the ids")]
     UnknownRule { id: String },

@@ -14,11 +14,10 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, RulesError> {
     input::read(path).map_err(|source| RulesError::Read { path: path.to_owned(), source })
 }
 
-/// The rules in a file: one, or a list.
+/// The rules in a file: one, or a list. A list may be empty: so is the copy of a cluster without rules.
 pub(super) fn rules(path: &Path) -> Result<Vec<Value>, RulesError> {
     let refused = |reason: String| RulesError::NotRules { path: path.to_owned(), reason };
     match serde_json::from_slice(&read(path)?) {
-        Ok(Value::Array(rules)) if rules.is_empty() => Err(refused("the list is empty".to_owned())),
         Ok(Value::Array(rules)) => Ok(rules),
         Ok(rule @ Value::Object(_)) => Ok(vec![rule]),
         Ok(_) => Err(refused("it holds no rule".to_owned())),

@@ -153,6 +153,11 @@ async fn bad_rule_in_the_bucket_is_skipped_and_listed() {
         assert_eq!(run(&["rules", "delete", id, "--nats", &url]).0, Some(0), "{id}");
     }
     assert_eq!(run(&["rules", "delete", "good", "--nats", &url]).0, Some(1));
+    // A copy of no rules is put back without an error, so that a script goes on.
+    let (code, copy, errors) = run(&["rules", "list", "--json", "--nats", &url]);
+    assert_eq!((code, serde_json::from_str::<Value>(&copy).unwrap()), (Some(0), json!([])), "{errors}");
+    let (code, output, errors) = put(&cluster, &json!([]), &[]);
+    assert_eq!((code, output.as_str()), (Some(0), "nothing was written: the list has no rules\n"), "{errors}");
     applied(&mut cluster, 4).await;
     skipped(&mut cluster, 0.0).await;
     cluster.producer().await.publish_all(&[event(1)]).await;
