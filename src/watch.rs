@@ -14,6 +14,7 @@ use tickwire_core::event::{Priority, Tier};
 use tickwire_core::ids::{Confidence, UserId};
 
 use crate::values;
+use tickwire_command::args::unused_authorities;
 use tickwire_command::stop;
 use tickwire_node::secrets::read_secret;
 use tokio::task::spawn_blocking;
@@ -132,6 +133,9 @@ impl From<ClientError> for WatchError {
 impl WatchArgs {
     /// Prints messages until a signal stops it.
     pub(crate) async fn run(self) -> Result<(), WatchError> {
+        if let Some(problem) = unused_authorities(self.ca.as_deref(), &[&self.url]) {
+            return Err(WatchError::Authorities(problem));
+        }
         let filter = self.wanted()?;
         let stop = stop::on_signal().map_err(WatchError::Signals)?;
         let mut config = ClientConfig { saved: self.saved, tls_ca: self.ca, ..ClientConfig::new(self.url) };
@@ -324,6 +328,13 @@ mod tests {
         assert_eq!(text, "--ca: ca.pem: no such file");
         let secure = parse(&["--user", "u", "--url", "wss://h", "--ca", "ca.pem"]).unwrap();
         assert_eq!((secure.url.as_str(), secure.ca), ("wss://h", Some(PathBuf::from("ca.pem"))));
+    }
+
+    #[tokio::test]
+    async fn authorities_without_tls_are_refused_before_anything_is_connected() {
+        let plain = parse(&["--user", "u", "--url", "ws://127.0.0.1:1", "--ca", "ca.pem"]).unwrap();
+        let refused = plain.run().await.unwrap_err();
+        assert!(matches!(&refused, WatchError::Authorities(problem) if problem.contains("wss://")), "{refused}");
     }
 
     #[test]

@@ -31,7 +31,7 @@ use crate::server::{BenchServerError, raise_descriptor_limit};
 use feed::RunSymbols;
 use figures::AttachFigures;
 use listeners::{AttachedSockets, SocketPlan};
-use tickwire_command::args::NatsArgs;
+use tickwire_command::args::{NatsArgs, unused_authorities};
 use tickwire_command::progress::{Progress, REDRAW_INTERVAL};
 use tickwire_command::publisher::PublishError;
 use tickwire_command::signing::{TokenClaims, sign};
@@ -128,6 +128,8 @@ pub(crate) enum AttachError {
     Sign(String),
     #[error("{symbols_each} symbols each are more than the {symbols} there are; raise --symbols")]
     TooFewSymbols { symbols: u32, symbols_each: u32 },
+    #[error("--ca: {0}")]
+    UnusedAuthorities(String),
     #[error("a socket cannot connect: {0}")]
     Refused(String),
     #[error("{ready} of {wanted} sockets were ready, and then none for {within:?}")]
@@ -146,6 +148,12 @@ impl AttachArgs {
         let &Self { symbols, symbols_each, .. } = self;
         if symbols_each > symbols {
             return Err(AttachError::TooFewSymbols { symbols, symbols_each });
+        }
+        // A home gateway may be with TLS although the one that names it is not.
+        if !self.home
+            && let Some(problem) = unused_authorities(self.ca.as_deref(), &self.urls)
+        {
+            return Err(AttachError::UnusedAuthorities(problem));
         }
         let config = self.nats.load()?;
         let wanted = if self.publish_only { 0 } else { self.sockets };

@@ -1,5 +1,6 @@
 //! One attempt to connect: dial (with TLS), upgrade, and wait for the server's `welcome`, within one deadline.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -7,6 +8,7 @@ use http::HeaderValue;
 use tickwire_core::protocol::{ServerError, ServerMessage, Welcome};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::http::header::RETRY_AFTER;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message as WsMessage};
@@ -85,7 +87,7 @@ async fn attempt<D: Dial>(
         let upgraded = client_async_with_config(request, io, Some(websocket_limits())).await;
         let (socket, _) = upgraded.map_err(|error| match error {
             WsError::Http(response) => rejected(&target.url, &response),
-            other => unreachable(other.to_string()),
+            other => unreachable(upgrade_problem(&other, target.endpoint.tls.is_none())),
         })?;
         welcomed(socket, target, config, &mut last_notice).await
     };
@@ -96,6 +98,21 @@ async fn attempt<D: Dial>(
             None => ClientError::TimedOut { what: "connect", after },
         })
     })
+}
+
+/// Why there was no answer of HTTP to the upgrade request. A server with TLS answers a plain request with an alert of TLS,
+/// or with the end of the connection.
+fn upgrade_problem(error: &WsError, is_plain: bool) -> String {
+    let problem = match error {
+        WsError::Protocol(ProtocolError::HandshakeIncomplete) => "the server closed the connection without an answer",
+        WsError::Protocol(ProtocolError::HttparseError(_)) => "the server does not answer with HTTP",
+        WsError::Io(error) if error.kind() == ErrorKind::ConnectionReset => "the server reset the connection",
+        other => return other.to_string(),
+    };
+    match is_plain {
+        true => format!("{problem}; if it speaks TLS, the address begins with wss://"),
+        false => problem.to_owned(),
+    }
 }
 
 /// Waits for the welcome. The last notice received before it is stored in `last_notice`.

@@ -188,6 +188,33 @@ async fn server_without_tls_is_reported_with_the_right_scheme() {
     assert!(matches!(&error, ClientError::Unreachable { problem, .. } if problem.contains("ws://")), "{error:?}");
 }
 
+/// The problem of a client without TLS at this address.
+async fn plain_problem(address: SocketAddr) -> String {
+    let client = Client::connect(ClientConfig::new(format!("ws://{address}")));
+    match timeout(SOON, client).await.unwrap().unwrap_err() {
+        ClientError::Unreachable { problem, .. } => problem,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn server_with_tls_is_reported_to_a_plain_client_with_the_right_scheme() {
+    // One that answers with an alert, and one that closes the connection, as HAProxy does.
+    let authority = Authority::new();
+    let secure = secure_server(authority.certificate(&["127.0.0.1"])).await;
+    let problem = plain_problem(secure.address).await;
+    assert!(problem.contains("wss://"), "{problem}");
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let close = async {
+        let (mut io, _) = listener.accept().await.unwrap();
+        assert!(io.read(&mut [0; 4096]).await.unwrap() > 0);
+    };
+    let (problem, ()) = tokio::join!(plain_problem(listener.local_addr().unwrap()), close);
+    let expected =
+        "the server closed the connection without an answer; if it speaks TLS, the address begins with wss://";
+    assert_eq!(problem, expected);
+}
+
 #[tokio::test]
 async fn handshake_of_tls_is_within_the_connect_timeout() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,7 +1,7 @@
 //! The flags that say where the configuration and NATS are. Several commands share them.
 
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tickwire_node::config::{Config, ConfigError, LoadOptions};
 
 /// Where the configuration comes from.
@@ -50,5 +50,27 @@ impl NatsArgs {
         let mut args = self.config.clone();
         args.sets.extend(self.nats.iter().map(|url| format!("nats.url={url}")));
         args.load()
+    }
+}
+
+/// Why a file of authorities (`--ca`) is refused beside these addresses of gateways: it counts for TLS only, and none of
+/// them is with TLS. `None` if there is no such file, or an address for it.
+pub fn unused_authorities(ca: Option<&Path>, urls: &[impl AsRef<str>]) -> Option<String> {
+    ca?;
+    let is_used = urls.iter().any(|url| url.as_ref().starts_with("wss://"));
+    (!is_used).then(|| "no --url begins with wss://, so there is no TLS; write wss://, or leave --ca out".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn authorities_need_an_address_with_tls() {
+        let ca = Some(Path::new("ca.pem"));
+        assert!(unused_authorities(ca, &["ws://h"]).is_some_and(|problem| problem.contains("write wss://")));
+        assert!(unused_authorities(ca, &[] as &[&str]).is_some());
+        assert_eq!(unused_authorities(ca, &["ws://h", "wss://h"]), None);
+        assert_eq!(unused_authorities(None, &["ws://h"]), None);
     }
 }

@@ -72,6 +72,15 @@ async fn watch_prints_events_over_tls_and_refuses_what_it_does_not_trust() {
     assert_eq!((code, errors.contains("not trusted") && errors.contains("--ca FILE")), (Some(1), true), "{errors}");
     let (code, errors) = refused("/nowhere/ca.pem");
     assert_eq!((code, errors.contains("--ca: /nowhere/ca.pem")), (Some(2), true), "{errors}");
+    // The other way round: without TLS at an endpoint with it, and with authorities that would not count.
+    let plain = format!("ws://{}", secure.address);
+    let (code, _, errors) = run(&["watch", "--url", &plain, "--user", "ann"]);
+    assert_eq!((code, errors.contains("wss://")), (Some(1), true), "{errors}");
+    let plain = ["--url", &plain, "--ca", ca.to_str().unwrap()];
+    let (code, _, errors) = run(&[&["watch", "--user", "ann"][..], &plain].concat());
+    assert_eq!((code, errors.contains("--ca: no --url begins with wss://")), (Some(2), true), "{errors}");
+    let (code, _, errors) = run(&[&["bench", "attach", "--seconds", "1"][..], &plain].concat());
+    assert_eq!((code, errors.contains("--ca: no --url begins with wss://")), (Some(1), true), "{errors}");
     secure.present(authority.certificate(&["gw.example.com"]));
     let (code, errors) = refused(ca.to_str().unwrap());
     assert_eq!((code, errors.contains("for gw.example.com, not for 127.0.0.1")), (Some(1), true), "{errors}");
