@@ -258,6 +258,23 @@ fn the_balancer_speaks_to_gateways_as_their_configuration_says() {
     assert_eq!(variable("LB_ADMIN_PORT"), Some(json!(config.admin.listen.port().to_string())));
 }
 
+#[test]
+#[cfg_attr(not(target_arch = "x86_64"), ignore = "PyPI has no Helm for this processor")]
+fn every_pod_may_connect_where_the_values_say() {
+    let documents = SHOWN["documents"]["balancer"].as_array().unwrap();
+    for role in ["gateway", "router", "balancer"] {
+        let policies = of_kind(documents, "NetworkPolicy");
+        let policy = policies.into_iter().find(|policy| name(policy) == format!("tickwire-{role}")).unwrap();
+        let ports: Vec<_> = items(&policy["spec"]["egress"])
+            .filter(|rule| {
+                rule["to"][0]["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] == "openshift-dns"
+            })
+            .map(|rule| items(&rule["ports"]).map(|port| port["port"].as_u64().unwrap()).collect::<Vec<_>>())
+            .collect();
+        assert_eq!(ports, [[53, 53], [5353, 5353]], "{role}");
+    }
+}
+
 /// Every probe of a container, by its name.
 fn probes(pod: &Value) -> BTreeMap<&'static str, &Value> {
     let container = &pod["containers"][0];

@@ -15,7 +15,7 @@ fn refusal(release: &str, values: &Value) -> String {
 #[test]
 #[cfg_attr(not(target_arch = "x86_64"), ignore = "PyPI has no Helm for this processor")]
 fn wrong_values_are_refused_with_the_key_and_the_correction() {
-    let table: [(Value, &[&str]); 30] = [
+    let table: [(Value, &[&str]); 37] = [
         (json!({ "auth": {} }), &["auth.secret", "config.auth.mode"]),
         (json!({ "config": { "nats": { "ulr": "nats://x" } } }), &["/config/nats", "ulr"]),
         (json!({ "config": { "gateway": { "rate": "many" } } }), &["/config/gateway/rate", "integer"]),
@@ -89,6 +89,15 @@ fn wrong_values_are_refused_with_the_key_and_the_correction() {
             json!({ "balancer": { "enabled": true, "env": { "LB_PROXY_PROTOCOL": "on" } } }),
             &["balancer.env.LB_PROXY_PROTOCOL", "remove it"],
         ),
+        // Null removes the defaults of a section.
+        (json!({ "config": null }), &["missing property 'config'"]),
+        (json!({ "auth": null }), &["missing property 'auth'"]),
+        (json!({ "gateway": { "nats": null } }), &["/gateway", "missing property 'nats'"]),
+        (json!({ "router": { "nats": { "tls": null } } }), &["/router/nats", "missing property 'tls'"]),
+        (json!({ "balancer": null }), &["missing property 'balancer'"]),
+        (json!({ "gateway": { "port": null } }), &["/gateway", "missing property 'port'"]),
+        // A rule without peers is for all of them.
+        (json!({ "networkPolicy": { "admin": null } }), &["/networkPolicy", "missing property 'admin'"]),
     ];
     for (values, parts) in table {
         let refusal = refusal("tickwire", &values);
