@@ -1,13 +1,15 @@
 //! `deploy/haproxy/haproxy.cfg` finds gateways by DNS, and places users and names.
 
 use std::net::Ipv4Addr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, StreamExt};
 use tempfile::TempDir;
 use tickwire_testkit::eventually;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::unconstrained;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
 
 use super::DEADLINE;
 use super::dns::Dns;
@@ -30,6 +32,9 @@ const AGAIN: usize = 30;
 
 /// How long a token is valid.
 const VALID_FOR: Duration = Duration::from_secs(600);
+
+/// How long HAProxy waits for the answer to an upgrade.
+const HUNG: Duration = Duration::from_secs(5);
 
 /// An address that no gateway has.
 const STRANGER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 99);
@@ -234,6 +239,32 @@ async fn haproxy_places_users_by_hash_and_names_exactly() {
     deployment.until_usable(1).await;
     let log = deployment.balancer.log();
     assert!(log.contains("/v1/stream 101") && !log.contains("user=") && !log.contains("token="), "{log}");
+}
+
+#[tokio::test]
+async fn frozen_gateway_holds_no_client_that_connects_and_quiet_sockets_stay() {
+    let heartbeat = format!("{}s", HUNG.as_secs() + 2);
+    let deployment = Deployment::start(2, &[("gateway.heartbeat_interval", &heartbeat)], &[]).await;
+    let (ids, front) = (deployment.ids(), &deployment.front);
+    let frozen = &deployment.cluster.gateways[0].process;
+    frozen.freeze();
+    // It takes the connection and the request: no health check has failed yet.
+    let (mut socket, gateway) = front.open(&named(&ids[0])).await.unwrap();
+    assert_eq!(gateway, ids[1]);
+    // The log may be behind the answer. `+` says that another gateway was chosen.
+    let is_retry = |line: &str| line.contains("/v1/stream 101") && line.contains("retries=+1");
+    // The limit for the answer is none for the socket: it is quiet for longer, until its first heartbeat.
+    let opened = Instant::now();
+    while opened.elapsed() < HUNG {
+        let next = timeout(DEADLINE, socket.next()).await.expect("a heartbeat in time");
+        assert!(matches!(next, Some(Ok(Message::Text(_) | Message::Ping(_)))), "{next:?}");
+    }
+    drop(socket);
+    eventually("HAProxy has logged the retry", DEADLINE, async || {
+        deployment.balancer.log().lines().any(is_retry).then_some(())
+    })
+    .await;
+    frozen.thaw();
 }
 
 /// Waits until a gateway has logged a session of this user from this address.
