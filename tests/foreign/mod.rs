@@ -24,5 +24,6 @@ mod recipes;
 mod scale;
 mod storage;
 mod stubborn;
+mod systemd;
 mod terminal;
 mod tools;
