@@ -12,7 +12,7 @@ use tickwire_core::protocol::{
 };
 
 use super::{Shard, ShardConfig};
-use crate::granting::{FilterSize, check_all, grant};
+use crate::granting::{FilterSize, SubscriptionFault, check_all, grant};
 use crate::messages::ToEdge;
 use crate::saved::in_session::SavedSteps;
 use crate::shard::session::{Request, SavedChange, Session, SessionStage};
@@ -150,25 +150,28 @@ impl<S: Socket> Shard<S> {
         wanted: Vec<(SubscriptionName, Arc<SubscriptionRequest>)>,
     ) -> (Named, Vec<ServerError>) {
         let ShardConfig { config, kinds, .. } = &self.settings;
-        let (mut granted, mut errors) = (Vec::new(), Vec::new());
+        let (mut granted, mut errors) = (Named::new(), Vec::new());
         for (name, request) in wanted {
-            let fitting = grant(config, kinds, &name, &request).and_then(|subscription| {
-                let former = sizes.insert(name.clone(), FilterSize::of(&subscription.filter));
-                check_all(config, &sizes).map(|()| subscription).inspect_err(|_| {
-                    // It does not count for those after it.
-                    match former {
-                        Some(former) => sizes.insert(name.clone(), former),
-                        None => sizes.remove(&name),
-                    };
-                })
-            });
-            match fitting {
+            match grant(config, kinds, &name, &request) {
                 Ok(subscription) => granted.push((name, subscription)),
-                Err((code, message)) => {
-                    let message = format!("the saved subscription {:?} is not applied: {message}", name.as_str());
-                    errors.push(ServerError::new(None, code, message));
-                }
+                Err(fault) => errors.push(not_applied(&name, fault)),
             }
+        }
+        // All of them change together, so one may take the room that another leaves.
+        let mut together = sizes.clone();
+        together.extend(granted.iter().map(|(name, one)| (name.clone(), FilterSize::of(&one.filter))));
+        if check_all(config, &together).is_err() {
+            granted.retain(|(name, subscription)| {
+                let former = sizes.insert(name.clone(), FilterSize::of(&subscription.filter));
+                let Err(fault) = check_all(config, &sizes) else { return true };
+                // It does not count for those after it.
+                match former {
+                    Some(former) => sizes.insert(name.clone(), former),
+                    None => sizes.remove(name),
+                };
+                errors.push(not_applied(name, fault));
+                false
+            });
         }
         (granted, errors)
     }
@@ -180,6 +183,11 @@ impl<S: Socket> Shard<S> {
             self.reply(now, number, &ServerFrame::Error(error));
         }
     }
+}
+
+/// The error for a saved subscription that a session does not get.
+fn not_applied(name: &SubscriptionName, (code, message): SubscriptionFault) -> ServerError {
+    ServerError::new(None, code, format!("the saved subscription {:?} is not applied: {message}", name.as_str()))
 }
 
 impl<S> Session<S> {
@@ -345,5 +353,22 @@ mod tests {
         fixture.read_until(number, r#""code":405"#);
         fixture.confirm(number);
         assert_eq!(fixture.active(number), named(&[("b", 1)]));
+    }
+
+    #[tokio::test]
+    async fn saved_subscription_may_take_the_room_that_another_one_leaves() {
+        let mut fixture = ShardFixture::new();
+        fixture.shard.settings.config.max_symbols = 3;
+        let one =
+            |symbols: &[&str], window_ms: u16| json!({ "filter": { "symbols": symbols }, "window_ms": window_ms });
+        fixture.save(&json!({ "a": one(&["A"], 1), "b": one(&["B", "C"], 1) }));
+        let number = fixture.welcome().await;
+        fixture.frame(number, &json!({ "action": "list" })).await;
+        fixture.confirm(number);
+        assert_eq!(fixture.active(number), named(&[("a", 1), ("b", 1)]));
+        // A session that learns of two changes at once must not ask for the room of both states.
+        fixture.save(&json!({ "a": one(&["A", "B"], 2), "b": one(&["C"], 2) }));
+        fixture.confirm(number);
+        assert_eq!(fixture.active(number), named(&[("a", 2), ("b", 2)]));
     }
 }
