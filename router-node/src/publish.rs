@@ -45,6 +45,10 @@ const TRACESTATE: &str = "tracestate";
 /// The longest state of a trace that is passed on, in bytes: the standard demands so much.
 const MAX_TRACESTATE: usize = 512;
 
+/// The longest subject of an event, in bytes. NATS ends a connection that sends a line longer than its
+/// `max_control_line`, 4 KiB by default, and with it the reading of all partitions of this router.
+const MAX_SUBJECT: usize = 2 * 1024;
+
 /// The longest message id, in bytes.
 const MAX_MSG_ID: usize = 128;
 
@@ -117,10 +121,13 @@ async fn publish(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, ApiRefusal> {
-    let Query(EventAddress { kind, key }) = address.map_err(|_| {
-        let message = "the query must have kind and key, each once and percent-encoded: send ?kind=pattern&key=AAPL";
-        ApiRefusal::bad_request("bad_query", message)
-    })?;
+    // Bytes that are not UTF-8 were replaced: the event would be of a key that nobody has named.
+    let is_text = |Query(address): &Query<EventAddress>| !address.key.contains(char::REPLACEMENT_CHARACTER);
+    let Some(Query(EventAddress { kind, key })) = address.ok().filter(is_text) else {
+        let message =
+            "the query must have kind and key, each once, in UTF-8 and percent-encoded: send ?kind=pattern&key=AAPL";
+        return Err(ApiRefusal::bad_request("bad_query", message));
+    };
     let msg_id = read_msg_id(&headers)?;
     let payload = body.map_err(|rejection| ApiRefusal::unreadable_body(&rejection, MAX_PAYLOAD))?;
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
@@ -141,6 +148,11 @@ async fn publish(
         ApiRefusal::new(StatusCode::UNPROCESSABLE_ENTITY, refusal.reason.as_str(), message)
     })?;
     let subject = names::source(&kind, &key);
+    if subject.len() > MAX_SUBJECT {
+        let message =
+            format!("the key is too long: its subject has {} bytes, the limit is {MAX_SUBJECT}", subject.len());
+        return Err(ApiRefusal::bad_request("bad_query", message));
+    }
     let mut message = PublishMessage::build().payload(payload).message_id(&msg_id).expected_stream(&api.decoder.stream);
     if let Some(content_type) = content_type {
         message = message.header("Content-Type", content_type);

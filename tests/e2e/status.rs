@@ -282,7 +282,11 @@ async fn event_over_http_is_stored_once_and_is_the_last_of_its_kind() {
         assert_eq!(stored.json(), expected);
         assert_eq!((event.symbol.as_ref().map(|symbol| symbol.as_str()), event.id.as_str()), (Some("BRK.B"), "m-1"));
     }
+    // NATS would end the connection of the router for a longer subject.
+    let long = format!("kind=health&key={}", ".".repeat(1_000));
     for (query, body, status, code) in [
+        (long.as_str(), json!({}), 400, "bad_query"),
+        ("kind=pattern&key=%FF", doji.clone(), 400, "bad_query"),
         ("kind=pattern&key=AAPL", json!({ "pattern": "Doji", "tier": "weekly" }), 422, "bad_tier"),
         ("kind=rumour&key=AAPL", doji.clone(), 422, "unknown_kind"),
         ("kind=pattern&key=AAPL", json!([]), 422, "bad_json"),
