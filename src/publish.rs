@@ -7,7 +7,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 use tickwire_core::event::decode::{RawMessage, Undecodable, decode};
-use tickwire_core::event::{Kind, KindAudience, Kinds, Priority, Tier, Timestamp};
+use tickwire_core::event::{Kind, KindAudience, Kinds, Priority, Tier, Timestamp, key};
 use tickwire_core::ids::{Confidence, Seq};
 use tickwire_node::clock::{millis, wall_clock};
 use tickwire_node::config::{ConfigError, EventsConfig};
@@ -89,7 +89,7 @@ pub(crate) enum PublishCommandError {
     )]
     UnknownKind { kind: String, known: String },
     #[error("not published: {0}")]
-    DeadLetter(#[from] WouldBeDeadLetter),
+    Unfit(#[from] UnfitEvent),
     #[error(transparent)]
     Publish(#[from] PublishError),
     #[error("{}: cannot be read: {source}", path.display())]
@@ -102,10 +102,16 @@ pub(crate) enum PublishCommandError {
     Denied { denied: PublishError, summary: String },
 }
 
-/// An event that routers could not read.
+/// Why an event is not sent.
 #[derive(Debug, thiserror::Error)]
-#[error("routers would store it as a dead letter, {}: {}", .0.reason, .0.detail)]
-pub(crate) struct WouldBeDeadLetter(Undecodable);
+pub(crate) enum UnfitEvent {
+    /// Routers could not read it.
+    #[error("routers would store it as a dead letter, {}: {}", .0.reason, .0.detail)]
+    DeadLetter(Undecodable),
+    /// NATS would end the connection.
+    #[error("the key has {len} bytes when encoded, the limit is {}", key::MAX_SENT)]
+    LongKey { len: usize },
+}
 
 impl PublishArgs {
     /// Publishes. Returns the text to print.
@@ -147,11 +153,15 @@ impl PublishArgs {
         events.taken()
     }
 
-    /// Returns the event if routers of this version can read it.
-    fn checked(&self, kinds: &Kinds, event: NewEvent) -> Result<NewEvent, WouldBeDeadLetter> {
+    /// Returns the event if it can be sent, and routers of this version can read it.
+    fn checked(&self, kinds: &Kinds, event: NewEvent) -> Result<NewEvent, UnfitEvent> {
+        let key_token = event.subject.rsplit('.').next().unwrap_or_default();
+        if key_token.len() > key::MAX_SENT {
+            return Err(UnfitEvent::LongKey { len: key_token.len() });
+        }
         let raw = RawMessage {
             kind_token: &self.kind,
-            key_token: event.subject.rsplit('.').next().unwrap_or_default(),
+            key_token,
             content_type: None,
             msg_id: Some(&event.msg_id),
             payload: &event.payload,
@@ -159,7 +169,7 @@ impl PublishArgs {
             seq: Seq(0),
             stored: now(),
         };
-        decode(&raw, kinds).map_err(WouldBeDeadLetter)?;
+        decode(&raw, kinds).map_err(UnfitEvent::DeadLetter)?;
         Ok(event)
     }
 

@@ -45,10 +45,6 @@ const TRACESTATE: &str = "tracestate";
 /// The longest state of a trace that is passed on, in bytes: the standard demands so much.
 const MAX_TRACESTATE: usize = 512;
 
-/// The longest subject of an event, in bytes. NATS ends a connection that sends a line longer than its
-/// `max_control_line`, 4 KiB by default, and with it the reading of all partitions of this router.
-const MAX_SUBJECT: usize = 2 * 1024;
-
 /// The longest message id, in bytes.
 const MAX_MSG_ID: usize = 128;
 
@@ -132,6 +128,10 @@ async fn publish(
     let payload = body.map_err(|rejection| ApiRefusal::unreadable_body(&rejection, MAX_PAYLOAD))?;
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let key = key::encode(&key);
+    if key.len() > key::MAX_SENT {
+        let message = format!("the key has {} bytes when encoded, the limit is {}", key.len(), key::MAX_SENT);
+        return Err(ApiRefusal::bad_request("bad_query", message));
+    }
     let raw = RawMessage {
         kind_token: &kind,
         key_token: &key,

@@ -87,6 +87,9 @@ fn future_dead_letters_are_not_published() {
         let refused = check(args).unwrap_err();
         assert!(refused.contains(&format!("dead letter, {reason}: ")), "{refused}");
     }
+    // NATS would end the connection for a longer line, again and again.
+    let refused = check(&["--kind", "health", "--key", &".".repeat(1_000)]).unwrap_err();
+    assert_eq!(refused, "the key has 3000 bytes when encoded, the limit is 2048");
     // Routers may have a kind that this configuration does not have.
     assert!(check(&["--kind", "news", "--key", "AAPL"]).is_ok());
     assert!(check(&["--kind", "alert", "--key", "ann"]).is_ok());

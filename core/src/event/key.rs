@@ -8,6 +8,10 @@ use compact_str::CompactString;
 
 use crate::hint::clipped;
 
+/// The longest encoded key that our programs put into a subject, in bytes. NATS ends a connection that sends a line
+/// longer than its `max_control_line`, 4 KiB by default, and all that the connection was used for.
+pub const MAX_SENT: usize = 2 * 1024;
+
 /// Why a token is not an encoded key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
