@@ -338,7 +338,7 @@ pub struct Event {
     pub priority: Priority,
     /// The market's state, if it is about that.
     pub regime: Option<Regime>,
-    /// Labels, sorted, without duplicates.
+    /// Labels, sorted, without duplicates. Filters search in them by halves.
     pub tags: Vec<CompactString>,
     /// Everything else that the producer sent.
     #[serde(deserialize_with = "object::deserialize")]

@@ -117,7 +117,7 @@ impl Filter {
     /// The part of [`Self::matches`] that is about tags.
     #[must_use]
     pub fn admits_tags(&self, event: &Event) -> bool {
-        self.tags.as_ref().is_none_or(|tags| event.tags.iter().any(|tag| tags.contains(tag)))
+        self.tags.as_ref().is_none_or(|tags| have_common(tags, &event.tags))
     }
 
     /// The part of [`Self::matches`] that is about rooms.
@@ -147,7 +147,61 @@ pub fn in_market_hours(event: &Event) -> bool {
     event.tier != Some(Tier::Intraday) || event.session == Some(TradingSession::Regular)
 }
 
+/// Whether the set and the sorted list have an element in common. The cost follows the smaller of the two: an event may
+/// have tens of thousands of tags, and a shard may test it against thousands of filters.
+fn have_common<T: Ord>(set: &BTreeSet<T>, sorted: &[T]) -> bool {
+    if set.len() < sorted.len() {
+        set.iter().any(|one| sorted.binary_search(one).is_ok())
+    } else {
+        sorted.iter().any(|one| set.contains(one))
+    }
+}
+
 /// Whether `found` is wanted. An absent value passes only `None`.
 fn any_or_has<T: Ord>(wanted: Option<&BTreeSet<T>>, found: Option<&T>) -> bool {
     wanted.is_none_or(|set| found.is_some_and(|value| set.contains(value)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::cmp::Ordering;
+
+    use super::*;
+
+    thread_local! {
+        static COMPARISONS: Cell<usize> = const { Cell::new(0) };
+    }
+
+    /// A number that counts its comparisons.
+    #[derive(PartialEq, Eq)]
+    struct Counted(u32);
+
+    impl Ord for Counted {
+        fn cmp(&self, other: &Self) -> Ordering {
+            COMPARISONS.set(COMPARISONS.get() + 1);
+            self.0.cmp(&other.0)
+        }
+    }
+
+    impl PartialOrd for Counted {
+        fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+            Some(self.cmp(other))
+        }
+    }
+
+    #[test]
+    fn comparing_tags_costs_as_much_as_the_shorter_list() {
+        for (wanted, found) in [(60, 24_000), (1_000, 10)] {
+            let wanted: BTreeSet<Counted> = (0..wanted).map(|number| Counted(2 * number + 1)).collect();
+            let found: Vec<Counted> = (0..found).map(|number| Counted(2 * number)).collect();
+            COMPARISONS.set(0);
+            assert!(!have_common(&wanted, &found));
+            let comparisons = COMPARISONS.get();
+            assert!(comparisons <= 1_500, "{comparisons} for {} and {}", wanted.len(), found.len());
+        }
+        let wanted = BTreeSet::from([Counted(5), Counted(8)]);
+        assert!(have_common(&wanted, &[Counted(8)]));
+        assert!(have_common(&wanted, &[Counted(2), Counted(4), Counted(8)]));
+    }
 }

@@ -34,7 +34,7 @@ impl SimCluster {
     pub(super) fn publish_handled(&mut self, number: u8, tenths: u8, way: u8) {
         let handling = handling(way);
         let goes_first = handling.strategy == Strategy::PriorityFirst;
-        let tags = [HANDLED].into_iter().chain(goes_first.then_some("first")).map(Into::into).collect();
+        let tags = goes_first.then_some("first").into_iter().chain([HANDLED]).map(Into::into).collect();
         let event = Event { tags, handling: Some(Box::new(handling)), ..public_event(number, tenths) };
         self.store_event(u16::from(number) % PARTITIONS, event);
     }
