@@ -148,11 +148,6 @@ async fn publish(
         ApiRefusal::new(StatusCode::UNPROCESSABLE_ENTITY, refusal.reason.as_str(), message)
     })?;
     let subject = names::source(&kind, &key);
-    if subject.len() > MAX_SUBJECT {
-        let message =
-            format!("the key is too long: its subject has {} bytes, the limit is {MAX_SUBJECT}", subject.len());
-        return Err(ApiRefusal::bad_request("bad_query", message));
-    }
     let mut message = PublishMessage::build().payload(payload).message_id(&msg_id).expected_stream(&api.decoder.stream);
     if let Some(content_type) = content_type {
         message = message.header("Content-Type", content_type);
