@@ -1,13 +1,14 @@
 //! A real nats-server for one test, with its own port and store. It is killed and waited for when dropped.
 
 use rustix::process::{Pid, Signal, kill_process};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 use tempfile::TempDir;
 
+use crate::ports::free_addresses;
 use crate::process::wait_until_stopped;
 
 /// The longest time to start before the test fails.
@@ -205,13 +206,6 @@ impl Drop for NatsServer {
         self.child.kill().ok();
         self.child.wait().ok();
     }
-}
-
-/// Free addresses for the routes between servers, which must be known before the start. All listeners are open at the
-/// same time, so the addresses differ.
-fn free_addresses(count: usize) -> Vec<SocketAddr> {
-    let free: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
-    free.iter().map(|listener| listener.local_addr().expect("a listener has an address")).collect()
 }
 
 fn copy(from: &Path, to: &Path) {

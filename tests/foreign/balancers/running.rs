@@ -2,11 +2,11 @@
 //! addresses and paths differ.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use tickwire_testkit::Process;
+use tickwire_testkit::{Process, free_address, free_addresses, free_ports};
 
 use super::dns::Dns;
 use crate::foreign::document::files;
@@ -71,8 +71,9 @@ impl Site {
     /// A place for so many gateways, on loopback, with ports that are free now.
     pub(super) fn of(gateways: u8) -> Self {
         let addresses: Vec<_> = (0..gateways).map(|number| Ipv4Addr::new(127, 0, 0, 2 + number)).collect();
-        let (port, admin_port) = (free_port(&addresses), free_port(&addresses));
-        Self { addresses, port, admin_port }
+        let all: Vec<_> = addresses.iter().copied().map(IpAddr::V4).collect();
+        let ports = free_ports(2, &all);
+        Self { addresses, port: ports[0], admin_port: ports[1] }
     }
 
     /// The settings of the gateway with this number.
@@ -81,24 +82,6 @@ impl Site {
         let admin = format!("{address}:{}", self.admin_port);
         [("gateway.listen", format!("{address}:{}", self.port)), ("admin.listen", admin)]
     }
-}
-
-/// A port that is free at all of these addresses.
-fn free_port(addresses: &[Ipv4Addr]) -> u16 {
-    loop {
-        let first = TcpListener::bind((addresses[0], 0)).unwrap();
-        let port = first.local_addr().unwrap().port();
-        let others: Result<Vec<_>, _> =
-            addresses[1..].iter().map(|address| TcpListener::bind((*address, port))).collect();
-        if others.is_ok() {
-            return port;
-        }
-    }
-}
-
-/// A free address for a balancer.
-fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 /// A running balancer.
@@ -148,7 +131,8 @@ impl Balancer {
 
     /// Starts HAProxy with this environment beside its addresses.
     pub(super) fn haproxy(home: &Path, site: &Site, dns: &Dns, further: &[(&str, &str)]) -> Self {
-        let (secure, plain, metrics) = (free_address(), free_address(), free_address());
+        let free = free_addresses(3);
+        let (secure, plain, metrics) = (free[0], free[1], free[2]);
         let mut command = Command::new(debian("/usr/sbin/haproxy"));
         command.arg("-W").arg("-f").arg(deployed()).env_clear();
         let own = [

@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
-use tickwire_testkit::{Process, eventually};
+use tickwire_testkit::{Process, eventually, free_address};
 use tokio::time::{Instant, sleep};
 
 use super::super::tools::debian;
@@ -42,8 +42,7 @@ impl Prometheus {
         let home = TempDir::with_prefix("tickwire-prometheus-").unwrap();
         fs::write(home.path().join("alerts.yml"), rules).unwrap();
         fs::write(home.path().join("prometheus.yml"), CONFIG).unwrap();
-        // Another program could take the port before Prometheus does; then it ends, and the test fails.
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let address = free_address();
         let mut command = Command::new(debian("/usr/bin/prometheus"));
         command.current_dir(home.path()).args(["--config.file=prometheus.yml", "--storage.tsdb.path=data"]);
         command.arg("--log.level=warn").arg(format!("--web.listen-address={address}"));
