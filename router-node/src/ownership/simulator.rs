@@ -155,8 +155,10 @@ impl PlacementWorld {
         let Some(at) = living.choose(&mut self.rng).copied() else { return self.boot() };
         let long = self.now + self.rng.random_range(100..8_000);
         let name = self.routers[at].me.id.to_string();
+        // One that drains ends soon.
+        let another_stays = living.iter().any(|other| *other != at && !self.routers[*other].is_draining);
         match self.rng.random_range(0..9) {
-            0 if living.len() > 1 => {
+            0 if another_stays => {
                 self.routers[at].is_alive = false;
                 self.note(&format!("{name} dies"));
                 if self.rng.random_bool(0.7) {
