@@ -3,11 +3,11 @@
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 use tempfile::TempDir;
 use tickwire_core::protocol::Encoding;
-use tickwire_testkit::{Process, eventually, is_running};
+use tickwire_testkit::{Process, eventually, free_address, is_running};
 use tokio::sync::Mutex;
 
 use crate::node::{get, tickwire_with};
@@ -78,13 +78,8 @@ impl Dev {
 
 /// The first of two free ports in a row.
 pub(crate) fn free_pair() -> SocketAddr {
-    let listen = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
-    let pair = std::iter::repeat_with(|| {
-        let first = listen(0).ok()?;
-        let address = first.local_addr().ok()?;
-        listen(address.port().checked_add(1)?).ok().map(|_| address)
-    });
-    pair.take(100).flatten().next().expect("two free ports in a row")
+    let is_followed = |first: &SocketAddr| TcpListener::bind((first.ip(), first.port() + 1)).is_ok();
+    std::iter::repeat_with(free_address).take(100).find(is_followed).expect("two free ports in a row")
 }
 
 #[tokio::test]
