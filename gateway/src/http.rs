@@ -39,7 +39,8 @@ use tickwire_node::api::document;
 use tickwire_node::clock::wall_clock;
 use tickwire_node::config::{GatewayConfig, ProxyProtocol, WebOrigin};
 use tickwire_node::http::{
-    ClientNetwork, ConnectionSlot, ConnectionSlots, Deadlines, HttpLimits, HttpPeer, HttpServer, Proxies, into_tcp,
+    ClientNetwork, ConnectionSlot, ConnectionSlots, Deadlines, FORWARDED_FOR, HttpLimits, HttpPeer, HttpServer,
+    Proxies, into_tcp,
 };
 use tickwire_node::shutdown::contain;
 use tokio::net::TcpListener;
@@ -249,7 +250,7 @@ async fn stream(
     let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>() else {
         return Err(refuse(HttpRefusal::new(StatusCode::UPGRADE_REQUIRED, "WebSocket needs HTTP/1.1")));
     };
-    let forwarded = request.headers().get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes);
+    let forwarded = request.headers().get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
     let peer = state.proxies.client(peer.ip(), forwarded);
     let network = ClientNetwork::of(peer);
     let named = credentials.map(|credentials| state.handshake.authenticator.check(wall_clock(), &credentials));

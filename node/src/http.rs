@@ -56,7 +56,7 @@ const PLACE_WAIT: Duration = Duration::from_millis(200);
 const STOP_GRACE: Duration = Duration::from_secs(1);
 
 /// By which proxies state clients. A client of a proxy that passes TCP on can write it too.
-const FORWARDED_FOR: &str = "x-forwarded-for";
+pub const FORWARDED_FOR: &str = "x-forwarded-for";
 
 /// The answer when there is no slot. The request has not been read, so the HTTP server cannot answer it.
 const NO_PLACE: &[u8] =
