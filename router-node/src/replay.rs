@@ -16,7 +16,8 @@
 //!   limit only for other repairs, and have one place reserved.
 //! * Replays share little with the live path: they ask the engine what a gateway wants, and share the walker with the
 //!   intakes.
-//! * A request that finds no room is refused at once. The gateway asks again, and another router may have room.
+//! * Gateways take turns, and in a full queue the one with the most requests gives way. Its request is refused at once.
+//!   It asks again, and another router may have room.
 //! * Nothing about a request is kept after its answer. If the answer is lost, the gateway asks again.
 
 pub(crate) mod pass;

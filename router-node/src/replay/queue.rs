@@ -1,4 +1,8 @@
 //! The requests for replays that wait: which of them are read next, and which together. Pure.
+//!
+//! Gateways take turns, so one that asks for very much delays itself and no other. A request gets the turn after that of
+//! the last request of its gateway, or after the turn that is read now, whichever is later. The lowest turn is read
+//! first, and the highest one gives way in a full queue.
 
 use std::collections::VecDeque;
 use tickwire_core::ids::Millis;
@@ -28,6 +32,8 @@ const STALE: u64 = 1_000;
 #[derive(Debug)]
 pub struct QueuedReplay<R> {
     pub(super) since: Millis,
+    /// The turn of its gateway in which it is read.
+    pub(super) turn: u64,
     /// The request.
     pub request: ReplayRequest,
     /// Where the answer goes.
@@ -61,7 +67,10 @@ pub struct Due<R> {
 /// The requests that wait, and how many passes run.
 #[derive(Debug)]
 pub struct Queue<R> {
+    /// In the order of their arrival.
     waiting: VecDeque<QueuedReplay<R>>,
+    /// The turn of the request that was taken last.
+    turn: u64,
     running: usize,
     /// How many passes may run, one of which is a repair's.
     at_once: usize,
@@ -74,21 +83,20 @@ impl<R> Queue<R> {
     /// requests must be near another one to be read with it, because a pass for several costs more than one for one.
     #[must_use]
     pub fn new(at_once: usize, together: usize) -> Self {
-        Self { waiting: VecDeque::new(), running: 0, at_once, together }
+        Self { waiting: VecDeque::new(), turn: 0, running: 0, at_once, together }
     }
 
-    /// Adds a request. If the queue is full, it returns the one that has no room: for a repair the last backfill, if
-    /// there is one, else the new request.
+    /// Adds a request. If the queue is full, it returns the one that gives way: a backfill before a repair, and of those
+    /// the last one of the gateway with the most requests.
     pub fn push(&mut self, now: Millis, request: ReplayRequest, reply: R) -> Option<QueuedReplay<R>> {
-        let waiting = QueuedReplay { since: now, request, reply, is_sparse: false };
-        if self.waiting.len() < WAITING {
-            self.waiting.push_back(waiting);
+        let of_gateway = self.waiting.iter().filter(|other| other.request.gateway == request.gateway);
+        let turn = of_gateway.map(|other| other.turn).fold(self.turn, u64::max) + 1;
+        self.waiting.push_back(QueuedReplay { since: now, turn, request, reply, is_sparse: false });
+        if self.waiting.len() <= WAITING {
             return None;
         }
-        let last = self.waiting.iter().rposition(|other| !other.is_repair()).filter(|_| waiting.is_repair());
-        let Some(removed) = last.and_then(|at| self.waiting.remove(at)) else { return Some(waiting) };
-        self.waiting.push_back(waiting);
-        Some(removed)
+        let last = self.waiting.iter().enumerate().max_by_key(|(_, one)| (!one.is_repair(), one.turn))?.0;
+        self.waiting.remove(last)
     }
 
     /// The requests of the next pass, if one is to begin. It runs until [`ended`](Self::ended), unless all are stale.
@@ -118,15 +126,19 @@ impl<R> Queue<R> {
         self.waiting.drain(..)
     }
 
-    /// Takes out the first request for which a pass may begin now: a repair if there is one.
+    /// Takes out the request whose turn it is, if a pass may begin now: a repair if there is one.
     fn take_due(&mut self, now: Millis) -> Option<QueuedReplay<R>> {
         let others = self.at_once.saturating_sub(1).max(1);
         let due = |is_repair: bool| {
-            self.waiting.iter().position(|waiting| waiting.is_repair() == is_repair && waiting.is_due(now))
+            let due =
+                self.waiting.iter().enumerate().filter(|(_, one)| one.is_repair() == is_repair && one.is_due(now));
+            due.min_by_key(|(_, one)| one.turn).map(|(at, _)| at)
         };
         let repair = || due(true).filter(|_| self.running < self.at_once);
         let at = repair().or_else(|| due(false).filter(|_| self.running < others))?;
-        self.waiting.remove(at)
+        let taken = self.waiting.remove(at)?;
+        self.turn = self.turn.max(taken.turn);
+        Some(taken)
     }
 
     /// The request, with those that begin near it if there are enough of them.
@@ -176,7 +188,7 @@ mod tests {
     }
 
     fn waiting(request: ReplayRequest, is_sparse: bool) -> QueuedReplay<()> {
-        QueuedReplay { since: NOW, request, reply: (), is_sparse }
+        QueuedReplay { since: NOW, turn: 0, request, reply: (), is_sparse }
     }
 
     fn queue(at_once: usize, requests: impl IntoIterator<Item = ReplayRequest>) -> Queue<()> {
@@ -223,6 +235,32 @@ mod tests {
         assert_eq!(begins(&all.waiting)[WAITING - 2..], [500, 700]);
         let mut repairs = queue(4, (0..WAITING as u64).map(request));
         assert_eq!(refused(&mut repairs, request(700)), Some(700));
+    }
+
+    #[test]
+    fn gateways_take_turns_and_the_one_with_the_most_requests_gives_way() {
+        let of = |gateway: &str, number| {
+            let gateway = NodeRef { id: NodeId::new(gateway).unwrap(), nonce: Nonce(1) };
+            // Too far from each other for one pass.
+            short(ReplayRequest { gateway, ..backfill(number * 100_000) })
+        };
+        let number = |one: &QueuedReplay<()>| one.request.from.0 / 100_000;
+        let mut queue = queue(2, (0..WAITING as u64).map(|number| of("many", number)));
+        let pushed = [of("many", 100), of("few", 200), of("few", 201)];
+        let refused = pushed.map(|request| number(&queue.push(NOW, request, ()).unwrap()));
+        assert_eq!(refused, [100, WAITING as u64 - 1, WAITING as u64 - 2]);
+        let next = |queue: &mut Queue<()>| {
+            // The gateway goes on to ask.
+            queue.push(NOW, of("many", 300), ());
+            let due = queue.begin(NOW).unwrap();
+            queue.ended(Vec::new());
+            number(&due.requests[0])
+        };
+        assert_eq!([(); 4].map(|()| next(&mut queue)), [0, 200, 1, 201]);
+        // Whoever comes later gets the next turn, and none for the time before.
+        queue.push(NOW, of("late", 400), ());
+        queue.push(NOW, of("late", 401), ());
+        assert_eq!([(); 4].map(|()| next(&mut queue)), [2, 400, 3, 401]);
     }
 
     #[test]
