@@ -2,9 +2,10 @@
 //! interest and all tests.
 //!
 //! `parse` reads a filter from a client's object, and `presets` has filters with names. `conditions` tests an event's
-//! data, and `scalar` compares values.
+//! data, and `scalar` compares values. Filters that are asked about one event share its `long_values`.
 
 pub mod conditions;
+pub mod long_values;
 mod parse;
 pub mod presets;
 pub mod scalar;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::event::{Event, Kind, Priority, Regime, Tier, TradingSession};
 use crate::ids::{Confidence, Pattern, Room, Symbol};
 use conditions::Conditions;
+use long_values::LongValues;
 
 pub use parse::{FilterError, FilterProblem, MAX_CONDITIONS, MAX_LIST, MAX_SYMBOLS, MAX_TAG, MAX_TEXT};
 
@@ -82,6 +84,13 @@ impl Filter {
     /// Whether `event` meets every condition. The audience is checked before and separately.
     #[must_use]
     pub fn matches(&self, event: &Event) -> bool {
+        self.matches_with(event, &mut LongValues::default())
+    }
+
+    /// The same as [`Self::matches`]. A caller that asks several filters about one event passes all of them
+    /// the same `long`.
+    #[must_use]
+    pub fn matches_with<'e>(&self, event: &'e Event, long: &mut LongValues<'e>) -> bool {
         self.kinds.contains(&event.kind)
             && any_or_has(self.symbols.as_ref(), event.symbol.as_ref())
             && self.admits_pattern(event)
@@ -92,7 +101,7 @@ impl Filter {
             && self.min_confidence.is_none_or(|least| event.confidence.is_some_and(|c| c >= least))
             && self.min_priority.is_none_or(|least| event.priority >= least)
             && (!self.market_hours_only || in_market_hours(event))
-            && self.admits_data(event)
+            && self.admits_data(event, long)
     }
 
     /// The approximate size in bytes of the filter as a client writes it, for limits.
@@ -128,8 +137,8 @@ impl Filter {
 
     /// The part of [`Self::matches`] that is about data.
     #[must_use]
-    pub fn admits_data(&self, event: &Event) -> bool {
-        conditions::admit(&self.data, &event.data)
+    pub fn admits_data<'e>(&self, event: &'e Event, long: &mut LongValues<'e>) -> bool {
+        conditions::admit(&self.data, &event.data, long)
     }
 }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use tickwire_core::event::{Event, Strategy, Timestamp};
 use tickwire_core::filter::Filter;
+use tickwire_core::filter::long_values::LongValues;
 use tickwire_core::ids::Room;
 
 /// The rooms of a broadcast, which is for all of its audience if there are none; `None` if filters decide.
@@ -20,9 +21,10 @@ pub(crate) fn is_in_rooms(filter: &Filter, rooms: &[Room]) -> bool {
     rooms.is_empty() || filter.rooms.as_ref().is_some_and(joined)
 }
 
-/// Whether an event is for the subscriptions with this filter. Its audience must be checked as well.
-pub(crate) fn admits(filter: &Filter, event: &Event) -> bool {
-    broadcast_rooms(event).map_or_else(|| filter.matches(event), |rooms| is_in_rooms(filter, rooms))
+/// Whether an event is for the subscriptions with this filter. Its audience must be checked as well. All filters that are
+/// asked about one event share `long`.
+pub(crate) fn admits<'e>(filter: &Filter, event: &'e Event, long: &mut LongValues<'e>) -> bool {
+    broadcast_rooms(event).map_or_else(|| filter.matches_with(event, long), |rooms| is_in_rooms(filter, rooms))
 }
 
 /// Whether an event leaves before all that wait.
@@ -57,7 +59,7 @@ mod tests {
         let rooms = vec![Room::new("desk").unwrap(), Room::new("lobby").unwrap()];
         for strategy in Strategy::ALL {
             let (is_broadcast, of) = (strategy == Strategy::Broadcast, |event: &Event| {
-                [&strict, &in_room].map(|filter| admits(filter, event))
+                [&strict, &in_room].map(|filter| admits(filter, event, &mut LongValues::default()))
             });
             let to_all = handled(Handling { strategy, ..Handling::default() });
             assert_eq!(of(&to_all), [is_broadcast; 2], "{strategy}");
@@ -65,7 +67,8 @@ mod tests {
             assert_eq!(of(&to_rooms), [false, is_broadcast], "{strategy}");
             assert_eq!(goes_first(&to_all), strategy == Strategy::PriorityFirst);
         }
-        assert!(!admits(&strict, &blank_event()) && !goes_first(&blank_event()));
+        let blank = blank_event();
+        assert!(!admits(&strict, &blank, &mut LongValues::default()) && !goes_first(&blank));
     }
 
     #[test]

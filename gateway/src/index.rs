@@ -3,9 +3,11 @@
 //!
 //! Equal filters are interned: one evaluation serves all subscriptions that share one. A filter is stored under the
 //! values of its most selective field (`lists`), together with a compact form of its other fields (`list`), so that the
-//! cost of an event depends on the filters that match, not on those that exist. An event for one user checks only that
+//! cost of an event depends on the filters that match, not on those that exist. No filter is asked twice about an event,
+//! and filters that look into a long list or text of its data share the work. An event for one user checks only that
 //! user's subscriptions (`sessions`). A broadcast is for all of its audience, or for the filters that name its rooms
-//! (`room_filters`), whatever else they ask for. Nothing is allocated for an event.
+//! (`room_filters`), whatever else they ask for. Nothing is allocated for an event, unless filters look into such a list
+//! or text.
 
 mod list;
 mod lists;
@@ -23,6 +25,7 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 use tickwire_core::event::{Audience, Event};
 use tickwire_core::filter::Filter;
+use tickwire_core::filter::long_values::LongValues;
 use tickwire_core::ids::{Room, UserId};
 
 use crate::handling::{broadcast_rooms, is_in_rooms};
@@ -87,8 +90,8 @@ pub struct Index {
 struct Interned {
     filter: Arc<Filter>,
     subscribers: Vec<Subscriber>,
-    /// The last walk that found it, if a walk may find it twice.
-    matched_in: u64,
+    /// The last walk that came to it, if a walk may come to it twice.
+    asked_in: u64,
 }
 
 impl Index {
@@ -162,6 +165,7 @@ impl Index {
         let mut matched = std::mem::take(&mut self.matched);
         let mut walk = MatchWalk {
             event,
+            long: LongValues::default(),
             probe: self.lists.probe(event),
             filters: &mut self.filters,
             matched: &mut matched,
@@ -191,9 +195,10 @@ impl Index {
     ) {
         let tally = self.statistics.of_mut(Dimension::User);
         let before = tally.matches;
+        let mut long = LongValues::default();
         for held in self.sessions.held_by(user) {
             let interned = &self.filters[held.slot.at()];
-            if interned.filter.matches(event) {
+            if interned.filter.matches_with(event, &mut long) {
                 tally.matches += 1;
                 found(&interned.subscribers[held.place as usize]);
             }
@@ -226,7 +231,7 @@ impl Index {
             for slot in named.naming(room) {
                 let interned = &mut filters[slot.at()];
                 // A filter may name several of the rooms.
-                if std::mem::replace(&mut interned.matched_in, *walks) != *walks {
+                if std::mem::replace(&mut interned.asked_in, *walks) != *walks {
                     interned.subscribers.iter().for_each(&mut found);
                 }
             }
@@ -301,7 +306,7 @@ impl Index {
     }
 
     fn intern(&mut self, filter: &Arc<Filter>) -> Slot {
-        let interned = Interned { filter: Arc::clone(filter), subscribers: Vec::new(), matched_in: 0 };
+        let interned = Interned { filter: Arc::clone(filter), subscribers: Vec::new(), asked_in: 0 };
         let slot = Slot(self.filters.insert(interned) as u32);
         self.slots.insert(Arc::clone(filter), slot);
         self.lists.file(filter, slot, &mut self.statistics);

@@ -6,6 +6,7 @@ use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::long_values::LongValues;
 use super::scalar::{Number, Scalar, Scalars};
 use crate::event::object::Object;
 use crate::ids::NameError;
@@ -93,13 +94,13 @@ pub struct Condition {
 impl Condition {
     /// Whether `value` passes every operator.
     #[must_use]
-    pub fn admits(&self, value: &Value) -> bool {
+    pub fn admits<'e>(&self, value: &'e Value, long: &mut LongValues<'e>) -> bool {
         self.eq.as_ref().is_none_or(|wanted| wanted.is(value))
             && self.ne.as_ref().is_none_or(|unwanted| !unwanted.is(value))
             && self.one_of.as_ref().is_none_or(|wanted| wanted.contain(value))
-            && self.contains.as_ref().is_none_or(|part| contains(value, part))
             && self.prefix.as_ref().is_none_or(|start| value.as_str().is_some_and(|text| text.starts_with(&**start)))
             && self.is_within(value)
+            && self.contains.as_ref().is_none_or(|part| contains(value, part, long))
     }
 
     fn is_within(&self, value: &Value) -> bool {
@@ -114,14 +115,14 @@ impl Condition {
 
 /// Whether `data` passes every condition.
 #[must_use]
-pub fn admit(conditions: &Conditions, data: &Object) -> bool {
-    conditions.iter().all(|(path, condition)| path.find(data).is_some_and(|value| condition.admits(value)))
+pub fn admit<'e>(conditions: &Conditions, data: &'e Object, long: &mut LongValues<'e>) -> bool {
+    conditions.iter().all(|(path, condition)| path.find(data).is_some_and(|value| condition.admits(value, long)))
 }
 
-fn contains(value: &Value, part: &Scalar) -> bool {
+fn contains<'e>(value: &'e Value, part: &Scalar, long: &mut LongValues<'e>) -> bool {
     match (value, part) {
-        (Value::Array(list), part) => list.iter().any(|element| part.is(element)),
-        (Value::String(text), Scalar::Text(part)) => text.contains(part.as_str()),
+        (Value::Array(list), part) => long.list_contains(list, part),
+        (Value::String(text), Scalar::Text(part)) => long.text_contains(text, part),
         _ => false,
     }
 }

@@ -34,6 +34,15 @@ impl Scalar {
         }
     }
 
+    /// The same without a copy.
+    pub(crate) fn borrowed(&self) -> ScalarRef<'_> {
+        match self {
+            Self::Bool(value) => ScalarRef::Bool(*value),
+            Self::Number(number) => ScalarRef::Number(*number),
+            Self::Text(text) => ScalarRef::Text(text),
+        }
+    }
+
     /// Whether `value` is equal to this one.
     #[must_use]
     pub fn is(&self, value: &Value) -> bool {
@@ -52,6 +61,26 @@ impl Scalar {
             (Self::Text(_), Value::Number(_) | Value::Bool(_)) | (Self::Number(_), Value::Bool(_)) => Ordering::Greater,
             (_, Value::Null | Value::Array(_) | Value::Object(_)) => return None,
         })
+    }
+}
+
+/// A scalar of an event, without a copy. The order is that of [`Scalar`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum ScalarRef<'v> {
+    Bool(bool),
+    Number(Number),
+    Text(&'v str),
+}
+
+impl<'v> ScalarRef<'v> {
+    /// Takes a text, a number or a boolean; `None` for anything else.
+    pub(crate) fn of(value: &'v Value) -> Option<Self> {
+        match value {
+            Value::Bool(value) => Some(Self::Bool(*value)),
+            Value::Number(number) => Some(Self::Number(Number::from(number))),
+            Value::String(text) => Some(Self::Text(text)),
+            Value::Null | Value::Array(_) | Value::Object(_) => None,
+        }
     }
 }
 
@@ -233,6 +262,8 @@ mod tests {
             for b in &values {
                 let (a, scalar) = (Scalar::of(a).unwrap(), Scalar::of(b).unwrap());
                 assert_eq!(a.compare(b), Some(a.cmp(&scalar)), "{a:?} and {b}");
+                assert_eq!(a.borrowed().cmp(&scalar.borrowed()), a.cmp(&scalar), "{a:?} and {b}");
+                assert_eq!(ScalarRef::of(b), Some(scalar.borrowed()));
             }
             assert_eq!(Scalar::of(a).unwrap().compare(&json!([])), None);
         }

@@ -7,6 +7,7 @@
 use std::hash::BuildHasher;
 
 use tickwire_core::event::{Event, Regime, Tier};
+use tickwire_core::filter::long_values::LongValues;
 use tickwire_core::filter::{Filter, in_market_hours};
 
 use super::{Hasher, Slot};
@@ -39,6 +40,12 @@ pub(super) struct Remaining {
     tags: bool,
     rooms: bool,
     data: bool,
+}
+
+#[cfg(test)]
+thread_local! {
+    /// How many filters were asked for what remains of them.
+    pub(super) static ASKED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
 /// The compact form of an event.
@@ -112,12 +119,14 @@ impl Remaining {
     }
 
     /// Whether `event` matches what remains of `filter`.
-    pub(super) fn admits(self, filter: &Filter, event: &Event) -> bool {
+    pub(super) fn admits<'e>(self, filter: &Filter, event: &'e Event, long: &mut LongValues<'e>) -> bool {
+        #[cfg(test)]
+        ASKED.set(ASKED.get() + 1);
         (!self.kinds || filter.kinds.contains(&event.kind))
             && (!self.patterns || filter.admits_pattern(event))
             && (!self.tags || filter.admits_tags(event))
             && (!self.rooms || filter.admits_rooms(event))
-            && (!self.data || filter.admits_data(event))
+            && (!self.data || filter.admits_data(event, long))
     }
 }
 

@@ -13,6 +13,7 @@ use tickwire_testkit::blank_event;
 use super::*;
 
 mod broadcasts;
+mod costs;
 mod strategies;
 
 use strategies::{event, filter};

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use slab::Slab;
 use tickwire_core::event::Event;
+use tickwire_core::filter::long_values::LongValues;
 
 use super::list::{List, Probe};
 use super::statistics::{Dimension, Statistics};
@@ -13,6 +14,8 @@ use super::{Interned, Slot};
 #[derive(Debug)]
 pub(super) struct MatchWalk<'a> {
     pub(super) event: &'a Event,
+    /// The event's long values, for all filters that ask for them.
+    pub(super) long: LongValues<'a>,
     pub(super) probe: Probe,
     pub(super) filters: &'a mut Slab<Interned>,
     /// The filters that match so far.
@@ -40,13 +43,13 @@ impl MatchWalk<'_> {
         for candidate in list.candidates(&self.probe) {
             if again || !candidate.remaining.is_nothing() {
                 let interned = &mut self.filters[candidate.slot.at()];
-                if again && interned.matched_in == self.number {
+                // It is asked once, whatever the answer: it may be in a thousand of the lists.
+                if again && std::mem::replace(&mut interned.asked_in, self.number) == self.number {
                     continue;
                 }
-                if !candidate.remaining.admits(&interned.filter, self.event) {
+                if !candidate.remaining.admits(&interned.filter, self.event, &mut self.long) {
                     continue;
                 }
-                interned.matched_in = self.number;
             }
             self.matched.push(candidate.slot);
         }

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tickwire_core::event::Event;
+use tickwire_core::filter::long_values::LongValues;
 use tickwire_core::ids::Seq;
 use tickwire_core::protocol::Encoding;
 
@@ -84,18 +85,20 @@ impl SessionReminders {
     }
 
     /// The alerts were read, in order. Returns those that come again, each with the subscription that it is for first.
-    /// `is_for` says whether an alert is for a subscription.
-    pub(crate) fn choose(
+    /// `is_for` says whether an alert is for a subscription; all that it is asked about one alert shares the long values.
+    pub(crate) fn choose<'e>(
         &mut self,
-        alerts: &[Arc<Delivery>],
-        is_for: impl Fn(u32, &Event) -> bool,
+        alerts: &'e [Arc<Delivery>],
+        is_for: impl Fn(u32, &'e Event, &mut LongValues<'e>) -> bool,
     ) -> Vec<(u32, Arc<Delivery>)> {
         let reading = self.reading.take().unwrap_or_default();
         let mut chosen = Vec::new();
         for alert in alerts {
+            let mut long = LongValues::default();
             let is_due = |due: &&DueReminders| {
                 let through = due.through.get(usize::from(alert.partition.0));
-                through.is_some_and(|through| alert.seq <= *through) && is_for(due.subscription, &alert.event)
+                through.is_some_and(|through| alert.seq <= *through)
+                    && is_for(due.subscription, &alert.event, &mut long)
             };
             let is_new = alert.seq > self.floor && self.given.binary_search(&alert.seq).is_err();
             if is_new && let Some(due) = reading.iter().find(is_due) {

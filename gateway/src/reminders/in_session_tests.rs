@@ -32,7 +32,7 @@ fn through(seq: u64) -> Arc<[Seq]> {
 
 /// The sequences of what comes again to all subscriptions of these alerts.
 fn chosen(reminders: &mut SessionReminders, seqs: &[u64]) -> Vec<u64> {
-    let chosen = reminders.choose(&alerts(seqs), |_, _| true);
+    let chosen = reminders.choose(&alerts(seqs), |_, _, _| true);
     chosen.into_iter().map(|(_, alert)| alert.seq.0).collect()
 }
 
@@ -64,10 +64,10 @@ fn subscription_that_is_added_during_a_reading_waits_for_the_next_one() {
     reminders.owe(1, &through(10));
     assert!(reminders.begin_reading());
     reminders.owe(2, &through(12));
-    let of_first = reminders.choose(&alerts(&[9, 11]), |subscription, _| subscription == 2);
+    let of_first = reminders.choose(&alerts(&[9, 11]), |subscription, _, _| subscription == 2);
     assert!(of_first.is_empty(), "the reading was for the first one alone");
     assert!(reminders.begin_reading());
-    let of_second = reminders.choose(&alerts(&[9, 11]), |subscription, _| subscription == 2);
+    let of_second = reminders.choose(&alerts(&[9, 11]), |subscription, _, _| subscription == 2);
     assert_eq!(
         of_second.iter().map(|(subscription, alert)| (*subscription, alert.seq.0)).collect::<Vec<_>>(),
         [(2, 9), (2, 11)]
@@ -272,8 +272,7 @@ impl SessionRun {
         let Some((due, read)) = self.reading.take() else { return Ok(()) };
         let topics = self.topics.clone();
         let is_wanted = |number: u32, topic: u8| topics.get(&number).is_some_and(|topics| wants(*topics, topic));
-        let is_for = |number: u32, event: &Event| is_wanted(number, event.id.parse().unwrap());
-        let chosen = self.reminders.choose(&read, is_for);
+        let chosen = self.reminders.choose(&read, |number, event, _| is_wanted(number, event.id.parse().unwrap()));
         let chosen: Vec<u64> = chosen.into_iter().map(|(_, alert)| alert.seq.0).collect();
         let mut expected = Vec::new();
         for read in &read {

@@ -3,6 +3,7 @@
 use std::task::{Context, Poll};
 
 use tickwire_core::event::Timestamp;
+use tickwire_core::filter::long_values::LongValues;
 use tickwire_core::ids::Millis;
 use tickwire_core::protocol::codes::{CloseCode, NoticeCode};
 use tickwire_core::protocol::{ArrayWriter, Encoding, Notice, ServerFrame, encode};
@@ -268,8 +269,9 @@ fn wanting<'s>(
     subscriptions: &'s [ActiveSubscription],
     waiting: &QueuedEvent,
 ) -> impl Iterator<Item = &'s ActiveSubscription> {
+    let mut long = LongValues::default();
     let others = subscriptions.iter().filter(move |other| {
-        other.number != waiting.subscription && admits(&other.subscription.filter, &waiting.delivery.event)
+        other.number != waiting.subscription && admits(&other.subscription.filter, &waiting.delivery.event, &mut long)
     });
     held(subscriptions, waiting.subscription).into_iter().chain(others)
 }

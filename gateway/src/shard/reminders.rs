@@ -4,7 +4,8 @@
 
 use std::sync::Arc;
 
-use tickwire_core::event::{Event, Kind};
+use tickwire_core::event::Kind;
+use tickwire_core::filter::long_values::LongValues;
 use tickwire_core::ids::{Millis, Seq};
 use tickwire_core::protocol::Notice;
 use tickwire_core::protocol::codes::NoticeCode;
@@ -109,19 +110,19 @@ impl<S: Socket> Shard<S> {
         let subscriptions: &[ActiveSubscription] = subscriptions;
         let account = &mut accounts[*account];
         let cut = if reminders.is_awaited() { unacked.cut as u64 } else { 0 };
-        let is_for = |number: u32, event: &Event| {
-            held(subscriptions, number).is_some_and(|held| admits(&held.subscription.filter, event))
-        };
+        let chosen = reminders.choose(&unacked.alerts, |number, event, long| {
+            held(subscriptions, number).is_some_and(|held| admits(&held.subscription.filter, event, long))
+        });
         let (mut expired, mut withheld) = (0, 0);
-        for (subscription, delivery) in reminders.choose(&unacked.alerts, is_for) {
+        for (subscription, delivery) in chosen {
             if delivery.is_expired(|| clocks.time_of_day()) {
                 expired += 1;
                 continue;
             }
-            let is_alert = |held: &ActiveSubscription| {
-                held.subscription.alert && admits(&held.subscription.filter, &delivery.event)
-            };
-            let alert = subscriptions.iter().any(is_alert);
+            let mut long = LongValues::default();
+            let alert = subscriptions
+                .iter()
+                .any(|held| held.subscription.alert && admits(&held.subscription.filter, &delivery.event, &mut long));
             let waiting = QueuedEvent { delivery, since: now, subscription, conflated: 0, alert, exempt: false };
             if take_quota(account, now, subscriptions, &waiting) {
                 reminders.enqueue(waiting);

@@ -8,6 +8,7 @@ use compact_str::CompactString;
 use serde_json::json;
 use tickwire_core::event::{Kind, Kinds};
 use tickwire_core::filter::Filter;
+use tickwire_core::filter::long_values::LongValues;
 use tickwire_core::ids::{Partition, Seq, UserId};
 use tickwire_core::protocol::codes::{ErrorCode, NoticeCode};
 use tickwire_core::protocol::{Acked, Id, Notice, ReceivedEvent, ServerError};
@@ -150,7 +151,7 @@ impl SimClient {
         // What waits for a slow client may be of a subscription that has ended.
         let is_wanted = self.in_force.iter().any(|promise| {
             let wanted = Filter::parse(&filter(promise.filter), &Kinds::default()).unwrap();
-            admits(&wanted, &stored.event)
+            admits(&wanted, &stored.event, &mut LongValues::default())
         });
         assert!(is_wanted || self.was_slow, "{event:?} comes again, and no subscription admits it: {self:#?}");
         self.alerts.push(ReceivedAlert { place, id: event.id.clone() });

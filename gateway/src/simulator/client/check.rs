@@ -6,6 +6,7 @@ use std::str::FromStr;
 use compact_str::CompactString;
 use tickwire_core::event::{Event, Kinds, Timestamp};
 use tickwire_core::filter::Filter;
+use tickwire_core::filter::long_values::LongValues;
 use tickwire_core::ids::{Epoch, EpochId, Millis, Partition, Seq};
 use tickwire_core::protocol::codes::NoticeCode;
 use tickwire_core::protocol::position::Position;
@@ -54,7 +55,9 @@ impl SimClient {
             .iter()
             .map(|number| (*number, Filter::parse(&filter(*number), &Kinds::default()).unwrap()))
             .collect();
-        let wants = |filter: u32, event: &Event| event.audience.admits(&self.user) && admits(&filters[&filter], event);
+        let wants = |filter: u32, event: &Event| {
+            event.audience.admits(&self.user) && admits(&filters[&filter], event, &mut LongValues::default())
+        };
         let may_get = |filter: u32, stored: &StoredEvent| rules.any(stored, |event| wants(filter, event));
         let must_get = |filter: u32, stored: &StoredEvent| rules.all(stored, |event| wants(filter, event));
         for past in self.pasts.iter().filter(|past| past.is_wanted) {
@@ -141,7 +144,8 @@ impl SimClient {
         let parse = |number: &u32| Filter::parse(&filter(*number), &Kinds::default()).unwrap();
         let filters: Vec<Filter> = self.filters.iter().map(parse).collect();
         let is_unknown = |StoredEvent { partition, seq, event, is_heartbeat, .. }: &&StoredEvent| {
-            let is_wanted = event.audience.admits(&self.user) && filters.iter().any(|filter| admits(filter, event));
+            let is_wanted = event.audience.admits(&self.user)
+                && filters.iter().any(|filter| admits(filter, event, &mut LongValues::default()));
             let is_known = received.is_some_and(|received| received.knows(*partition, *seq, &event.id));
             *seq <= end.seqs[usize::from(partition.0)] && !is_heartbeat && is_wanted && !is_known
         };
