@@ -51,6 +51,7 @@ mod usage;
 use serde::{Deserialize, Serialize};
 
 use crate::event::Event;
+use crate::filter::long_values::LongValues;
 use crate::ids::Seq;
 
 pub use cache::RuleCache;
@@ -100,8 +101,8 @@ impl RuleSet {
         !self.rules.iter().any(|rule| rule.enabled)
     }
 
-    /// The decision on an event. It allocates only if a rule matches, or when a regex is first used in a thread. `event`
-    /// must have all of its data.
+    /// The decision on an event. It allocates only if a rule matches or looks into a long list or text, or when a
+    /// regex is first used in a thread. `event` must have all of its data.
     #[must_use]
     pub fn apply(&self, event: &Event, seq: Seq) -> Routed<'_> {
         self.apply_observed(event, seq, |_, _| {})
@@ -111,9 +112,10 @@ impl RuleSet {
     /// clock measures the rules this way.
     pub fn apply_observed(&self, event: &Event, seq: Seq, mut observe: impl FnMut(RuleIndex, bool)) -> Routed<'_> {
         let mut routed = Routed::unchanged(self);
+        let mut long = LongValues::default();
         for index in &self.buckets.of(&event.kind).rules {
             let rule = self.rule(*index);
-            let is_match = rule.when.admits(event);
+            let is_match = rule.when.admits(event, &mut long);
             if is_match {
                 routed.add(*index, &rule.actions, event, seq);
             }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::{Routed, RuleIndex, RuleSet};
 use crate::event::Event;
+use crate::filter::long_values::LongValues;
 use crate::ids::{Millis, Seq};
 use crate::route_cache::{CacheCounts, RouteCache};
 
@@ -85,9 +86,10 @@ impl RuleSet {
     /// The rules that match an event, whatever its sequence. Calls `observe` after each rule that was asked.
     fn matching(&self, event: &Event, mut observe: impl FnMut(RuleIndex)) -> MatchingRules {
         let mut matching = Vec::new();
+        let mut long = LongValues::default();
         for index in &self.buckets.of(&event.kind).rules {
             let rule = self.rule(*index);
-            let is_match = rule.when.admits(event);
+            let is_match = rule.when.admits(event, &mut long);
             observe(*index);
             if is_match {
                 matching.push(*index);

@@ -6,6 +6,7 @@ use compact_str::CompactString;
 
 use super::field::{FieldValue, RuleField};
 use crate::event::{Event, Priority};
+use crate::filter::long_values::LongValues;
 use crate::filter::scalar::{Number, Scalar};
 use crate::hint::quoted;
 
@@ -49,24 +50,26 @@ pub(super) struct FailedCondition {
 }
 
 impl RuleCondition {
-    pub(super) fn holds(&self, event: &Event) -> bool {
+    /// Whether `event` meets it. All conditions that are tested on one event share `long`.
+    pub(super) fn holds<'e>(&self, event: &'e Event, long: &mut LongValues<'e>) -> bool {
         match self {
             Self::Field(field, operators) => {
                 let value = field.of(event);
-                operators.iter().all(|operator| operator.admits(value, event))
+                operators.iter().all(|operator| operator.admits(value, event, long))
             }
-            Self::All(conditions) => conditions.iter().all(|condition| condition.holds(event)),
-            Self::Any(conditions) => conditions.iter().any(|condition| condition.holds(event)),
-            Self::Not(condition) => !condition.holds(event),
+            Self::All(conditions) => conditions.iter().all(|condition| condition.holds(event, long)),
+            Self::Any(conditions) => conditions.iter().any(|condition| condition.holds(event, long)),
+            Self::Not(condition) => !condition.holds(event, long),
         }
     }
 
     /// The first condition that fails; `None` if all hold. `path` is the place of this condition in the rule.
     pub(super) fn failure(&self, event: &Event, path: &str) -> Option<FailedCondition> {
+        let mut long = LongValues::default();
         match self {
             Self::Field(field, operators) => {
                 let value = field.of(event);
-                let failed = operators.iter().find(|operator| !operator.admits(value, event))?;
+                let failed = operators.iter().find(|operator| !operator.admits(value, event, &mut long))?;
                 Some(FailedCondition {
                     path: format!("{path}.{}", failed.name()),
                     actual: found(value),
@@ -74,7 +77,7 @@ impl RuleCondition {
                 })
             }
             Self::All(conditions) => first_failure(conditions, event, &format!("{path}.all")),
-            Self::Any(_) if self.holds(event) => None,
+            Self::Any(_) if self.holds(event, &mut long) => None,
             Self::Any(conditions) => {
                 // All of them fail, so the first one is an example.
                 let first = first_failure(conditions, event, &format!("{path}.any"))?;
@@ -85,7 +88,7 @@ impl RuleCondition {
                 let expected = format!("one of {count} conditions must hold, such as: {}", first.expected);
                 Some(FailedCondition { path: format!("{path}.any"), expected, ..first })
             }
-            Self::Not(condition) => condition.holds(event).then(|| {
+            Self::Not(condition) => condition.holds(event, &mut long).then(|| {
                 let (actual, expected) = condition.unwanted(event);
                 FailedCondition { path: format!("{path}.not"), actual, expected }
             }),
@@ -131,7 +134,7 @@ impl Operator {
         }
     }
 
-    fn admits(&self, value: Option<FieldValue<'_>>, event: &Event) -> bool {
+    fn admits<'e>(&self, value: Option<FieldValue<'e>>, event: &Event, long: &mut LongValues<'e>) -> bool {
         if let Self::Exists(wanted) = self {
             return value.is_some() == *wanted;
         }
@@ -140,7 +143,7 @@ impl Operator {
             Self::Eq(wanted) => value.is(wanted),
             Self::Ne(unwanted) => !value.is(unwanted),
             Self::In(wanted) => value.is_in(wanted),
-            Self::Contains(part) => value.contains(part),
+            Self::Contains(part) => value.contains(part, long),
             Self::Prefix(start) => value.text().is_some_and(|text| text.starts_with(start.as_str())),
             Self::Min(least) => value.number().is_some_and(|number| number >= *least),
             Self::Max(most) => value.number().is_some_and(|number| number <= *most),

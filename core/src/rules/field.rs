@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::event::Event;
 use crate::filter::conditions::DataPath;
+use crate::filter::long_values::LongValues;
 use crate::filter::scalar::{Number, Scalar};
 use crate::hint::quoted;
 use crate::ids::Room;
@@ -167,12 +168,13 @@ impl<'e> FieldValue<'e> {
     }
 
     /// Whether it is a text with this part, or a list with this entry.
-    pub(super) fn contains(self, part: &Scalar) -> bool {
+    pub(super) fn contains(self, part: &Scalar, long: &mut LongValues<'e>) -> bool {
         match (self, part) {
-            (Self::Text(text), Scalar::Text(part)) => text.contains(part.as_str()),
-            (Self::Tags(tags), Scalar::Text(part)) => tags.iter().any(|tag| tag == part),
+            (Self::Text(text), Scalar::Text(part)) => long.text_contains(text, part),
+            // An event may have tens of thousands of tags. They are sorted.
+            (Self::Tags(tags), Scalar::Text(part)) => tags.binary_search(part).is_ok(),
             (Self::Rooms(rooms), Scalar::Text(part)) => rooms.iter().any(|room| room.as_str() == part.as_str()),
-            (Self::List(list), part) => list.iter().any(|entry| part.is(entry)),
+            (Self::List(list), part) => long.list_contains(list, part),
             _ => false,
         }
     }

@@ -11,6 +11,7 @@ use super::slots::SlotTable;
 use super::transform::Transform;
 use super::type_pattern::{TypePattern, type_of_event};
 use crate::event::{Event, Kind, Priority, Strategy};
+use crate::filter::long_values::LongValues;
 use crate::ids::{Room, Seq};
 use crate::placement::hash;
 
@@ -64,10 +65,11 @@ pub(super) struct RuleActions {
 pub(super) struct Sample(pub(super) f64);
 
 impl When {
-    /// Whether `event`, whose kind is one of these, also meets all other conditions.
-    pub(super) fn admits(&self, event: &Event) -> bool {
+    /// Whether `event`, whose kind is one of these, also meets all other conditions. All rules that are asked about one
+    /// event share `long`.
+    pub(super) fn admits<'e>(&self, event: &'e Event, long: &mut LongValues<'e>) -> bool {
         self.event_type.as_ref().is_none_or(|pattern| pattern.matches(type_of_event(event)))
-            && self.conditions.iter().all(|condition| condition.holds(event))
+            && self.conditions.iter().all(|condition| condition.holds(event, long))
     }
 }
 
