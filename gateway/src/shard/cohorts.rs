@@ -32,6 +32,9 @@ const ABANDON_MS: u64 = 5_000;
 /// How many events are processed between two checks of the clock.
 const PROCESS_EVENTS: usize = 32;
 
+/// How many bytes these events have at most, unless it is one event. The time that filters take grows with them.
+const PROCESS_BYTES: usize = 64 * 1024;
+
 /// The sessions of a cohort in this shard, and the chunks that they have not processed.
 #[derive(Debug, Default)]
 pub(super) struct Cohort {
@@ -138,7 +141,7 @@ impl<S: Socket> Shard<S> {
         match chunk.events.events.get(at) {
             None => return self.ask(ToEdge::ChunkProcessed(number, chunk.events.weight())),
             Some(CoverageEvent::Apply { partition, through, events, .. }) => {
-                let end = events.len().min(event + PROCESS_EVENTS);
+                let end = event + next_events(&events[event..]);
                 self.deliver_to_cohort(now, number, &events[event..end]);
                 let mut reached = *through;
                 if end < events.len() {
@@ -260,5 +263,39 @@ impl<S: Socket> Shard<S> {
                 cohort.backpressured.insert(number);
             }
         }
+    }
+}
+
+/// How many of these events are processed before the clock is checked.
+fn next_events(events: &[(Seq, Arc<Delivery>)]) -> usize {
+    let mut bytes = 0;
+    let has_room = |(_, delivery): &&(Seq, Arc<Delivery>)| {
+        bytes += delivery.bytes();
+        bytes <= PROCESS_BYTES
+    };
+    let small = events.iter().take(PROCESS_EVENTS).take_while(has_room).count();
+    small.max(events.len().min(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use tickwire_core::ids::Partition;
+    use tickwire_testkit::blank_event;
+
+    use super::*;
+
+    #[test]
+    fn large_events_of_a_backfill_are_processed_one_by_one() {
+        let next = |sizes: &[usize]| {
+            let delivery = |bytes: usize| Arc::new(Delivery::new(blank_event(), Partition(0), Seq(1)).of_bytes(bytes));
+            let events: Vec<_> = sizes.iter().map(|bytes| (Seq(1), delivery(*bytes))).collect();
+            next_events(&events)
+        };
+        assert_eq!(next(&[]), 0);
+        assert_eq!(next(&[500; 10]), 10);
+        assert_eq!(next(&[500; 100]), PROCESS_EVENTS);
+        assert_eq!(next(&[PROCESS_BYTES / 2; 3]), 2);
+        assert_eq!(next(&[250_000; 3]), 1);
+        assert_eq!(next(&[500, 250_000, 500]), 1);
     }
 }
