@@ -277,5 +277,8 @@ async fn balancers_spread_clients_and_fail_over() {
         let log = side.balancer.log();
         let upgrades = log.lines().filter(|line| line.contains("/v1/stream 101")).count();
         assert!(upgrades >= LATER && !log.contains("user="), "{:?}: {log}", side.sort);
+        // Nor has what they report of the gateway that was killed.
+        let errors = side.balancer.process.stderr();
+        assert!(!errors.contains("user="), "{:?}: {errors}", side.sort);
     }
 }
