@@ -44,6 +44,16 @@ fn image_is_built_from_every_crate() {
     assert!(lacking.is_empty(), ".dockerignore keeps {lacking:?} out");
 }
 
+#[test]
+fn container_that_got_a_signal_is_started_again_when_it_ends() {
+    // With `unless-stopped` Docker would not: it takes any signal of `docker compose kill` for a stop.
+    assert!(file("docs/operations.md").contains("docker compose kill --signal"));
+    let compose = file("docker-compose.yml");
+    let policies: Vec<_> = compose.lines().map(str::trim).filter(|line| line.starts_with("restart:")).collect();
+    // That of all services, and of the commands of an operator, which end.
+    assert_eq!(policies, ["restart: always", "restart: \"no\""]);
+}
+
 /// How long the containers may take to be healthy again after a step, on a busy machine.
 const HEALTHY: Duration = Duration::from_secs(120);
 
