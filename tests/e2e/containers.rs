@@ -54,6 +54,12 @@ fn container_that_got_a_signal_is_started_again_when_it_ends() {
     assert_eq!(policies, ["restart: always", "restart: \"no\""]);
 }
 
+#[test]
+fn limit_of_logs_names_the_driver_that_knows_it() {
+    let compose = file("docker-compose.yml");
+    assert!(compose.contains("\n    driver: json-file\n    options:\n      max-size: "), "journald refuses max-size");
+}
+
 /// How long the containers may take to be healthy again after a step, on a busy machine.
 const HEALTHY: Duration = Duration::from_secs(120);
 
