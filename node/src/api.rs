@@ -1,13 +1,14 @@
 //! The HTTP endpoints of a node, in one table: [`ApiRoutes::add`] registers an endpoint, guards it as its [`Access`] says,
 //! and adds it to the [`document`] at `/v1/openapi.json`. So no endpoint lacks a guard or a description.
 //!
-//! `gate` checks the tokens of operators and producers, and `caller` says who has sent a request. `precondition` reads the
-//! headers that make a change depend on a revision. `refusal` is the answer to a refused request. [`shared`] has the parts
-//! of the table that several endpoints have.
+//! `gate` checks the tokens of operators and producers, `page` refuses web pages, and `caller` says who has sent a request.
+//! `precondition` reads the headers that make a change depend on a revision. `refusal` is the answer to a refused request.
+//! [`shared`] has the parts of the table that several endpoints have.
 
 mod caller;
 mod gate;
 mod openapi;
+mod page;
 mod precondition;
 mod refusal;
 pub mod shared;

@@ -1,10 +1,12 @@
 //! Who may use which endpoint of which server: the matrix of listeners, claims and endpoints. It has every endpoint.
 
 use serde_json::{Value, json};
+use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tickwire_testkit::eventually;
 
 use crate::cluster::Cluster;
+use crate::http::send;
 use crate::node::DEADLINE;
 use crate::status::{DOCUMENT, ask};
 
@@ -143,4 +145,54 @@ async fn access_is_as_the_matrix_says() {
     let long = format!("/v1/users/{}", "x".repeat(200));
     let (status, body) = ask("GET", gateway, &long, Some(&operator)).await;
     assert!(status == 400 && body.contains("bad_user"), "{body}");
+}
+
+#[tokio::test]
+async fn web_page_in_the_browser_of_an_operator_needs_a_token() {
+    let mut cluster = Cluster::start_with(1, 1, &[("auth.jwt_secret", SECRET)]).await;
+    let admins = [cluster.routers[0].address("admin").await, cluster.gateways[0].address("admin").await];
+    let answer = async |method: &str, admin: SocketAddr, path: &str, headers: &[(&str, &str)]| {
+        eventually("the node can answer", DEADLINE, async || {
+            Some(send(method, admin, path, headers, b"").await).filter(|answer| answer.status != 503)
+        })
+        .await
+    };
+    // What Prometheus and the probes of an orchestrator read has any name.
+    let anyone = ["/livez", "/readyz", "/metrics", "/v1/openapi.json"];
+    // A page of another site, and one whose name has been given the address of the server.
+    let (other_site, rebound) = (("Origin", "https://evil.example"), ("Host", "evil.example:9090"));
+    for (method, endpoint, listener) in documented_endpoints() {
+        if listener != "admin" {
+            continue;
+        }
+        let path = endpoint.replace("{user}", "ann").replace("{name}", "none").replace("{id}", "none");
+        for (header, code) in [(other_site, "from_page"), (rebound, "bad_host")] {
+            let mut refused = 0;
+            for admin in admins {
+                let answer = answer(method.as_str(), admin, path.as_str(), &[header]).await;
+                if anyone.contains(&path.as_str()) {
+                    assert_eq!(answer.status, 200, "{method} {path} {header:?}: {answer:?}");
+                    continue;
+                }
+                match (answer.status, answer.json()["code"].as_str()) {
+                    (404, Some("no_such_endpoint")) => {}
+                    (403, Some(known)) if known == code => refused += 1,
+                    _ => panic!("{method} {path} {header:?}: {answer:?}"),
+                }
+            }
+            assert!(refused > 0 || anyone.contains(&path.as_str()), "{method} {path} {header:?}");
+        }
+    }
+    for admin in admins {
+        let operator = format!("Bearer {}", token(&json!({ "role": "operator" })));
+        for header in [other_site, rebound] {
+            let answer = answer("GET", admin, "/v1/users/ann", &[header, ("Authorization", operator.as_str())]).await;
+            assert_eq!(answer.status, 200, "{header:?}: {answer:?}");
+        }
+        // A tunnel, another loopback address, a container of this name.
+        for host in ["localhost:19090", "[::1]:9090", "127.0.0.1", "gateway-1:9090"] {
+            let answer = answer("GET", admin, "/v1/users/ann", &[("Host", host)]).await;
+            assert_eq!(answer.status, 200, "{host}: {answer:?}");
+        }
+    }
 }

@@ -26,7 +26,7 @@ impl Answer {
     }
 }
 
-/// Sends a request, and reads the answer.
+/// Sends a request, to the host `x` unless the headers name another one, and reads the answer.
 pub(crate) async fn send(
     method: &str,
     address: SocketAddr,
@@ -34,7 +34,10 @@ pub(crate) async fn send(
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> Answer {
-    let mut request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n");
+    let mut request = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
+    if headers.iter().all(|(name, _)| !name.eq_ignore_ascii_case("host")) {
+        request += "Host: x\r\n";
+    }
     for (name, value) in headers {
         request += &format!("{name}: {value}\r\n");
     }

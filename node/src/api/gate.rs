@@ -1,6 +1,7 @@
 //! Who may use the endpoints of an admin server: the holder of a token with a role, or everybody who reaches the server,
-//! if the configuration says so. That is the default only for a server on loopback.
+//! if the configuration says so. That is the default only for a server on loopback. `page` keeps web pages out of it.
 
+use super::page::refuse_page;
 use super::{Access, ApiRefusal, Caller};
 use crate::auth::{AdminRole, AuthError, Authenticator, bearer};
 use crate::clock::wall_clock;
@@ -33,13 +34,7 @@ impl AdminGate {
     fn admit(&self, now: Duration, headers: &HeaderMap, access: Access) -> Result<Option<UserId>, ApiRefusal> {
         let mut values = headers.get_all(header::AUTHORIZATION).iter();
         let token = match (values.next(), values.next()) {
-            // A page of the web may reach this address by the browser of an operator. Browsers name the page in every
-            // request that changes something.
-            (None, _) if self.is_open && headers.contains_key(header::ORIGIN) => {
-                let message = "a request of a web page needs a token: Authorization: Bearer <token>";
-                return Err(ApiRefusal::new(StatusCode::FORBIDDEN, "from_page", message));
-            }
-            (None, _) if self.is_open => return Ok(None),
+            (None, _) if self.is_open => return refuse_page(headers).map(|()| None),
             (None, _) if !self.authenticator.has_secret() => return Err(no_secret()),
             (None, _) => {
                 let message = "send a token with the claim `role`: Authorization: Bearer <token> (admin.require_token)";
@@ -162,10 +157,11 @@ mod tests {
         // A token that is sent counts, even where none is needed.
         let open = gate(TokenRequirement::Never, "127.0.0.1:9090", SECRET);
         assert_eq!(admit(&open, Some(&token(json!({}))), Access::Reader), Err("wrong_role"));
+        // A page of the web has none.
         let mut of_page = HeaderMap::new();
-        of_page.insert(header::ORIGIN, "https://evil.example".parse().unwrap());
+        of_page.insert(header::HOST, "evil.example:9090".parse().unwrap());
         let refused = open.admit(Duration::from_secs(NOW), &of_page, Access::Operator).unwrap_err();
-        assert_eq!(refused.code(), "from_page");
+        assert_eq!(refused.code(), "bad_host");
         let without = gate(TokenRequirement::Always, "127.0.0.1:9090", "");
         assert_eq!(admit(&without, Some("a.b.c"), Access::Reader), Err("no_secret"));
         // A caller without a token should not have to send one to learn this.
