@@ -9,6 +9,7 @@
 
 mod client_network;
 mod deadlines;
+mod gathered_body;
 pub(crate) mod proxy_header;
 mod slots;
 
@@ -18,6 +19,7 @@ pub use client_network::{ClientNetwork, Proxies};
 
 use crate::clock::Clock;
 use crate::http::deadlines::{ConnectionDeadline, Phase, Timed};
+use crate::http::gathered_body::GatheredBody;
 use crate::http::proxy_header::{Refused, read_client};
 use crate::metrics;
 use crate::shutdown::contain;
@@ -215,7 +217,7 @@ impl HttpServer {
                     // The proxy does not know the client, and passes on what it sends: this is the client's own word.
                     request.headers_mut().remove(FORWARDED_FOR);
                 }
-                let answered = names_host(&request).then(|| service.call(request));
+                let answered = names_host(&request).then(|| service.call(request.map(GatheredBody::new)));
                 let is_last = closing.is_cancelled() || answered.is_none();
                 async move {
                     let mut response = match answered {

@@ -207,6 +207,9 @@ async fn unauthenticated_requests_get_a_challenge() {
         assert_eq!(head.get("access-control-allow-origin"), Some(origin), "{head:?}");
         assert_eq!(head.get("access-control-expose-headers"), Some("etag, retry-after, www-authenticate"));
     }
+    // The gateway does not wait for the body of a stranger.
+    let saving = "PUT /v1/users/ann/subscriptions/all HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n";
+    assert_eq!(Wire::connect(gateway).await.ask(saving).await.status, 401);
     // A wrong upgrade gets the same explanation.
     let head = Wire::connect(gateway).await.ask(&upgrade("", &bearer("a").repeat(2))).await;
     assert!(head.status == 400 && head.get("www-authenticate").unwrap().contains("invalid_request"), "{head:?}");

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, PathRejection};
-use axum::extract::{Path, State};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{FromRequest, Path, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use tickwire_core::ids::UserId;
@@ -58,11 +58,12 @@ pub(super) async fn put(
     path: SavedPath,
     query: CredentialsQuery,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    request: Request,
 ) -> Response {
     let answer = async {
         let (user, name) = owner(&state, path, query, &headers)?;
-        let body = body.map_err(|rejection| {
+        // After the credentials: the gateway keeps no body of a stranger.
+        let body = Bytes::from_request(request, &()).await.map_err(|rejection| {
             HttpRefusal::new(rejection.status(), unreadable_body(&rejection, state.max_frame_bytes))
         })?;
         requests::put(&state.saved, &user, &name, &headers, &body, SavedWriter::User).await.map_err(HttpRefusal::from)

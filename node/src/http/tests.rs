@@ -1,8 +1,10 @@
 use super::*;
 
 use axum::Extension;
+use axum::body::Body;
 use axum::http::HeaderMap;
-use axum::routing::get;
+use axum::routing::{get, post};
+use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 
@@ -35,6 +37,7 @@ async fn start_behind(proxies: Proxies, connections: usize, proxy_headers: bool)
         .route("/peer", get(async |Extension(HttpPeer(peer)): Extension<HttpPeer>| peer.to_string()))
         .route("/forwarded", get(async |headers: HeaderMap| headers.contains_key(FORWARDED_FOR).to_string()))
         .route("/large", get(|| async { vec![b'x'; 16 * 1024 * 1024] }))
+        .route("/pieces", post(count_pieces))
         .route("/panic", get(async || -> &'static str { panic!("at work") }));
     let deadlines = Deadlines { head: HEAD, idle: IDLE, write: WRITE };
     let limits = HttpLimits { connections, deadlines, proxies: Arc::new(proxies), proxy_headers };
@@ -42,6 +45,16 @@ async fn start_behind(proxies: Proxies, connections: usize, proxy_headers: bool)
     let server = HttpServer::new("test", listener, routes, limits).closing(closing.clone());
     let served = tokio::spawn(server.run(stop.clone()));
     Running { address, closing, stop, served }
+}
+
+/// In how many pieces a body arrives, and how many bytes they have together.
+async fn count_pieces(mut body: Body) -> String {
+    let (mut pieces, mut bytes) = (0, 0);
+    while let Some(frame) = body.frame().await {
+        pieces += 1;
+        bytes += frame.unwrap().into_data().unwrap().len();
+    }
+    format!("{pieces} with {bytes} bytes")
 }
 
 impl Running {
@@ -118,6 +131,21 @@ async fn request_without_exactly_one_host_is_refused() {
         let mut answer = String::new();
         timeout(DEADLINE, client.read_to_string(&mut answer)).await.expect("the connection ends").unwrap();
         assert_eq!(answer.split(' ').nth(1), Some(status), "{head:?}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn body_of_single_bytes_is_one_piece() {
+    let server = start(8).await;
+    let asked = |framing: &str| format!("POST /pieces HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{framing}\r\n\r\n");
+    let chunked = asked("transfer-encoding: chunked") + &"1\r\nx\r\n".repeat(1_000) + "0\r\n\r\n";
+    for (request, expected) in [
+        (chunked, "1 with 1000 bytes"),
+        (asked("content-length: 3") + "abc", "1 with 3 bytes"),
+        (asked("content-length: 0"), "0 with 0 bytes"),
+    ] {
+        let answer = answer_to(&mut server.connect().await, request.as_bytes()).await;
+        assert!(answer.ends_with(&format!("\r\n\r\n{expected}")), "{answer}");
     }
 }
 
