@@ -158,6 +158,7 @@ async fn allowed_origins_may_use_the_connect_endpoint() {
             assert_eq!((head.status, head.get("access-control-allow-origin")), (status, Some(origin)), "{head:?}");
             assert_eq!(head.get("vary"), Some("origin"));
             assert_eq!(head.get("www-authenticate").is_some(), status == 401);
+            assert_eq!(head.get("cache-control"), (status != 405).then_some("no-store"));
         }
     }
     for method in ["OPTIONS", "GET"] {

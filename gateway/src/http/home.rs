@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tickwire_core::ids::NodeId;
@@ -37,6 +37,8 @@ pub(crate) async fn connect(
     let mut response = found.map_or_else(HttpRefusal::into_response, |home| Json(home).into_response());
     let status = response.status();
     metrics::HOME_REQUESTS.with(status.as_u16().to_string()).increment(1);
+    // It is about one user, and old as soon as the view changes.
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     cors::add_headers(&state, &headers, &mut response);
     response
 }
