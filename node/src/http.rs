@@ -18,7 +18,7 @@ pub use crate::http::slots::{ConnectionSlot, ConnectionSlots};
 pub use client_network::{ClientNetwork, Proxies};
 
 use crate::clock::Clock;
-use crate::http::deadlines::{ConnectionDeadline, Phase, Timed};
+use crate::http::deadlines::{ConnectionDeadline, Timed};
 use crate::http::gathered_body::GatheredBody;
 use crate::http::proxy_header::{Refused, read_client};
 use crate::metrics;
@@ -211,13 +211,13 @@ impl HttpServer {
             let sender = stated.unwrap_or(peer);
             let called = Arc::clone(&line);
             let answer = service_fn(move |mut request: hyper::Request<Incoming>| {
-                called.enter(Phase::Answering);
                 request.extensions_mut().insert(HttpPeer(sender));
                 if stated.is_none() {
                     // The proxy does not know the client, and passes on what it sends: this is the client's own word.
                     request.headers_mut().remove(FORWARDED_FOR);
                 }
-                let answered = names_host(&request).then(|| service.call(request.map(GatheredBody::new)));
+                let request = request.map(|body| GatheredBody::new(body, Arc::clone(&called)));
+                let answered = names_host(&request).then(|| service.call(request));
                 let is_last = closing.is_cancelled() || answered.is_none();
                 async move {
                     let mut response = match answered {

@@ -1,4 +1,5 @@
-//! The deadlines of one connection, by its phase: it waits for a request, receives a request, or sends an answer.
+//! The deadlines of one connection, by its phase: it waits for a request, receives a request, waits for the node, or sends
+//! an answer.
 //!
 //! [`Timed`] wraps the connection for the HTTP server. It sees the phase by the bytes that pass through it, and ends
 //! the connection when a phase lasts too long. So the time between two requests and the time of a head have separate
@@ -21,7 +22,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 /// How long a peer may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadlines {
-    /// To send the head of a request, from its first byte; for the first request, from the start of the connection.
+    /// To send the head of a request, from its first byte; for the first request, from the start of the connection. A
+    /// body has the same time after its head.
     pub head: Duration,
     /// To send another request.
     pub idle: Duration,
@@ -34,7 +36,8 @@ impl Deadlines {
         match phase {
             Phase::Head => self.head,
             Phase::Answering => self.write,
-            Phase::Idle => self.idle,
+            // The node has deadlines of its own for its work.
+            Phase::Working | Phase::Idle => self.idle,
         }
     }
 }
@@ -44,6 +47,8 @@ impl Deadlines {
 pub(super) enum Phase {
     /// A request is arriving.
     Head,
+    /// A request has arrived completely, and its answer is not there yet.
+    Working,
     /// An answer is being sent.
     Answering,
     /// The connection waits for the next request.
@@ -55,7 +60,7 @@ impl Phase {
         match self {
             Self::Head => "head",
             Self::Answering => "write",
-            Self::Idle => "idle",
+            Self::Working | Self::Idle => "idle",
         }
     }
 }
@@ -81,7 +86,7 @@ impl ConnectionDeadline {
     pub(super) fn enter(&self, phase: Phase) {
         let now = self.clock.now();
         self.phase.store(now.0 << 2 | phase as u64, Ordering::Relaxed);
-        self.place.set_served(now, phase == Phase::Answering);
+        self.place.set_served(now, matches!(phase, Phase::Working | Phase::Answering));
     }
 
     /// The phase and its beginning.
@@ -89,7 +94,8 @@ impl ConnectionDeadline {
         let packed = self.phase.load(Ordering::Relaxed);
         let phase = match packed & 3 {
             0 => Phase::Head,
-            1 => Phase::Answering,
+            1 => Phase::Working,
+            2 => Phase::Answering,
             _ => Phase::Idle,
         };
         (phase, Millis(packed >> 2))
@@ -186,7 +192,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
         self.stream.is_write_vectored()
     }
 
-    // The HTTP server flushes when it has written everything.
+    // The HTTP server flushes when it has written everything, and also when it has nothing to write.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.stream).poll_flush(cx);
         if matches!(polled, Poll::Ready(Ok(()))) && self.line.phase().0 == Phase::Answering {

@@ -3,11 +3,15 @@
 //! The HTTP server passes on what each read brings, and each chunk, as a piece of its own. Every piece keeps the buffer of
 //! its read, which has 8 KiB or more. Handlers keep all pieces until the body is complete. So a peer that sends single
 //! bytes would take thousands of times their memory.
+//!
+//! Its end is the end of the request: from then on the peer waits, and the node works.
 
+use super::deadlines::{ConnectionDeadline, Phase};
 use bytes::{Bytes, BytesMut};
 use hyper::body::{Body, Frame, SizeHint};
 use std::mem;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 /// The least bytes of a piece, unless it is the last one.
@@ -19,11 +23,15 @@ pub(super) struct GatheredBody<B> {
     body: B,
     gathered: BytesMut,
     has_ended: bool,
+    line: Arc<ConnectionDeadline>,
 }
 
-impl<B> GatheredBody<B> {
-    pub(super) fn new(body: B) -> Self {
-        Self { body, gathered: BytesMut::new(), has_ended: false }
+impl<B: Body> GatheredBody<B> {
+    /// The body of a request whose head has arrived on this connection.
+    pub(super) fn new(body: B, line: Arc<ConnectionDeadline>) -> Self {
+        let has_ended = body.is_end_stream();
+        line.enter(if has_ended { Phase::Working } else { Phase::Head });
+        Self { body, gathered: BytesMut::new(), has_ended, line }
     }
 }
 
@@ -43,7 +51,10 @@ impl<B: Body<Data = Bytes> + Unpin> Body for GatheredBody<B> {
                     }
                 }
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None => self.has_ended = true,
+                None => {
+                    self.has_ended = true;
+                    self.line.enter(Phase::Working);
+                }
             }
         }
         let piece = mem::take(&mut self.gathered).freeze();
@@ -51,7 +62,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for GatheredBody<B> {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.gathered.is_empty() && (self.has_ended || self.body.is_end_stream())
+        self.has_ended && self.gathered.is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {

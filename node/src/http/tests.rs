@@ -7,6 +7,7 @@ use axum::routing::{get, post};
 use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
+use tokio::sync::Notify;
 
 /// The deadline for any step of these tests.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -19,6 +20,8 @@ const WRITE: Duration = Duration::from_millis(300);
 /// A server, its address, and the tokens that close and stop it.
 struct Running {
     address: SocketAddr,
+    /// Signals that a request for `/late` has arrived, and lets it be answered.
+    late: Arc<[Notify; 2]>,
     closing: CancellationToken,
     stop: CancellationToken,
     served: tokio::task::JoinHandle<()>,
@@ -32,8 +35,16 @@ async fn start(connections: usize) -> Running {
 async fn start_behind(proxies: Proxies, connections: usize, proxy_headers: bool) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
+    let late = Arc::new([Notify::new(), Notify::new()]);
+    let waiting = Arc::clone(&late);
+    let answer_late = async move || {
+        waiting[0].notify_one();
+        waiting[1].notified().await;
+        "late"
+    };
     let routes = Router::new()
         .route("/", get(|| async { "here" }))
+        .route("/late", get(answer_late))
         .route("/peer", get(async |Extension(HttpPeer(peer)): Extension<HttpPeer>| peer.to_string()))
         .route("/forwarded", get(async |headers: HeaderMap| headers.contains_key(FORWARDED_FOR).to_string()))
         .route("/large", get(|| async { vec![b'x'; 16 * 1024 * 1024] }))
@@ -44,15 +55,15 @@ async fn start_behind(proxies: Proxies, connections: usize, proxy_headers: bool)
     let (closing, stop) = (CancellationToken::new(), CancellationToken::new());
     let server = HttpServer::new("test", listener, routes, limits).closing(closing.clone());
     let served = tokio::spawn(server.run(stop.clone()));
-    Running { address, closing, stop, served }
+    Running { address, late, closing, stop, served }
 }
 
 /// In how many pieces a body arrives, and how many bytes they have together.
 async fn count_pieces(mut body: Body) -> String {
     let (mut pieces, mut bytes) = (0, 0);
-    while let Some(frame) = body.frame().await {
+    while let Some(Ok(frame)) = body.frame().await {
         pieces += 1;
-        bytes += frame.unwrap().into_data().unwrap().len();
+        bytes += frame.into_data().map_or(0, |data| data.len());
     }
     format!("{pieces} with {bytes} bytes")
 }
@@ -167,6 +178,38 @@ async fn waiting_connection_makes_room_for_a_new_one() {
             ask(&mut server.connect().await).await;
         }
     }
+}
+
+#[tokio::test]
+async fn complete_request_is_answered_before_its_connection_makes_room() {
+    let server = start(2).await;
+    // A machine that is slow may take longer than the time in which a request is protected.
+    for _ in 0..20 {
+        let begun = Instant::now();
+        let mut asking = server.connect().await;
+        asking.write_all(b"GET /late HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+        server.late[0].notified().await;
+        let _silent = server.connect().await;
+        ask(&mut server.connect().await).await;
+        server.late[1].notify_one();
+        let mut answer = String::new();
+        timeout(DEADLINE, asking.read_to_string(&mut answer)).await.expect("the connection ends").ok();
+        if answer.ends_with("late") {
+            return;
+        }
+        assert!(begun.elapsed() >= Duration::from_secs(1), "{answer}");
+    }
+    panic!("never within a second");
+}
+
+#[tokio::test]
+async fn body_has_the_deadline_of_a_head() {
+    let server = start(8).await;
+    let begun = Instant::now();
+    let mut slow = server.connect().await;
+    slow.write_all(b"POST /pieces HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nabc").await.unwrap();
+    end(&mut slow).await;
+    assert!((HEAD / 2..IDLE).contains(&begun.elapsed()));
 }
 
 #[tokio::test]

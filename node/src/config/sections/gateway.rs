@@ -30,7 +30,7 @@ pub struct GatewayConfig {
     /// Plain HTTP connections.
     #[serde(deserialize_with = "values::within::<LEAST_GATEWAY_CONNECTIONS, 1_000_000, _, _>")]
     pub max_connections: usize,
-    /// How long the head of a request may take.
+    /// How long the head of a request may take, and then its body.
     #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<100, 300_000, _>")]
     pub head_timeout: Duration,
     /// How long a connection may be idle between two requests.
