@@ -145,8 +145,17 @@ mod tests {
     }
 
     #[test]
+    fn token_is_valid_for_days() {
+        for (ttl, days) in [("30d", 30), ("3650d", 3_650), ("1d 24h", 2), ("720h", 30)] {
+            let args = parse(&["--user", "u", "--ttl", ttl]).unwrap();
+            assert_eq!(args.ttl, Duration::from_secs(days * 86_400), "{ttl}");
+        }
+    }
+
+    #[test]
     fn invalid_user_and_ttl_are_refused() {
-        for args in [["--user", ""], ["--ttl", "1"], ["--ttl", "0s"], ["--ttl", "400000d"]] {
+        let ttls = ["1", "0s", "-1d", "1d ago", "3651d", "400000d", "1mo"];
+        for args in ttls.map(|ttl| ["--ttl", ttl]).into_iter().chain([["--user", ""]]) {
             let args = if args[0] == "--ttl" { [&["--user", "u"], &args[..]].concat() } else { args.to_vec() };
             assert!(parse(&args).is_err(), "{args:?}");
         }

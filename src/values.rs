@@ -1,5 +1,6 @@
 //! Parsers for the values of flags that several commands take. An error names the allowed values.
 
+use jiff::SpanRelativeTo;
 use jiff::fmt::friendly::SpanParser;
 use serde_json::{Map, Number, Value};
 use std::ops::{Range, RangeInclusive};
@@ -11,17 +12,24 @@ use tickwire_core::protocol::since::Since;
 /// The years 2000 to 2099, in milliseconds since 1970.
 const USUAL_TIMES: Range<i64> = 946_684_800_000..4_102_444_800_000;
 
-/// A duration with its unit, within these limits. Errors have them as `limits`, or values of the flag as `examples`.
+/// A duration with its unit, within these limits; a day has 24 hours. Errors have the limits as `limits`, or values of
+/// the flag as `examples`.
 pub(crate) fn duration(
     text: &str,
     allowed: &RangeInclusive<Duration>,
     limits: &str,
     examples: &str,
 ) -> Result<Duration, String> {
-    match SpanParser::new().parse_unsigned_duration(text) {
-        Ok(time) if allowed.contains(&time) => Ok(time),
-        Ok(_) => Err(format!("must be {limits}")),
-        Err(_) => Err(format!("must be a duration with its unit, such as {examples}")),
+    let parser = SpanParser::new();
+    // A duration has no days for the parser: only a span has them.
+    let with_days = || {
+        let time = parser.parse_span(text).ok()?.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?;
+        Duration::try_from(time).ok()
+    };
+    match parser.parse_unsigned_duration(text).ok().or_else(with_days) {
+        Some(time) if allowed.contains(&time) => Ok(time),
+        Some(_) => Err(format!("must be {limits}")),
+        None => Err(format!("must be a duration with its unit, such as {examples}")),
     }
 }
 
