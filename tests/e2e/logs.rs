@@ -2,6 +2,8 @@
 //! has brought.
 
 use serde_json::{Value, json};
+use std::fs;
+use std::path::Path;
 use tickwire_core::protocol::Encoding;
 use tickwire_core::protocol::position::Position;
 use tickwire_testkit::eventually;
@@ -165,5 +167,17 @@ async fn the_logs_say_which_router_owned_a_partition() {
             (&json!("released"), owned["checkpoint"].as_str().unwrap().to_owned())
         );
         assert!(over["through"].as_u64() >= over["from"].as_u64(), "{over}");
+    }
+}
+
+/// A node that could not start has left a line of plain text, at which `jq` alone would end.
+#[test]
+fn commands_of_operations_skip_lines_that_are_no_json() {
+    let document = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operations.md")).unwrap();
+    let commands: Vec<&str> = document.lines().filter(|line| line.contains(".log | jq")).collect();
+    assert_eq!(commands.len(), 3, "{commands:?}");
+    for command in commands {
+        let flags = command.split_once("jq -").and_then(|(_, rest)| rest.split_once(" 'fromjson? | select("));
+        assert!(flags.is_some_and(|(flags, _)| flags.contains('R')), "{command}");
     }
 }
