@@ -2,6 +2,7 @@
 
 use async_nats::jetstream;
 use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::context::AccountErrorKind;
 use async_nats::jetstream::response::Response;
 use async_nats::jetstream::stream::{Info, StorageType};
 use serde::de::IgnoredAny;
@@ -22,8 +23,16 @@ pub(super) async fn jetstream(nats: &Nats) -> CheckFinding {
             CheckFinding::new(Verdict::Ok, "jetstream", found)
         }
         Err(error) => {
-            let advice = "start nats-server with -js, or enable JetStream for this account; if this user has the \
-                          permissions of one role only, name the role by --role";
+            let advice = match error.kind() {
+                AccountErrorKind::JetStream(refusal) if refusal.error_code() == ErrorCode::CLUSTER_NOT_AVAILABLE => {
+                    "the servers of NATS have no leader: see that a majority of them runs, and that they reach each \
+                     other"
+                }
+                _ => {
+                    "start nats-server with -js, or enable JetStream for this account; if this user has the \
+                     permissions of one role only, name the role by --role"
+                }
+            };
             CheckFinding::new(Verdict::Fail, "jetstream", format!("{error}: {advice}"))
         }
     }

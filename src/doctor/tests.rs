@@ -107,6 +107,14 @@ async fn copy_on_a_server_that_is_gone_is_reported() {
         text.contains("no sign of its copy on n-2").then_some(())
     })
     .await;
+
+    servers[1].kill();
+    eventually("the doctor asks for a majority of the servers", deadline, async || {
+        let found = verdicts(config.clone()).await;
+        let (verdict, _, text) = found.iter().find(|(_, what, _)| what == "jetstream")?;
+        (*verdict == Verdict::Fail && text.contains("a majority of them runs")).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
