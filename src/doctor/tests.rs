@@ -86,7 +86,7 @@ async fn misconfigured_stream_is_reported() {
 }
 
 #[tokio::test]
-async fn copy_on_a_server_that_is_gone_is_reported() {
+async fn servers_that_are_gone_are_reported() {
     let mut servers = NatsServer::start_cluster(3);
     let url = servers.iter().map(NatsServer::url).collect::<Vec<_>>().join(",");
     let mut config = NatsArgs::at(&url).load().unwrap();
