@@ -134,10 +134,12 @@ fn findings(
     let (routers, gateways) = (count(Role::Router), count(Role::Gateway));
     let one_sided = match (routers, gateways) {
         (0, 1..) => Some(format!(
-            "running gateways: {gateways}, and no router answers: clients get no events; start one (tickwire router)"
+            "running gateways: {gateways}, and no router answers: clients get no events; start one (tickwire router), \
+             or see in the /readyz of those that run whether they reach NATS"
         )),
         (1.., 0) => Some(format!(
-            "running routers: {routers}, and no gateway answers: no client can connect; start one (tickwire gateway)"
+            "running routers: {routers}, and no gateway answers: no client can connect; start one (tickwire gateway), \
+             or see in the /readyz of those that run whether they reach NATS"
         )),
         _ => None,
     };
