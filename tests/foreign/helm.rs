@@ -23,6 +23,9 @@ use crate::node::{DEADLINE, get, tickwire};
 /// Where containers find the configuration and the files of secrets.
 const FOLDER: &str = "/etc/tickwire/";
 
+/// The label with the role of a pod.
+const COMPONENT: &str = "app.kubernetes.io/component";
+
 /// The name of a pod.
 const POD: &str = "tickwire-gateway-0";
 
@@ -319,22 +322,23 @@ async fn running_nodes_answer_the_probes_and_have_the_metrics_of_the_autoscaling
 
 #[test]
 #[cfg_attr(not(target_arch = "x86_64"), ignore = "PyPI has no Helm for this processor")]
-fn what_prometheus_gets_is_the_file_of_alerts_and_the_job_that_it_expects() {
+fn what_prometheus_gets_is_the_file_of_alerts_for_the_job_of_this_cluster_alone() {
     let complete = SHOWN["documents"]["complete"].as_array().unwrap();
     let rules = of_kind(complete, "PrometheusRule")[0];
     assert_eq!(rules["apiVersion"], "monitoring.coreos.com/v1");
-    assert_eq!(rules["spec"], SHOWN["alerts"]);
+    let of_file = SHOWN["alerts"].to_string();
+    let alerts = of_file.replace(r#"job=\"tickwire\""#, r#"job=\"tickwire/tickwire\""#);
+    assert_ne!(alerts, of_file);
+    assert_eq!(rules["spec"], serde_json::from_str::<Value>(&alerts).unwrap());
+    assert!(!alerts.contains(r#"\"tickwire\""#), "an alert names the job in another way");
     let monitor = of_kind(complete, "PodMonitor")[0];
     assert_eq!(monitor["spec"]["podMetricsEndpoints"][0]["port"], "admin");
     assert_eq!(monitor["spec"]["podMetricsEndpoints"][0]["path"], "/metrics");
-    // `job` in the alerts is the value of this label.
-    assert_eq!(monitor["spec"]["jobLabel"], "app.kubernetes.io/name");
+    let job = json!([{ "targetLabel": "job", "replacement": "tickwire/tickwire" }]);
+    assert_eq!(monitor["spec"]["podMetricsEndpoints"][0]["relabelings"], job);
     for (role, kind) in [("gateway", "StatefulSet"), ("router", "Deployment")] {
         let labels = &of_kind(complete, kind)[0]["spec"]["template"]["metadata"]["labels"];
-        assert_eq!(
-            (&labels["app.kubernetes.io/name"], &labels["app.kubernetes.io/component"]),
-            (&json!("tickwire"), &json!(role))
-        );
+        assert_eq!((&labels["app.kubernetes.io/name"], &labels[COMPONENT]), (&json!("tickwire"), &json!(role)));
     }
 }
 

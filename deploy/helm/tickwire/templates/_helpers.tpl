@@ -104,6 +104,11 @@ names that operators choose, such as plans, may have any letter. */}}
 {{- ternary $autoscaling.maxReplicas .Values.gateway.replicas $autoscaling.enabled | int -}}
 {{- end -}}
 
+{{/* The job of Prometheus: one for each cluster, since the alerts add up the nodes of a job. */}}
+{{- define "tickwire.job" -}}
+{{ .Release.Namespace }}/{{ include "tickwire.fullname" . }}
+{{- end -}}
+
 {{/* What an ingress controller has to know about WebSockets, as docs/balancers.md explains. nginx writes no access log: it
 would have query strings, in which clients may send tokens. Takes {root, more}: ingress.annotations replace those of the
 chart, and `more` replaces both. */}}
