@@ -6,6 +6,8 @@
     chart.py refusal [RELEASE]
                        reads values as YAML from standard input, and prints why the chart refuses them, or what the
                        schemas of Kubernetes say against the result; nothing if all is well
+    chart.py render [RELEASE]
+                       reads values in the same way, and prints the documents that they make as JSON
 
 `make foreign-tools` installs what it needs. `make chart` runs `write`.
 """
@@ -29,6 +31,9 @@ KUBERNETES = "1.37"
 
 # Whose documents have no schema in Kubernetes.
 OPERATOR = "monitoring.coreos.com/"
+
+# The names that operators choose in the configuration.
+CHOSEN = "^[A-Za-z0-9_-]{1,64}$"
 
 # What the schemas do not say: the name of a resource (a Service has the narrowest rule), and the value of a label.
 NAME = re.compile("[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -62,9 +67,10 @@ def schema():
 
 
 def section_schema(section):
-    """The schema of a section. A section without keys takes any: it has names that operators choose."""
+    """The schema of a section. A section without keys has names that operators choose."""
     if not section:
-        return {"type": "object", "additionalProperties": {"type": ["string", "integer"]}}
+        values = {"type": ["string", "integer"]}
+        return {"type": "object", "propertyNames": {"pattern": CHOSEN}, "additionalProperties": values}
     properties = {key: value_schema(value) for key, value in section.items()}
     return {"type": "object", "additionalProperties": False, "properties": properties}
 
@@ -209,5 +215,7 @@ match sys.argv[1:]:
         show()
     case ["refusal", *release]:
         refusal(helm.chart.values_from_yaml(sys.stdin.read()), *release)
+    case ["render", *release]:
+        print(json.dumps(documents_of(text(render(helm.chart.values_from_yaml(sys.stdin.read()), *release)))))
     case _:
         sys.exit(__doc__)

@@ -77,9 +77,10 @@ fn items(list: &Value) -> impl Iterator<Item = &Value> {
 
 /// The nodes of a variant: the pod of each role.
 fn pods(documents: &[Value]) -> [(&'static str, &Value); 2] {
-    let pod =
-        |kind| &of_kind(documents, kind).into_iter().find(|one| name(one) != "tickwire-balancer").unwrap()["spec"];
-    [("gateway", &pod("StatefulSet")["template"]["spec"]), ("router", &pod("Deployment")["template"]["spec"])]
+    ["gateway", "router"].map(|role| {
+        let is_of_role = |one: &&Value| one["spec"]["template"]["metadata"]["labels"][COMPONENT] == role;
+        (role, &documents.iter().find(is_of_role).unwrap()["spec"]["template"]["spec"])
+    })
 }
 
 /// The port of a container by its name.
@@ -95,9 +96,10 @@ struct PodConfiguration {
 
 impl PodConfiguration {
     fn write(folder: &Path, documents: &[Value], pod: &Value) -> Self {
-        let map = of_kind(documents, "ConfigMap").into_iter().find(|map| name(map) == "tickwire").unwrap();
+        let mut maps = of_kind(documents, "ConfigMap").into_iter();
+        let text = maps.find_map(|map| map["data"]["tickwire.toml"].as_str()).unwrap();
         let file = folder.join("tickwire.toml");
-        fs::write(&file, map["data"]["tickwire.toml"].as_str().unwrap()).unwrap();
+        fs::write(&file, text).unwrap();
         let mut variables = Vec::new();
         for variable in items(&pod["containers"][0]["env"]) {
             let mut value = match variable["valueFrom"]["fieldRef"]["fieldPath"].as_str() {
@@ -232,7 +234,7 @@ fn pods_are_confined_and_only_gateways_are_in_services() {
         }
         for service in of_kind(documents, "Service") {
             let ports: Vec<_> = items(&service["spec"]["ports"]).map(|port| &port["targetPort"]).collect();
-            let role = &service["spec"]["selector"]["app.kubernetes.io/component"];
+            let role = &service["spec"]["selector"][COMPONENT];
             let expected = match role.as_str().unwrap() {
                 "gateway" => vec!["clients"],
                 "balancer" => vec!["plain", "tls"],

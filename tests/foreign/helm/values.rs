@@ -1,21 +1,27 @@
 //! What the chart makes of values that are wrong, and of those that are right but unusual.
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
-use super::chart;
+use super::{PodConfiguration, chart, pods};
 use crate::foreign::document::files;
 
-/// Why the chart refuses these values, or Kubernetes what it makes of them. The Secret of the tokens is added.
-fn refusal(release: &str, values: &Value) -> String {
+/// These values, with the Secret of the tokens.
+fn with_tokens(values: &Value) -> String {
     let mut all = json!({ "auth": { "secret": "tokens" } });
     all.as_object_mut().unwrap().extend(values.as_object().unwrap().clone());
-    chart(&["refusal", release], &all.to_string())
+    all.to_string()
+}
+
+/// Why the chart refuses these values, or Kubernetes what it makes of them.
+fn refusal(release: &str, values: &Value) -> String {
+    chart(&["refusal", release], &with_tokens(values))
 }
 
 #[test]
 #[cfg_attr(not(target_arch = "x86_64"), ignore = "PyPI has no Helm for this processor")]
 fn wrong_values_are_refused_with_the_key_and_the_correction() {
-    let table: [(Value, &[&str]); 37] = [
+    let table: [(Value, &[&str]); 47] = [
         (json!({ "auth": {} }), &["auth.secret", "config.auth.mode"]),
         (json!({ "config": { "nats": { "ulr": "nats://x" } } }), &["/config/nats", "ulr"]),
         (json!({ "config": { "gateway": { "rate": "many" } } }), &["/config/gateway/rate", "integer"]),
@@ -67,6 +73,18 @@ fn wrong_values_are_refused_with_the_key_and_the_correction() {
             &["gateway.extraEnv.TICKWIRE_GATEWAY__DRAIN_WINDOW", "config.gateway.drain_window"],
         ),
         (
+            json!({ "gateway": { "extraEnv": [{ "name": "TICKWIRE_GATEWAY__drain_window", "value": "5m" }] } }),
+            &["gateway.extraEnv.TICKWIRE_GATEWAY__drain_window", "config.gateway.drain_window"],
+        ),
+        (
+            json!({ "gateway": { "extraEnv": [{ "name": "TICKWIRE_GATEWAY__MAX_SESSIONS", "value": "5000" }] } }),
+            &["gateway.extraEnv.TICKWIRE_GATEWAY__MAX_SESSIONS", "config.gateway.max_sessions"],
+        ),
+        (
+            json!({ "router": { "nats": { "user": "a" }, "extraEnv": [{ "name": "TICKWIRE_nats__user" }] } }),
+            &["router.extraEnv.TICKWIRE_nats__user", "twice"],
+        ),
+        (
             json!({ "router": { "extraEnv": [{ "name": "TICKWIRE_AUTH__JWT_SECRET_FILE", "value": "/a" }] } }),
             &["router.extraEnv.TICKWIRE_AUTH__JWT_SECRET_FILE", "twice"],
         ),
@@ -89,7 +107,25 @@ fn wrong_values_are_refused_with_the_key_and_the_correction() {
             json!({ "balancer": { "enabled": true, "env": { "LB_PROXY_PROTOCOL": "on" } } }),
             &["balancer.env.LB_PROXY_PROTOCOL", "remove it"],
         ),
-        // Null removes the defaults of a section.
+        // Targets of autoscaling that full gateways do not reach: Kubernetes acts at 10 % above the target.
+        (
+            json!({
+                "config": { "gateway": { "max_sessions": 15_400 } },
+                "gateway": { "autoscaling": { "enabled": true } },
+            }),
+            &["gateway.autoscaling.sessions (14000)", "config.gateway.max_sessions (15400)"],
+        ),
+        // Names that nodes do not take, and addresses at which no client can connect.
+        (json!({ "config": { "gateway": { "plans": { "pro plus": 500 } } } }), &["pro plus", "[A-Za-z0-9_-]"]),
+        (
+            json!({ "ingress": { "enabled": true, "byName": true, "host": "*.example.com" } }),
+            &["ingress.byName", "*.example.com", "config.gateway.connect_url"],
+        ),
+        // Null removes the default of a value, and all of a section.
+        (json!({ "gateway": { "spread": null } }), &["/gateway", "missing property 'spread'"]),
+        (json!({ "gateway": { "autoscaling": { "sessions": null } } }), &["missing property 'sessions'"]),
+        (json!({ "auth": { "secret": "a", "key": null } }), &["/auth", "missing property 'key'"]),
+        (json!({ "service": { "port": null } }), &["/service", "missing property 'port'"]),
         (json!({ "config": null }), &["missing property 'config'"]),
         (json!({ "auth": null }), &["missing property 'auth'"]),
         (json!({ "gateway": { "nats": null } }), &["/gateway", "missing property 'nats'"]),
@@ -110,7 +146,7 @@ fn wrong_values_are_refused_with_the_key_and_the_correction() {
 
 #[test]
 #[cfg_attr(not(target_arch = "x86_64"), ignore = "PyPI has no Helm for this processor")]
-fn right_values_make_what_kubernetes_accepts_however_unusual_they_are() {
+fn right_values_make_what_kubernetes_and_nodes_accept_however_unusual_they_are() {
     assert_eq!(chart(&["refusal"], &files("kubernetes.md")["tickwire-values.yaml"]), "");
     let by_name = json!({ "enabled": true, "byName": true, "host": "events.example.com" });
     let digest = format!("0.1.0@sha256:{}", "a".repeat(64));
@@ -128,22 +164,41 @@ fn right_values_make_what_kubernetes_accepts_however_unusual_they_are() {
         ),
         ("tickwire", json!({ "gateway": { "replicas": 0 }, "ingress": by_name, "balancer": { "enabled": true } })),
         ("tickwire", json!({ "gateway": { "replicas": 200 }, "ingress": by_name, "balancer": { "enabled": true } })),
-        ("tickwire", json!({ "config": { "stream": { "partitions": 1024, "replicas": 5 } } })),
+        (
+            "tickwire",
+            json!({
+                "config": {
+                    "stream": { "partitions": 1024, "replicas": 5 }, "gateway": { "max_frame_bytes": 262_144 },
+                },
+            }),
+        ),
         // The image by its digest, and tags that are no values of labels.
         ("tickwire", json!({ "image": { "tag": digest } })),
         ("tickwire", json!({ "image": { "tag": format!("_{}_", "a".repeat(100)) } })),
-        // Secrets and classes whose names look like numbers, and a plan whose name is no bare key of TOML.
+        // Secrets, classes and plans whose names look like numbers.
         (
             "tickwire",
             json!({
                 "auth": { "secret": "1", "key": "2", "formerKey": "3" },
-                "config": { "gateway": { "plans": { "pro plus": 500 } } },
+                "config": { "gateway": { "plans": { "0": 500 } } },
                 "gateway": {
                     "priorityClassName": "4",
                     "nats": { "user": "5", "secret": "6", "passwordKey": "7", "tls": { "secret": "8" } },
                 },
                 "ingress": { "enabled": true, "className": "9", "tlsSecret": "10", "host": "events.example.com" },
                 "balancer": { "enabled": true, "tlsSecret": "11" },
+            }),
+        ),
+        // The highest target of autoscaling, many names under one certificate, and a fraction that JSON writes as 1e-7.
+        (
+            "tickwire",
+            json!({
+                "config": {
+                    "gateway": { "max_sessions": 15_401, "connect_url": "wss://a.example.com/g/{gateway}/v1/stream" },
+                    "traces": { "endpoint": "http://otel:4318/v1/traces", "ratio": 1e-7 },
+                },
+                "gateway": { "autoscaling": { "enabled": true } },
+                "ingress": { "enabled": true, "byName": true, "host": "*.example.com", "tlsSecret": "wildcard" },
             }),
         ),
         // Labels and annotations of the operator, also in place of those of the chart.
@@ -174,5 +229,11 @@ fn right_values_make_what_kubernetes_accepts_however_unusual_they_are() {
     ];
     for (release, values) in table {
         assert_eq!(refusal(release, &values), "", "{release}: {values}");
+        let documents: Vec<Value> = serde_json::from_str(&chart(&["render", release], &with_tokens(&values))).unwrap();
+        for (role, pod) in pods(&documents) {
+            let home = TempDir::with_prefix("tickwire-e2e-helm-").unwrap();
+            let checked = PodConfiguration::write(home.path(), &documents, pod).check(role);
+            assert_eq!(checked, (Some(0), "ok\n".to_owned()), "{release}: {values}: {role}");
+        }
     }
 }

@@ -49,14 +49,14 @@ which are refused here. Takes {key, value}. */}}
 {{- div (add $milliseconds 999) 1000 -}}
 {{- end -}}
 
-{{/* A section as TOML. JSON writes texts, whole numbers, booleans and lists of these in the same way, and texts as keys:
-names that operators choose, such as plans, may have any letter. */}}
+{{/* A section as TOML. JSON writes texts, numbers, booleans and lists of these in the same way. All keys are bare: the
+schema takes no names of operators, such as plans, that are not. */}}
 {{- define "tickwire.toml.section" -}}
 {{- $path := .path -}}
 [{{ $path }}]
 {{- range $key, $value := .section }}
 {{- if not (kindIs "map" $value) }}
-{{ ternary $key (mustToRawJson $key) (regexMatch "^[A-Za-z0-9_-]+$" $key) }} = {{ mustToRawJson $value }}
+{{ $key }} = {{ mustToRawJson $value }}
 {{- end }}
 {{- end }}
 {{ range $key, $value := .section }}

@@ -49,22 +49,23 @@ node itself needs up to five of these after its grace. Takes {root, role}. */}}
 {{- end }}
 {{- end -}}
 
-{{/* Refuses variables that stand twice, and those of keys that the chart has to know for other fields of the pod, such as
-its ports and its time to stop. Takes {role, env, extra}. */}}
+{{/* Refuses variables that stand twice, and those of keys that the chart has to know for other fields, such as the ports of
+a pod and its time to stop. Nodes read the key in capital and small letters. Takes {role, env, extra}. */}}
 {{- define "tickwire.checkExtraEnv" -}}
-{{- $instead := dict "TICKWIRE_NODE__ID" "a node has the name of its pod; remove it" "TICKWIRE_NODE__SHUTDOWN_GRACE" "set config.node.shutdown_grace instead" "TICKWIRE_GATEWAY__DRAIN_WINDOW" "set config.gateway.drain_window instead" "TICKWIRE_GATEWAY__LISTEN" "set gateway.address and gateway.port instead" "TICKWIRE_GATEWAY__PROXY_PROTOCOL" "set config.gateway.proxy_protocol instead" "TICKWIRE_ADMIN__LISTEN" "set gateway.address and adminPort instead" -}}
+{{- $instead := dict "TICKWIRE_NODE__ID" "a node has the name of its pod; remove it" "TICKWIRE_NODE__SHUTDOWN_GRACE" "set config.node.shutdown_grace instead" "TICKWIRE_GATEWAY__DRAIN_WINDOW" "set config.gateway.drain_window instead" "TICKWIRE_GATEWAY__MAX_SESSIONS" "set config.gateway.max_sessions instead" "TICKWIRE_GATEWAY__LISTEN" "set gateway.address and gateway.port instead" "TICKWIRE_GATEWAY__PROXY_PROTOCOL" "set config.gateway.proxy_protocol instead" "TICKWIRE_ADMIN__LISTEN" "set gateway.address and adminPort instead" -}}
 {{- $known := list -}}
 {{- range .env -}}
 {{- $known = append $known .name -}}
 {{- end -}}
 {{- range .extra -}}
-{{- if hasKey $instead .name -}}
-{{- fail (printf "%s.extraEnv.%s: %s" $.role .name (get $instead .name)) -}}
+{{- $name := ternary (upper .name) .name (hasPrefix "TICKWIRE_" .name) -}}
+{{- if hasKey $instead $name -}}
+{{- fail (printf "%s.extraEnv.%s: %s" $.role .name (get $instead $name)) -}}
 {{- end -}}
-{{- if has .name $known -}}
+{{- if has $name $known -}}
 {{- fail (printf "%s.extraEnv.%s: this variable stands twice, or a value of the chart sets it already; remove one" $.role .name) -}}
 {{- end -}}
-{{- $known = append $known .name -}}
+{{- $known = append $known $name -}}
 {{- end -}}
 {{- end -}}
 
