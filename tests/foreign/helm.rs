@@ -255,12 +255,17 @@ fn the_balancer_speaks_to_gateways_as_their_configuration_says() {
     let config = PodConfiguration::write(home.path(), documents, pods(documents)[0].1).load();
     let deployments = of_kind(documents, "Deployment");
     let balancer = deployments.into_iter().find(|one| name(one) == "tickwire-balancer").unwrap();
-    let variables = &balancer["spec"]["template"]["spec"]["containers"][0]["env"];
+    let container = &balancer["spec"]["template"]["spec"]["containers"][0];
+    let variables = &container["env"];
     let variable = |of: &str| items(variables).find(|one| one["name"] == of).map(|one| one["value"].clone());
     assert_eq!(config.gateway.proxy_protocol, ProxyProtocol::Required);
     assert_eq!(variable("LB_PROXY_PROTOCOL"), Some(json!("on")));
     assert_eq!(variable("LB_GATEWAY_PORT"), Some(json!(config.gateway.listen.port().to_string())));
     assert_eq!(variable("LB_ADMIN_PORT"), Some(json!(config.admin.listen.port().to_string())));
+    // Connections that send parts of requests need the most memory, two descriptors and some 32 kB each.
+    let descriptors = variable("LB_DESCRIPTORS").and_then(|text| text.as_str()?.parse::<u64>().ok()).unwrap();
+    let limit = container["resources"]["limits"]["memory"].as_str().unwrap().strip_suffix("Gi").unwrap();
+    assert!(descriptors / 2 * 32_000 + (256 << 20) < limit.parse::<u64>().unwrap() << 30, "{descriptors} {limit}");
 }
 
 #[test]
