@@ -16,7 +16,7 @@ use tickwire_node::nats::{Nats, NatsError};
 
 use needs::DoctorRole;
 use tickwire_command::args::NatsArgs;
-use tickwire_command::terminal_text::in_line;
+use tickwire_node::terminal_text::in_line;
 
 mod needs;
 mod node_reports;

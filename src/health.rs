@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use crate::values;
 use tickwire_command::args::ConfigArgs;
 use tickwire_command::ready::get;
-use tickwire_command::terminal_text::in_line;
+use tickwire_node::terminal_text::in_line;
 
 /// How long the answer may take at least and at most. A longer time is a mistyped unit.
 const DEADLINES: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(600);

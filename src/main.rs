@@ -24,10 +24,10 @@ use clap::Parser;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 use std::time::Duration;
-use tickwire_command::terminal_text;
 use tickwire_core::placement::Role;
 use tickwire_node::config::{ConfigError, LogConfig, LogFormat};
 use tickwire_node::telemetry::init_logs;
+use tickwire_node::terminal_text;
 use tokio::runtime::Runtime;
 
 use cli::{Cli, Command};

@@ -33,7 +33,7 @@ use render::Page;
 use screen::{Screen, SortKey};
 use tickwire_command::args::ConfigArgs;
 use tickwire_command::stop::on_signal;
-use tickwire_command::terminal_text::in_json;
+use tickwire_node::terminal_text::in_json;
 
 /// The environment variable with the token, if no flag has one.
 const TOKEN_VARIABLE: &str = "TICKWIRE_TOKEN";

@@ -2,8 +2,8 @@
 //!
 //! The modules, in the order in which a command uses them: `args` defines the flags that say where the configuration
 //! and NATS are, `stop` waits for signals and stops child processes, `nats_server` starts a nats-server, `ready` waits
-//! for the nodes, `publisher` publishes to JetStream with acknowledgements, `signing` signs tokens, `progress` shows
-//! how far the command is, and `terminal_text` prepares the texts of strangers for a terminal.
+//! for the nodes, `publisher` publishes to JetStream with acknowledgements, `signing` signs tokens, and `progress` shows
+//! how far the command is.
 
 pub mod args;
 pub mod nats_server;
@@ -12,4 +12,3 @@ pub mod publisher;
 pub mod ready;
 pub mod signing;
 pub mod stop;
-pub mod terminal_text;

@@ -2,7 +2,8 @@
 //!
 //! The modules, in the order in which a node uses them:
 //!
-//! * `config` reads the configuration, and `telemetry` sets up logs and metrics, which `metrics` declares;
+//! * `config` reads the configuration, and `telemetry` sets up logs and metrics, which `metrics` declares.
+//!   `terminal_text` prepares the texts of strangers in logs and commands for a terminal;
 //! * `shutdown` starts tasks and ends them in two phases, and `clock` passes the time into pure code;
 //! * `names` spells the subjects, streams, buckets and keys of NATS;
 //! * `nats` opens the connections, with the login that `nats_login` reads, and the certificates that `nats_tls` reads;
@@ -41,6 +42,8 @@ pub mod bounded_file;
 pub mod secrets;
 
 pub mod telemetry;
+
+pub mod terminal_text;
 
 pub mod metrics;
 

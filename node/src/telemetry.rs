@@ -12,6 +12,7 @@ mod repeats;
 
 use crate::config::{LogConfig, LogFormat};
 use crate::metrics;
+use crate::terminal_text::in_json;
 use ::metrics::Label;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use repeats::RepeatFilter;
@@ -113,7 +114,8 @@ fn init(config: &LogConfig, role: &str, node: &str, once: Option<RepeatFilter>) 
     Ok(())
 }
 
-/// The JSON format, with the node's role and name as the first fields of every line.
+/// The JSON format, with the node's role and name as the first fields of every line. What a terminal would follow is
+/// escaped, since people read logs there, and users and other programs choose names and reasons.
 struct Stamped {
     json: Format<Json>,
     stamp: String,
@@ -136,7 +138,7 @@ where
         let mut line = String::new();
         self.json.format_event(ctx, Writer::new(&mut line), event)?;
         writer.write_str(&self.stamp)?;
-        writer.write_str(line.strip_prefix('{').unwrap_or(&line))
+        writer.write_str(&in_json(line.strip_prefix('{').unwrap_or(&line)))
     }
 }
 
@@ -211,8 +213,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn json_line_is_one_object_with_role_and_node() {
+    /// What a node named `router-"1"` writes meanwhile in the JSON format.
+    fn json_lines(log: impl FnOnce()) -> String {
         let captured = Captured::default();
         let writer = captured.clone();
         let subscriber = tracing_subscriber::fmt()
@@ -220,11 +222,17 @@ mod tests {
             .fmt_fields(JsonFields::new())
             .event_format(Stamped::new("router", "router-\"1\""))
             .finish();
-        tracing::subscriber::with_default(subscriber, || {
+        tracing::subscriber::with_default(subscriber, log);
+        let bytes = captured.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn json_line_is_one_object_with_role_and_node() {
+        let text = json_lines(|| {
             let _span = tracing::info_span!("task", task = "intake").entered();
             tracing::info!(partition = 3, "line\nbreak");
         });
-        let text = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
         assert_eq!(text.lines().count(), 1);
         let line: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(line["role"], "router");
@@ -233,6 +241,18 @@ mod tests {
         assert_eq!(line["message"], "line\nbreak");
         assert_eq!(line["partition"], 3);
         assert_eq!(line["span"]["task"], "intake");
+    }
+
+    #[test]
+    fn json_line_has_nothing_that_a_terminal_follows() {
+        let user = "a\u{1b}[2Jb\u{9b}2J\u{7f}\u{202e}c\u{2028}";
+        let text = json_lines(|| {
+            let _span = tracing::info_span!("session", user).entered();
+            tracing::info!(reason = user, "{user}");
+        });
+        assert!(text.is_ascii() && !text.trim_end().contains(char::is_control), "{text:?}");
+        let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!([&line["message"], &line["reason"], &line["span"]["user"]], [user; 3]);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 
 use tickwire_command::progress::Progress;
 use tickwire_command::stop;
-use tickwire_command::terminal_text::in_line;
+use tickwire_node::terminal_text::in_line;
 
 /// How long one process may take to end.
 const GRACE: Duration = Duration::from_secs(8);

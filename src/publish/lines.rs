@@ -16,7 +16,7 @@ use super::{Payload, PublishArgs, PublishCommandError, msg_id};
 use tickwire_command::progress::{Meter, Progress, REDRAW_INTERVAL};
 use tickwire_command::publisher::{NewEvent, PublishDone, PublishError};
 use tickwire_command::stop;
-use tickwire_command::terminal_text::in_line;
+use tickwire_node::terminal_text::in_line;
 
 /// How many lines are read ahead.
 const AHEAD: usize = 256;

@@ -11,7 +11,7 @@ use tickwire_node::rule_bucket::{self, RuleBucket, RuleBucketError, StoredRule};
 use super::connection::Connection;
 use super::{RulesError, source};
 use tickwire_command::args::NatsArgs;
-use tickwire_command::terminal_text::{in_json, in_line, in_lines};
+use tickwire_node::terminal_text::{in_json, in_line, in_lines};
 
 /// The rules of a cluster.
 pub(crate) struct ClusterRules {

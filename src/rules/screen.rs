@@ -1,6 +1,6 @@
 //! Text for a terminal of 100 columns. Lines that are longer continue below the column of their text.
 
-use tickwire_command::terminal_text::in_line;
+use tickwire_node::terminal_text::in_line;
 
 /// The most characters of a line, unless one word is longer.
 const WIDTH: usize = 100;

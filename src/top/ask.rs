@@ -11,9 +11,9 @@ use serde_json::Value;
 use std::error::Error;
 use std::time::Duration;
 use tickwire_command::signing::{TokenClaims, sign};
-use tickwire_command::terminal_text::in_line;
 use tickwire_node::clock::wall_clock;
 use tickwire_node::config::{AuthConfig, AuthMode, ConfigError, Secret};
+use tickwire_node::terminal_text::in_line;
 use tokio::time::timeout;
 
 use super::answer::ClusterAnswer;

@@ -6,7 +6,7 @@ use super::numbers::{bytes, count, percent, rate, time};
 use super::problems::{Grade, ProblemRow};
 use super::screen::{GatewayRow, RouterRow, Screen, SortKey, State};
 use super::table::{Column, number, table, text};
-use tickwire_command::terminal_text::in_line;
+use tickwire_node::terminal_text::in_line;
 
 /// How a line looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

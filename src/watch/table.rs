@@ -8,7 +8,7 @@ use tickwire_client::{Message, ReceivedEvent, SubscriptionName};
 use tickwire_core::event::Priority;
 
 use super::backfill::{EventLine, HeldLines};
-use tickwire_command::terminal_text::{in_json, in_line};
+use tickwire_node::terminal_text::{in_json, in_line};
 
 /// Prints messages in one of the two formats.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use serde::Serialize;
 use std::fmt::Write;
 
 use super::listeners::AttachHarvest;
-use tickwire_command::terminal_text::in_line;
+use tickwire_node::terminal_text::in_line;
 
 /// What the run was, and what came of it.
 #[derive(Debug, Serialize)]
