@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use crate::cluster::Cluster;
 use crate::feed;
 use crate::node::{DEADLINE, tickwire};
-use crate::socket::{Socket, refused_upgrade};
+use crate::socket::{Incoming, Socket, refused_upgrade};
 use crate::wire::{Wire, frame, upgrade};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
@@ -304,6 +304,29 @@ async fn invalid_upgrades_get_an_http_status() {
     assert_eq!(refused_upgrade(gateway, &[("origin", "https://app.example")]).await, 503);
     assert_eq!(crate::node::get(gateway, "/v1/stream").await.0, 426);
     assert_eq!(crate::node::get(gateway, "/v2").await.0, 404);
+}
+
+#[tokio::test]
+async fn sessions_of_one_user_take_no_room_from_others() {
+    let mut cluster = Cluster::start_with(1, 1, &[("gateway.user_sessions", "2")]).await;
+    let gateway = cluster.gateway_addresses().await[0];
+    let first = Socket::connect(gateway, "ann", Encoding::Json).await;
+    let mut second = Socket::connect(gateway, "ann", Encoding::MsgPack).await;
+    let mut third = Socket::open(gateway, "?user=ann", Encoding::Json).await;
+    assert_closed(&mut third, CloseCode::TooManySessions).await;
+    Socket::connect(gateway, "bob", Encoding::Json).await;
+    second.subscribe("all", &json!({})).await;
+    // The room of a session that has ended is free again.
+    drop(first);
+    eventually("there is room for another session", DEADLINE, async || {
+        let mut socket = Socket::open(gateway, "?user=ann", Encoding::Json).await;
+        match socket.next().await {
+            Incoming::Message(ServerMessage::Welcome(_)) => Some(()),
+            Incoming::Closed(code, _) if code == CloseCode::TooManySessions.code() => None,
+            other => panic!("{other:?}"),
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

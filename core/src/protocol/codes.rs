@@ -111,6 +111,7 @@ codes! {
         Moved = 4012, "another gateway has room for this session";
         Unavailable = 4013, "the gateway has lost its cluster";
         ClosedByOperator = 4014, "an operator has closed the sessions of this user";
+        TooManySessions = 4015, "too many sessions of this user on this gateway";
     }
 }
 
@@ -213,13 +214,14 @@ impl CloseCode {
             | Self::ClosedByOperator => Reconnect::No,
             Self::SlowConsumer | Self::Unresponsive => Reconnect::Yes,
             Self::TokenExpired => Reconnect::NewToken,
-            // A browser tab that was frozen can authenticate when it wakes, a token becomes valid, and a client whose
-            // `resume` was too large can subscribe instead.
+            // A browser tab that was frozen can authenticate when it wakes, a token becomes valid, other sessions of the
+            // user end, and a client whose `resume` was too large can subscribe instead.
             Self::AuthTimeout
             | Self::TooBig
             | Self::TokenNotYetValid
             | Self::Draining
             | Self::Moved
+            | Self::TooManySessions
             | Self::Unavailable => Reconnect::After,
         }
     }

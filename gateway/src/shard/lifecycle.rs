@@ -64,9 +64,11 @@ impl<S: Socket> Shard<S> {
         takes_saved: bool,
     ) {
         let Identity { user, plan, weight, expires } = identity;
+        let account = self.accounts.join(&user, self.settings.config.rate_of(plan.as_deref()));
+        let is_one_too_many = self.accounts[account].sessions > self.settings.config.user_sessions;
         let session = Session {
             user: user.clone(),
-            account: self.accounts.join(&user, self.settings.config.rate_of(plan.as_deref())),
+            account,
             weight,
             stage: SessionStage::Joining,
             socket,
@@ -104,6 +106,8 @@ impl<S: Socket> Shard<S> {
         self.ask(ToEdge::Join(self.id(number), user));
         if self.draining {
             self.close(now, number, CloseCode::Draining);
+        } else if is_one_too_many {
+            self.close(now, number, CloseCode::TooManySessions);
         }
     }
 

@@ -138,6 +138,9 @@ pub struct GatewayConfig {
     /// Sessions of this gateway.
     #[serde(deserialize_with = "values::within::<1, 1_000_000, _, _>")]
     pub max_sessions: usize,
+    /// Sessions of one user on this gateway.
+    #[serde(deserialize_with = "values::within::<1, 1_000_000, _, _>")]
+    pub user_sessions: u32,
     /// Connections admitted in a second; 0 is no limit.
     #[serde(deserialize_with = "values::within::<0, 1_000_000, _, _>")]
     pub admission_rate: u32,
