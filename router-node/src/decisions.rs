@@ -2,6 +2,7 @@
 //! cluster in a simulated world, and the load generator without a stream.
 
 pub use crate::alerts::PageBuilder;
+pub use crate::asker::Asker;
 pub use crate::checkpoint::{Checkpoint, Mark};
 pub use crate::dead_letters::DeadLetter;
 pub use crate::decode::{Content, Decoded, LiveForm, Readable};

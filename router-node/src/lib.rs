@@ -56,6 +56,7 @@ mod route_cache;
 
 mod engine;
 
+mod asker;
 mod dispatch;
 mod replay;
 mod requests;

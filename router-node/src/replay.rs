@@ -13,10 +13,11 @@
 //!   the walker have their own connection to NATS: on the other one, live events would wait behind a megabyte of old
 //!   ones.
 //! * Repairs go before backfill, because a gap holds up the live events after it. Repairs start first, wait at the rate
-//!   limit only for other repairs, and have one place reserved.
+//!   limit only for other repairs, and have one place reserved. They leave another place, and a part of the rate, to
+//!   backfill.
 //! * Replays share little with the live path: they ask the engine what a gateway wants, and share the walker with the
 //!   intakes.
-//! * Gateways take turns, and in a full queue the one with the most requests gives way. Its request is refused at once.
+//! * Gateways take turns, those outside the view as one, and in a full queue the one with the most requests gives way. Its request is refused at once.
 //!   It asks again, and another router may have room.
 //! * Nothing about a request is kept after its answer. If the answer is lost, the gateway asks again.
 
@@ -25,14 +26,15 @@ pub(crate) mod queue;
 pub(crate) mod replayed_event;
 mod worker;
 
+use crate::asker::Asker;
 use crate::decode::Decoder;
 use crate::interest::InterestInquiry;
 use crate::metrics;
 use crate::requests;
 use crate::walk::Walker;
 use async_nats::Subject;
-use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use queue::{COLLECT_MS, Due, Queue, QueuedReplay, TOGETHER, WAITING};
 use std::sync::Arc;
 use std::time::Duration;
@@ -119,21 +121,23 @@ impl ReplayService {
                 for QueuedReplay { reply, .. } in stale {
                     worker.refuse(&reply, ReplayRefusal::Busy).await;
                 }
-                if !requests.is_empty() {
-                    running.push(worker.serve(requests));
+                if let Some(first) = requests.first() {
+                    let purpose = first.request.purpose;
+                    running.push(worker.serve(requests).map(move |left| (purpose, left)));
                 }
             }
             tokio::select! {
                 biased;
                 () = drain.cancelled() => break,
-                Some(left) = running.next() => queue.ended(left),
+                Some((purpose, left)) = running.next() => queue.ended(purpose, left),
                 () = sleep(Duration::from_millis(COLLECT_MS)), if queue.is_collecting() => {}
                 // Requests that a gateway sends together are taken together.
                 count = any.next_many(&mut for_any, WAITING) => if count == 0 { break },
                 count = own.next_many(&mut for_own, WAITING) => if count == 0 { break },
             }
             for (request, reply) in for_any.drain(..).chain(for_own.drain(..)).filter_map(|message| read(&message)) {
-                if let Some(QueuedReplay { reply, .. }) = queue.push(clock.now(), request, reply) {
+                let asker = Asker::of(&request.gateway, &worker.view());
+                if let Some(QueuedReplay { reply, .. }) = queue.push(clock.now(), asker, request, reply) {
                     worker.refuse(&reply, ReplayRefusal::Busy).await;
                 }
             }
@@ -142,8 +146,8 @@ impl ReplayService {
         if worker.flush(UNSUBSCRIBE_DEADLINE).await.is_err() {
             debug!("end of the subscriptions to replay requests not confirmed");
         }
-        while let Some(left) = running.next().await {
-            queue.ended(left);
+        while let Some((purpose, left)) = running.next().await {
+            queue.ended(purpose, left);
         }
         for QueuedReplay { reply, .. } in queue.drain() {
             worker.refuse(&reply, ReplayRefusal::Busy).await;

@@ -9,10 +9,10 @@ use tickwire_core::event::decode::{Reason, Undecodable};
 use tickwire_core::ids::{EpochId, Millis, NodeRef, Revision, Seq};
 use tickwire_core::interest::Interest;
 use tickwire_core::interest::table::{LatestInterest, SharedInterest};
-use tickwire_core::replay::{ReplayAnswer, ReplayInterest, ReplayPart, ReplayRefusal, ReplayRequest};
+use tickwire_core::replay::{Purpose, ReplayAnswer, ReplayInterest, ReplayPart, ReplayRefusal, ReplayRequest};
 use tickwire_core::wire;
 use tickwire_router_node::decisions::{
-    Decoded, Due, Pass, PassOutcome, Proof, Proved, QueuedReplay, ReadPurpose, ReplayedEvent, RoutedEvent, Span,
+    Asker, Decoded, Due, Pass, PassOutcome, Proof, Proved, QueuedReplay, ReadPurpose, ReplayedEvent, RoutedEvent, Span,
     Walked, is_proved, makes_sense, pack,
 };
 
@@ -37,6 +37,7 @@ type SimRequest = (NodeRef, u64);
 /// A pass that is under way.
 pub(super) struct SimPass {
     pass: Pass<SimRequest>,
+    purpose: Purpose,
     reader: Option<SimRangeReader>,
     until: Millis,
     /// Whether it has read everything, and must prove that.
@@ -73,7 +74,8 @@ impl SimCluster {
         let router = &mut self.routers[number];
         router.due = AT_ONCE;
         let (now, reply) = (router.time(self.now), (request.gateway.clone(), ask));
-        if let Some(refused) = router.queue.push(now, request, reply) {
+        let asker = Asker::of(&request.gateway, &router.view);
+        if let Some(refused) = router.queue.push(now, asker, request, reply) {
             self.refuse(number, &refused, ReplayRefusal::Busy);
         }
     }
@@ -99,6 +101,7 @@ impl SimCluster {
     /// Begins a pass for requests. Those without usable interest are refused.
     fn begin_pass(&mut self, number: usize, now: Millis, requests: Vec<QueuedReplay<SimRequest>>) -> SimPass {
         let view = Arc::clone(&self.routers[number].view);
+        let purpose = requests[0].request.purpose;
         let mut pass = Pass::new(PARTITIONS, self.config.router.replay_bytes, view);
         for waiting in requests {
             match self.interest_for(number, &waiting.request) {
@@ -107,7 +110,7 @@ impl SimCluster {
             }
         }
         let reader = pass.span().map(|span| self.reader(span));
-        SimPass { pass, reader, until: now.plus(self.reading), is_read: false }
+        SimPass { pass, purpose, reader, until: now.plus(self.reading), is_read: false }
     }
 
     /// A reader of one of the kinds that routers use. Its server may lag.
@@ -131,7 +134,7 @@ impl SimCluster {
                 Ok(is_read) => running.is_read = is_read,
                 Err(refusal) => {
                     running.pass.ended();
-                    return self.finish(number, running.pass, &Err(refusal));
+                    return self.finish(number, running, &Err(refusal));
                 }
             }
             // Other things may happen before the proof.
@@ -141,7 +144,7 @@ impl SimCluster {
             }
         }
         let proved = self.prove(number, &running);
-        self.finish(number, running.pass, &proved);
+        self.finish(number, running, &proved);
     }
 
     /// Reads more of the range. Returns whether the reading is complete.
@@ -196,7 +199,8 @@ impl SimCluster {
     }
 
     /// Sends the answers of a pass.
-    fn finish(&mut self, number: usize, pass: Pass<SimRequest>, proved: &Result<Proved, ReplayRefusal>) {
+    fn finish(&mut self, number: usize, running: SimPass, proved: &Result<Proved, ReplayRefusal>) {
+        let SimPass { pass, purpose, .. } = running;
         let mut left = Vec::new();
         for outcome in pass.finish(proved.as_ref().map_err(|refusal| *refusal)) {
             match outcome {
@@ -210,7 +214,7 @@ impl SimCluster {
                 PassOutcome::Left(waiting) => left.push(waiting),
             }
         }
-        self.routers[number].queue.ended(left);
+        self.routers[number].queue.ended(purpose, left);
     }
 
     pub(super) fn refuse(&mut self, number: usize, waiting: &QueuedReplay<SimRequest>, refusal: ReplayRefusal) {

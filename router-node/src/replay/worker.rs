@@ -26,6 +26,7 @@ use tickwire_core::coverage::completeness::Walk;
 use tickwire_core::ids::{EpochId, NodeRef, Revision, Seq};
 use tickwire_core::interest::Interest;
 use tickwire_core::interest::table::{LatestInterest, SharedInterest};
+use tickwire_core::placement::View;
 use tickwire_core::replay::{ReplayAnswer, ReplayInterest, ReplayPart, ReplayRefusal, ReplayRequest};
 use tickwire_core::wire;
 use tickwire_node::link::LinkError;
@@ -83,7 +84,7 @@ impl Worker {
                 Err(refusal) => self.log_and_refuse(&waiting, refusal).await,
             }
         }
-        let view = self.setup.view.borrow().clone();
+        let view = self.view();
         let mut pass = Pass::new(self.setup.partitions, self.setup.config.replay_bytes, view);
         accepted.into_iter().for_each(|(waiting, revision, interest)| pass.add(waiting, revision, interest));
         let read = timeout(DEADLINE, self.read(&mut pass)).await.unwrap_or(Err(ReplayRefusal::Unreadable));
@@ -116,6 +117,11 @@ impl Worker {
             // If this fails, the walk after the reading fails as well, and logs why.
             self.setup.walker.missing(request.from, to, walk_pace, None).await.ok();
         }
+    }
+
+    /// The view that the requests are compared with.
+    pub(super) fn view(&self) -> Arc<View> {
+        Arc::clone(&self.setup.view.borrow())
     }
 
     /// Flushes the answers, and closes the connection.
