@@ -6,9 +6,13 @@
 //! ```
 //!
 //! * Live events go before alerts that come again. So a few requests are served at a time, over the connection of the
-//!   replays; further ones wait, and are dropped if too many bytes of them wait. The gateway then asks once more.
+//!   replays; further ones wait, and gateways take turns. [`queue`] decides which is served next, and which are dropped
+//!   because too many wait, or for too long. The gateway then asks once more.
 //! * One request reads one page, of bounded size. Nothing about it is kept after its answer.
 
+mod queue;
+
+use crate::asker::Asker;
 use crate::decode::{Decoded, Decoder, to_wire};
 use crate::dispatch::pack::ENVELOPE;
 use crate::metrics;
@@ -21,23 +25,33 @@ use async_nats::Subject;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use queue::{AlertQueue, Taken};
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 use tickwire_core::alerts::{AlertsAnswer, AlertsPage, AlertsRequest};
 use tickwire_core::event::{Audience, Kind, Timestamp, key};
 use tickwire_core::ids::Seq;
+use tickwire_core::placement::View;
 use tickwire_core::wire;
+use tickwire_node::clock::Clock;
 use tickwire_node::link::{LinkError, LinkSubscriber, NatsMessage};
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
 use tickwire_node::start::StartError;
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-/// How many bytes of requests may wait.
+/// How many bytes of requests may wait to be looked at.
 const REQUEST_BYTES: usize = 4 * 1024 * 1024;
+
+/// How many requests are looked at together.
+const LOOKED_AT: usize = 64;
+
+/// What a request costs beside the list of what it leaves out, in bytes, while it waits.
+const BESIDE_ACKED: usize = 512;
 
 /// How many requests are served at the same time.
 const AT_ONCE: usize = 4;
@@ -55,6 +69,7 @@ const PUBLISH_DEADLINE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct AlertService {
     requests: LinkSubscriber,
+    view: watch::Receiver<Arc<View>>,
     reader: AlertReader,
 }
 
@@ -78,31 +93,44 @@ enum PageError {
 
 impl AlertService {
     /// Takes requests from now on, with the other routers.
-    pub(crate) fn subscribe(nats: Nats, decoder: Arc<Decoder>, partitions: u32) -> Result<Self, StartError> {
+    pub(crate) fn subscribe(
+        nats: Nats,
+        decoder: Arc<Decoder>,
+        partitions: u32,
+        view: watch::Receiver<Arc<View>>,
+    ) -> Result<Self, StartError> {
         let failed = |error: LinkError| StartError::Part {
             part: "alerts",
             reason: format!("cannot subscribe to {}: {error}", names::ALERTS),
         };
         let requests = nats.link.subscribe("alert_requests", names::ALERTS, Some(names::ALERTS_GROUP), REQUEST_BYTES);
         let requests = requests.map_err(failed)?;
-        Ok(Self { requests, reader: AlertReader { nats, decoder, partitions } })
+        Ok(Self { requests, view, reader: AlertReader { nats, decoder, partitions } })
     }
 
     /// Runs until the drain, and finishes what has begun.
     pub(crate) async fn run(self, drain: CancellationToken) {
-        let Self { mut requests, reader } = self;
+        let Self { mut requests, view, reader } = self;
+        let (clock, mut queue, mut arrived) = (Clock::start(), AlertQueue::new(), Vec::new());
         let mut running = FuturesUnordered::new();
         loop {
+            while running.len() < AT_ONCE {
+                let Taken { next, late } = queue.take(clock.now());
+                metrics::ALERT_REQUESTS.with("late").increment(late);
+                let Some((request, reply)) = next else { break };
+                running.push(reader.serve(request, reply));
+            }
             tokio::select! {
                 biased;
                 () = drain.cancelled() => break,
                 Some(()) = running.next() => {}
-                message = requests.next(), if running.len() < AT_ONCE => {
-                    let Some(message) = message else { break };
-                    if let Some((request, reply)) = read(&message) {
-                        running.push(reader.serve(request, reply));
-                    }
-                }
+                count = requests.next_many(&mut arrived, LOOKED_AT) => if count == 0 { break },
+            }
+            for (request, reply) in arrived.drain(..).filter_map(|message| read(&message)) {
+                let asker = Asker::of(&request.gateway, &view.borrow());
+                let bytes = BESIDE_ACKED + size_of_val(request.acked.as_slice());
+                let dropped = queue.push(clock.now(), &asker, bytes, (request, reply));
+                metrics::ALERT_REQUESTS.with("busy").increment(dropped);
             }
         }
         drop(requests);

@@ -267,7 +267,8 @@ async fn subscribe_replays(
     }
     let walker = Walker::new(replay_nats.clone(), config.stream.name.clone());
     let (inquiries_sender, inquiries) = mpsc::channel(INQUIRIES);
-    let alerts = AlertService::subscribe(replay_nats.clone(), Arc::clone(decoder), partitions.into())?;
+    let view = node.membership.view();
+    let alerts = AlertService::subscribe(replay_nats.clone(), Arc::clone(decoder), partitions.into(), view.clone())?;
     let replays = ReplayService::subscribe(replay::ReplaySetup {
         nats: replay_nats,
         me: node.me.clone(),
@@ -276,7 +277,7 @@ async fn subscribe_replays(
         decoder: Arc::clone(decoder),
         walker: Arc::clone(&walker),
         inquiries: inquiries_sender,
-        view: node.membership.view(),
+        view,
     });
     Ok(ReplayParts { replays: replays.await?, alerts, walker, inquiries })
 }

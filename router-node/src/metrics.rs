@@ -221,7 +221,7 @@ tickwire_node::metrics! {
     counter ALERT_REQUESTS by "outcome" of labels::alert_requests =
         "tickwire_router_alert_requests_total",
         "Requests of gateways for alerts of a user that may come again, by outcome",
-        "`failed`: look at NATS, TickwireReminderReadings. The others: find out who may publish to `tw.>`.";
+        "`failed`: look at NATS, TickwireReminderReadings. `busy`, `late`: add routers. The others: find out who may publish to `tw.>`.";
 
     // walk.rs
     counter MISSING_MESSAGES =

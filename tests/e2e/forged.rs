@@ -7,10 +7,11 @@ use futures_util::StreamExt;
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::time::Duration;
+use tickwire_core::alerts::AlertsRequest;
 use tickwire_core::coverage::reached::GatewayCoverage;
 use tickwire_core::coverage::section::{Batch, Section};
 use tickwire_core::event::Timestamp;
-use tickwire_core::ids::{EpochId, NodeId, NodeRef, Nonce, Partition, Revision, Seq};
+use tickwire_core::ids::{EpochId, NodeId, NodeRef, Nonce, Partition, Revision, Seq, UserId};
 use tickwire_core::interest::{Interest, InterestBeat};
 use tickwire_core::protocol::Encoding;
 use tickwire_core::replay::{Purpose, ReplayAnswer, ReplayInterest, ReplayPart, ReplayRequest};
@@ -25,6 +26,7 @@ use crate::cluster::{Cluster, PARTITIONS};
 use crate::feed;
 use crate::node::{DEADLINE, TestNode};
 use crate::oracle::{assert_exact, filter};
+use crate::producer::ProducerMessage;
 use crate::socket::Socket;
 
 const SECTIONS: &str = "tickwire_gateway_sections_total";
@@ -239,4 +241,49 @@ async fn replays_that_are_asked_for_in_the_name_of_another_gateway_cost_its_clie
     let unasked = "outcome=\"unasked\"";
     let unasked = cluster.gateways[0].metrics().await.get_labelled("tickwire_gateway_replay_answers_total", unasked);
     assert!(unasked > 0.0, "the gateway gets answers that it has not asked for");
+}
+
+/// Every gateway may ask routers for the alerts of users. One that was taken over asks without end, under many names.
+#[tokio::test]
+async fn alerts_come_again_while_somebody_asks_for_alerts_without_end() {
+    let mut cluster = Cluster::start(1, 1).await;
+    let address = cluster.gateway_addresses().await[0];
+    let alert = ProducerMessage::json("alert", "ann", &json!({ "id": "a-1", "priority": "high" }));
+    cluster.producer().await.publish(&alert).await;
+    let forge = |number: u64| {
+        let gateway = NodeRef { id: NodeId::new(&format!("x{number}")).unwrap(), nonce: Nonce(1) };
+        let answers = names::alerts_answer(gateway.id.as_str(), &gateway.nonce.to_string(), number);
+        let (user, since) = (UserId::new("bob").unwrap(), Timestamp(0));
+        let request = AlertsRequest { gateway, user, since, after: Seq(0), acked: Vec::new() };
+        (answers, Bytes::from(wire::encode(&request).unwrap()))
+    };
+    let (client, forged) = (cluster.client.clone(), (0..300).map(forge).collect::<Vec<_>>());
+    let flood = async {
+        let mut turns = tokio::time::interval(Duration::from_millis(20));
+        turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            turns.tick().await;
+            for (answers, request) in &forged {
+                client.publish_with_reply(names::ALERTS, answers.clone(), request.clone()).await.unwrap();
+            }
+        }
+    };
+    let connect = async {
+        // By now many more wait than the router answers within the deadline of a gateway.
+        eventually("the router has answered many requests", DEADLINE, async || {
+            let metrics = cluster.routers[0].metrics().await;
+            let answered = metrics.get_labelled("tickwire_router_alert_requests_total", "outcome=\"answered\"");
+            (answered >= 5_000.0).then_some(())
+        })
+        .await;
+        for _ in 0..3 {
+            let mut socket = Socket::connect(address, "ann", Encoding::Json).await;
+            socket.subscribe("alerts", &json!({ "kinds": ["alert"] })).await;
+            socket.until_that(|socket| !socket.again.is_empty()).await;
+        }
+    };
+    tokio::select! {
+        () = flood => {}
+        () = connect => {}
+    }
 }

@@ -48,5 +48,5 @@ pub(super) fn replay_refusals() -> Vec<&'static str> {
 
 /// What becomes of a request for the alerts of a user.
 pub(super) fn alert_requests() -> Vec<&'static str> {
-    vec!["answered", "failed", "unreadable_request", "strange_reply"]
+    vec!["answered", "failed", "busy", "late", "unreadable_request", "strange_reply"]
 }
