@@ -14,7 +14,7 @@
 use crate::connection_health::BACKOFF;
 use std::collections::BTreeMap;
 use thiserror::Error;
-use tickwire_core::ids::{Millis, NodeId, NodeRef};
+use tickwire_core::ids::{Millis, NodeId, NodeRef, Nonce};
 use tickwire_core::placement::{Member, Role, View};
 
 /// The beats of one start of one node.
@@ -38,6 +38,10 @@ struct RoleLosses {
 
 /// How many starts of nodes are remembered at most. Beats of further ones are refused until some are forgotten.
 const MAX_NODES: usize = 10_000;
+
+/// How many starts of one name are remembered at most. Beyond that the one that has been silent for longest is forgotten:
+/// whoever may beat for one name only must not use up the room of all others by inventing starts.
+const MAX_STARTS: usize = 16;
 
 /// The highest version that a view can have reached by counting.
 const HIGHEST: u64 = 1 << 53;
@@ -89,6 +93,7 @@ impl Roster {
             return Err(BeatError::Weight(member.weight));
         }
         let Some(record) = self.nodes.get_mut(&member.node) else {
+            self.make_room(&member.node.id);
             if self.nodes.len() >= MAX_NODES {
                 return Err(BeatError::TooMany);
             }
@@ -110,6 +115,18 @@ impl Roster {
         let is_news = is_back || record.gone.is_none() && record.member != member;
         record.member = member;
         Ok(is_news)
+    }
+
+    /// Forgets one start of this name if there are too many to remember another one.
+    fn make_room(&mut self, id: &NodeId) {
+        let [first, last] = [0, u64::MAX].map(|nonce| NodeRef { id: id.clone(), nonce: Nonce(nonce) });
+        let starts = self.nodes.range(first..=last);
+        if starts.clone().count() >= MAX_STARTS
+            && let Some((node, _)) = starts.min_by_key(|(_, record)| record.last)
+        {
+            let node = node.clone();
+            self.nodes.remove(&node);
+        }
     }
 
     /// Records a goodbye that arrived at `arrived`.

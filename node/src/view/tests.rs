@@ -2,7 +2,6 @@
 
 use super::*;
 use proptest::prelude::*;
-use tickwire_core::ids::Nonce;
 
 const TIMEOUT: u64 = 3_000;
 
@@ -233,11 +232,26 @@ fn invalid_beat_is_refused_and_changes_nothing() {
     assert_eq!(roster.beat(Millis(1), odd.clone()), Err(BeatError::Role { beat: "gateway", known: "router" }));
     assert_eq!(roster.goodbye(Millis(1), &odd), Err(BeatError::Role { beat: "gateway", known: "router" }));
     assert_eq!(roster.next_view(&view, 0, Millis(1)), None);
-    for nonce in 1..MAX_NODES as u64 {
-        roster.beat(Millis(2), member("g1", nonce)).unwrap();
+    for number in 1..MAX_NODES {
+        roster.beat(Millis(2), member(&format!("g{number}"), 1)).unwrap();
     }
-    assert_eq!(roster.beat(Millis(2), member("g2", 1)), Err(BeatError::TooMany));
+    assert_eq!(roster.beat(Millis(2), member("g0", 1)), Err(BeatError::TooMany));
     assert_eq!(roster.beat(Millis(3), member("r1", 1)), Ok(false));
+}
+
+#[test]
+fn starts_that_somebody_invents_for_one_name_leave_room_to_other_names() {
+    let (mut roster, mut view) = (Roster::new(Millis(0), TIMEOUT), View::default());
+    for nonce in 1..=2 * MAX_NODES as u64 {
+        assert_eq!(roster.beat(Millis(nonce), member("g1", nonce)), Ok(true));
+        roster.beat(Millis(nonce), member("r1", 1)).unwrap();
+    }
+    assert_eq!(roster.nodes.len(), MAX_STARTS + 1);
+    let now = 2 * MAX_NODES as u64;
+    assert_eq!(roster.beat(Millis(now), member("g2", 1)), Ok(true));
+    step(&mut roster, &mut view, now);
+    assert_eq!(names(&view), ["g1", "g2", "r1"]);
+    assert_eq!(view.members[0].node.nonce.0, now, "the last start counts");
 }
 
 #[test]
