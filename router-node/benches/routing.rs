@@ -155,7 +155,8 @@ fn events(count: usize) -> Vec<Event> {
 
 /// Room for all gateways, which are in no view.
 fn limits() -> TableLimits {
-    TableLimits { strangers: GATEWAYS, ..TableLimits::default() }
+    let shipped = TableLimits::default();
+    TableLimits { strangers: GATEWAYS, stranger_bytes: shipped.gateway_bytes, ..shipped }
 }
 
 impl RoutingLoad {

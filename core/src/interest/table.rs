@@ -10,6 +10,7 @@
 mod addressed;
 mod cached;
 mod known;
+mod limits;
 pub(crate) mod shared;
 mod topics;
 mod wanted;
@@ -26,38 +27,12 @@ use known::GatewayInterest;
 use topics::TopicTable;
 
 pub use crate::interest::table::cached::GatewayCache;
+pub use crate::interest::table::limits::TableLimits;
 pub use crate::interest::table::shared::{LatestInterest, SharedInterest};
 
 /// How many deltas are kept for a gateway while a snapshot is awaited. Beyond that they are dropped for a newer
 /// snapshot.
 const AWAITING_LIMIT: usize = 4096;
-
-/// How much interest is held.
-#[derive(Clone, Copy, Debug)]
-pub struct TableLimits {
-    /// The most gateways of the view.
-    pub members: usize,
-    /// The most gateways outside the view, or not yet in it.
-    pub strangers: usize,
-    /// The most bytes of one gateway's interest in messages; also the most bytes of its deltas that await a snapshot.
-    pub gateway_bytes: usize,
-    /// The most bytes of all gateways together.
-    pub in_all: usize,
-    /// An interest is measured again when its deltas have doubled its size, and it has at least this many bytes.
-    pub measured_bytes: usize,
-}
-
-impl Default for TableLimits {
-    fn default() -> Self {
-        Self {
-            members: 4096,
-            strangers: 64,
-            gateway_bytes: 4 * 1024 * 1024,
-            in_all: 256 * 1024 * 1024,
-            measured_bytes: 64 * 1024,
-        }
-    }
-}
 
 /// What every gateway wants.
 #[derive(Debug, Default)]
@@ -169,6 +144,7 @@ impl InterestTable {
     /// Takes a gateway's delta. The caller has closed the gateway's open sections before.
     pub fn delta(&mut self, now: Millis, delta: Delta) -> InterestUpdate {
         let (gateway, size, limits) = (delta.gateway.clone(), delta.encoded(), self.limits);
+        let most = limits.bytes_of(self.is_member(&gateway));
         let Some(known) = self.touch(now, &gateway) else {
             return InterestUpdate::refused(InterestRefused::TooManyGateways);
         };
@@ -177,10 +153,10 @@ impl InterestTable {
             return InterestUpdate::default();
         }
         let mut freed = 0;
-        if known.ahead.len() >= AWAITING_LIMIT || known.ahead_bytes + size > limits.gateway_bytes {
+        if known.ahead.len() >= AWAITING_LIMIT || known.ahead_bytes + size > most {
             freed = known.clear_ahead();
         }
-        let fits = size <= limits.gateway_bytes;
+        let fits = size <= most;
         if fits {
             known.ahead_bytes += size;
             if let Some(former) = known.ahead.insert(delta.revision, delta) {
@@ -207,6 +183,7 @@ impl InterestTable {
             return InterestUpdate { needs_snapshot: true, ..InterestUpdate::default() };
         };
         let limits = self.limits;
+        let most = limits.bytes_of(self.is_member(&gateway));
         let Some(known) = self.touch(now, &gateway) else {
             return InterestUpdate::refused(InterestRefused::TooManyGateways);
         };
@@ -219,7 +196,7 @@ impl InterestTable {
             return InterestUpdate { needs_snapshot, ..InterestUpdate::default() };
         }
         let (bytes, former) = (interest.encoded(), known.bytes);
-        if bytes > limits.gateway_bytes || self.bytes - former + bytes > limits.in_all {
+        if bytes > most || self.bytes - former + bytes > limits.in_all {
             self.note_lag(&gateway);
             return InterestUpdate::refused(InterestRefused::TooLarge);
         }
@@ -303,6 +280,7 @@ impl InterestTable {
     }
 
     fn apply_deltas(&mut self, gateway: &NodeRef) -> InterestUpdate {
+        let most = self.limits.bytes_of(self.is_member(gateway));
         let Self { gateways, topics, addressed, bytes, limits, .. } = self;
         let Some(known) = gateways.get_mut(gateway) else {
             return InterestUpdate::default();
@@ -341,7 +319,7 @@ impl InterestTable {
             let measured = shared.clone().latest().encoded();
             *bytes = *bytes - known.bytes + measured;
             (known.bytes, known.measured) = (measured, measured);
-            if measured > limits.gateway_bytes {
+            if measured > most {
                 self.forget_interest(gateway);
                 return InterestUpdate::refused(InterestRefused::TooLarge);
             }

@@ -161,6 +161,22 @@ fn interests_are_bounded_in_bytes_and_freed_with_their_gateways() {
 }
 
 #[test]
+fn gateways_outside_the_view_leave_room_to_members() {
+    let own = TableLimits { gateway_bytes: 4_000, stranger_bytes: 1_000, in_all: 6_000, ..TableLimits::default() };
+    let mut table = InterestTable::new(own);
+    table.set_view(view(&["a"]));
+    for stranger in ["s0", "s1", "s2"] {
+        for revision in 3..200 {
+            table.delta(Millis(0), delta(stranger, revision, 0..20));
+        }
+        let large = snapshot(&mut table, stranger, 1, &want(0..100));
+        assert_eq!(large, InterestUpdate::refused(InterestRefused::TooLarge));
+    }
+    assert!(table.bytes <= 3 * own.stranger_bytes, "{} bytes", table.bytes);
+    assert_eq!(snapshot(&mut table, "a", 1, &want(0..100)).advanced, Some(Revision(1)));
+}
+
+#[test]
 fn forged_revision_is_dropped_after_two_snapshots_without_it() {
     let future = u64::MAX;
     let forge: [fn(&mut InterestTable, u64) -> InterestUpdate; 2] = [
