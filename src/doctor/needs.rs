@@ -175,6 +175,7 @@ pub(super) fn of(role: DoctorRole, nats: &Nats, me: &str, stream: &str) -> RoleS
             // What the administration of the streams needs, by requests for what does not exist.
             let administration = ["STREAM.UPDATE", "STREAM.PURGE", "STREAM.MSG.DELETE", "STREAM.SNAPSHOT"];
             needs.publish(administration.map(|request| nats.api(&format!("{request}.{NOBODY}"))));
+            needs.publish([nats.api("INFO")]);
             needs.publish([nats.api(&format!("CONSUMER.LIST.{NOBODY}")), nats.api(&names::direct_get(NOBODY))]);
             needs.subscribe(["dead.>", "$JS.EVENT.ADVISORY.>", "_INBOX_operator.>"]);
             needs.publish([names::RULES_BUCKET, names::REFERENCE_BUCKET].map(writes));
