@@ -17,8 +17,8 @@
 //!   backfill.
 //! * Replays share little with the live path: they ask the engine what a gateway wants, and share the walker with the
 //!   intakes.
-//! * Gateways take turns, those outside the view as one, and in a full queue the one with the most requests gives way. Its request is refused at once.
-//!   It asks again, and another router may have room.
+//! * Gateways take turns, those outside the view as one, and in a full queue the one with the most requests gives way.
+//!   Its request is refused at once. It asks again, and another router may have room.
 //! * Nothing about a request is kept after its answer. If the answer is lost, the gateway asks again.
 
 pub(crate) mod pass;

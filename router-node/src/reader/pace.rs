@@ -15,7 +15,8 @@ pub(crate) struct ReplayPace {
     start: Instant,
     /// The time for one message, in nanoseconds.
     each: u64,
-    /// The end of the time that backfills have reserved, and of three quarters of that of repairs, in nanoseconds since the start.
+    /// The end of the time that backfills have reserved, and of three quarters of that of repairs, in nanoseconds since
+    /// the start.
     free_at: AtomicU64,
     /// The end of the time that repairs have reserved, in the same way.
     repairs_free_at: AtomicU64,
