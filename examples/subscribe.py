@@ -19,7 +19,7 @@ except ImportError as problem:
 
 # Close codes after which another attempt would end the same way, and those that ask for a pause.
 FINAL = {1002, 1007, 4001, 4003, 4009, 4014}
-AFTER = {1009, 1012, 4002, 4007, 4012, 4013}
+AFTER = {1009, 1012, 4002, 4007, 4012, 4013, 4015}
 
 # A close follows these errors, and its code says what to do.
 CLOSING = {401, 402, 404}
