@@ -2,14 +2,15 @@
 //!
 //! Gateways take turns, so one that asks for very much delays itself and no other. All gateways that the view does not
 //! have count as one here. A request gets the turn after that of the last request of its gateway, or after the turn that
-//! is read now, whichever is later. The lowest turn is read first, and in a full queue the gateway with the highest one
+//! is read now, whichever is later. The lowest turn is read first. In a full queue the gateway with the most requests
 //! gives way.
 //!
 //! Repairs go before backfills, but leave one place to them: a gateway that asks for repairs without end must not keep
-//! the clients of the others waiting.
+//! the clients of the others waiting. Both have turns of their own. If repairs, which are read more often, moved the
+//! turns of backfills on, a gateway that asks for its first backfill would wait for all earlier ones of the others.
 
 use crate::asker::Asker;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use tickwire_core::ids::Millis;
 use tickwire_core::replay::{Purpose, ReplayRequest};
 
@@ -39,7 +40,7 @@ pub struct QueuedReplay<R> {
     pub(super) since: Millis,
     /// Who takes turns with others.
     pub(super) asker: Asker,
-    /// The turn of its gateway in which it is read.
+    /// In which turn of its purpose it is read.
     pub(super) turn: u64,
     /// The request.
     pub request: ReplayRequest,
@@ -76,15 +77,21 @@ pub struct Due<R> {
 pub struct Queue<R> {
     /// In the order of their arrival.
     waiting: VecDeque<QueuedReplay<R>>,
-    /// The turn of the request that was taken last.
-    turn: u64,
-    /// How many passes of repairs run, and how many of backfills.
-    repairs: usize,
-    backfills: usize,
+    repairs: Passes,
+    backfills: Passes,
     /// How many passes may run, one of which is a repair's, and one a backfill's.
     at_once: usize,
     /// How many requests must be near another one to be read with it.
     together: usize,
+}
+
+/// The passes of one purpose.
+#[derive(Debug, Default)]
+struct Passes {
+    /// The latest turn of a request that was taken.
+    turn: u64,
+    /// How many run.
+    running: usize,
 }
 
 impl<R> Queue<R> {
@@ -93,22 +100,21 @@ impl<R> Queue<R> {
     /// with it, because a pass for several costs more than one for one.
     #[must_use]
     pub fn new(at_once: usize, together: usize) -> Self {
-        Self { waiting: VecDeque::new(), turn: 0, repairs: 0, backfills: 0, at_once, together }
+        let (repairs, backfills) = (Passes::default(), Passes::default());
+        Self { waiting: VecDeque::new(), repairs, backfills, at_once, together }
     }
 
     /// Adds a request. If the queue is full, it returns the one that gives way: of the gateway with the most requests
     /// the last one, a backfill before a repair.
     pub fn push(&mut self, now: Millis, asker: Asker, request: ReplayRequest, reply: R) -> Option<QueuedReplay<R>> {
-        let of_asker = self.waiting.iter().filter(|other| other.asker == asker);
-        let turn = of_asker.map(|other| other.turn).fold(self.turn, u64::max) + 1;
+        let (last, is_repair) = (self.passes_for(request.purpose).turn, request.purpose.is_repair());
+        let same = self.waiting.iter().filter(|other| other.asker == asker && other.is_repair() == is_repair);
+        let turn = same.map(|other| other.turn).fold(last, u64::max) + 1;
         self.waiting.push_back(QueuedReplay { since: now, asker, turn, request, reply, is_sparse: false });
         if self.waiting.len() <= WAITING {
             return None;
         }
-        let most = self.waiting.iter().max_by_key(|one| one.turn)?.asker.clone();
-        let of_most = self.waiting.iter().enumerate().filter(|(_, one)| one.asker == most);
-        let last = of_most.max_by_key(|(_, one)| (!one.is_repair(), one.turn))?.0;
-        self.waiting.remove(last)
+        self.gives_way().and_then(|at| self.waiting.remove(at))
     }
 
     /// The requests of the next pass, if one is to begin. It runs until [`ended`](Self::ended), unless all are stale.
@@ -118,15 +124,15 @@ impl<R> Queue<R> {
         let (requests, stale): (Vec<_>, Vec<_>) =
             together.into_iter().partition(|waiting| now.since(waiting.since) < STALE);
         if let Some(first) = requests.first() {
-            *self.running_of(first.request.purpose) += 1;
+            self.passes_for(first.request.purpose).running += 1;
         }
         Some(Due { requests, stale })
     }
 
     /// Notes that a pass for this purpose has ended. The requests that it has left are read next.
     pub fn ended(&mut self, purpose: Purpose, left: Vec<QueuedReplay<R>>) {
-        let running = self.running_of(purpose);
-        *running = running.saturating_sub(1);
+        let passes = self.passes_for(purpose);
+        passes.running = passes.running.saturating_sub(1);
         left.into_iter().rev().for_each(|one| self.waiting.push_front(one));
     }
 
@@ -142,11 +148,20 @@ impl<R> Queue<R> {
     }
 
     fn running(&self) -> usize {
-        self.repairs + self.backfills
+        self.repairs.running + self.backfills.running
     }
 
-    fn running_of(&mut self, purpose: Purpose) -> &mut usize {
+    fn passes_for(&mut self, purpose: Purpose) -> &mut Passes {
         if purpose.is_repair() { &mut self.repairs } else { &mut self.backfills }
+    }
+
+    /// Where the request is that gives way.
+    fn gives_way(&self) -> Option<usize> {
+        let mut counts: BTreeMap<&Asker, usize> = BTreeMap::new();
+        self.waiting.iter().for_each(|one| *counts.entry(&one.asker).or_default() += 1);
+        let most = counts.values().max()?;
+        let of_most = self.waiting.iter().enumerate().filter(|(_, one)| counts.get(&one.asker) == Some(most));
+        of_most.max_by_key(|(_, one)| (!one.is_repair(), one.turn)).map(|(at, _)| at)
     }
 
     /// Takes out the request whose turn it is, if a pass may begin now: a repair if there is one, except for the place
@@ -161,14 +176,15 @@ impl<R> Queue<R> {
                 self.waiting.iter().enumerate().filter(|(_, one)| one.is_repair() == is_repair && one.is_due(now));
             due.min_by_key(|(_, one)| one.turn).map(|(at, _)| at)
         };
-        let at = if self.repairs >= others {
+        let at = if self.repairs.running >= others {
             // No backfill runs now.
             due(false).or_else(|| due(true))?
         } else {
             due(true).or_else(|| due(false).filter(|_| self.running() < others))?
         };
         let taken = self.waiting.remove(at)?;
-        self.turn = self.turn.max(taken.turn);
+        let passes = self.passes_for(taken.request.purpose);
+        passes.turn = passes.turn.max(taken.turn);
         Some(taken)
     }
 
@@ -191,176 +207,5 @@ impl<R> Queue<R> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use tickwire_core::ids::{EpochId, NodeId, NodeRef, Nonce, Partition, Revision, Seq};
-    use tickwire_core::replay::ReplayInterest;
-
-    const NOW: Millis = Millis(5_000);
-
-    fn request(from: u64) -> ReplayRequest {
-        ReplayRequest {
-            gateway: NodeRef { id: NodeId::new("g").unwrap(), nonce: Nonce(1) },
-            partition: Partition(0),
-            from: Seq(from),
-            to: Seq(from + 50_000),
-            epoch_id: EpochId(1),
-            interest: ReplayInterest::ByRevision(Revision(1)),
-            purpose: Purpose::Repair,
-        }
-    }
-
-    fn backfill(from: u64) -> ReplayRequest {
-        ReplayRequest { purpose: Purpose::Backfill, ..request(from) }
-    }
-
-    fn short(request: ReplayRequest) -> ReplayRequest {
-        ReplayRequest { to: Seq(request.from.0 + 1), ..request }
-    }
-
-    fn asker(request: &ReplayRequest) -> Asker {
-        Asker::Member(request.gateway.clone())
-    }
-
-    fn push(queue: &mut Queue<()>, request: ReplayRequest) -> Option<QueuedReplay<()>> {
-        queue.push(NOW, asker(&request), request, ())
-    }
-
-    fn waiting(request: ReplayRequest, is_sparse: bool) -> QueuedReplay<()> {
-        QueuedReplay { since: NOW, asker: asker(&request), turn: 0, request, reply: (), is_sparse }
-    }
-
-    fn queue(at_once: usize, requests: impl IntoIterator<Item = ReplayRequest>) -> Queue<()> {
-        let mut queue = Queue::new(at_once, TOGETHER);
-        requests.into_iter().for_each(|request| assert!(push(&mut queue, request).is_none()));
-        queue
-    }
-
-    fn begins<'w>(waiting: impl IntoIterator<Item = &'w QueuedReplay<()>>) -> Vec<u64> {
-        waiting.into_iter().map(|waiting| waiting.request.from.0).collect()
-    }
-
-    /// Where the requests begin that are read with one that begins at 10,000.
-    fn neighbours(first_is_sparse: bool, others: impl IntoIterator<Item = QueuedReplay<()>>) -> Vec<u64> {
-        let mut queue = queue(4, []);
-        queue.waiting.extend(others);
-        begins(&queue.with_neighbours(waiting(request(10_000), first_is_sparse))[1..])
-    }
-
-    #[test]
-    fn near_requests_share_a_pass_and_sparse_ones_are_read_alone() {
-        let near = || (0..TOGETHER as u64).map(|number| waiting(request(10_000 + number), false));
-        let expected: Vec<u64> = (0..TOGETHER as u64).map(|number| 10_000 + number).collect();
-        assert_eq!(neighbours(false, near()), expected);
-        assert_eq!(neighbours(false, near().skip(1)), [0; 0], "too few");
-        assert_eq!(neighbours(true, near()), [0; 0]);
-        let strangers = [(10_001, true), (7_999, false), (26_385, false)];
-        let strangers = strangers.map(|(from, is_sparse)| waiting(request(from), is_sparse));
-        assert_eq!(neighbours(false, near().chain(strangers)), expected);
-        let just = [8_000, 26_384].map(|from| waiting(request(from), false));
-        assert_eq!(neighbours(false, near().chain(just)).len(), TOGETHER + 2);
-        let others = (0..TOGETHER as u64).map(|number| waiting(backfill(10_000 + number), false));
-        assert_eq!(neighbours(false, others), [0; 0], "a repair shares its pass with no backfill");
-    }
-
-    #[test]
-    fn repair_takes_the_place_of_the_last_backfill_in_a_full_queue() {
-        let refused = |queue: &mut Queue<()>, request| {
-            push(queue, request).map(|refused: QueuedReplay<()>| refused.request.from.0)
-        };
-        let mut all = queue(4, (0..WAITING as u64 - 1).map(backfill).chain([request(500)]));
-        assert_eq!(refused(&mut all, backfill(600)), Some(600));
-        assert_eq!(refused(&mut all, request(700)), Some(WAITING as u64 - 2));
-        assert_eq!(begins(&all.waiting)[WAITING - 2..], [500, 700]);
-        let mut repairs = queue(4, (0..WAITING as u64).map(request));
-        assert_eq!(refused(&mut repairs, request(700)), Some(700));
-    }
-
-    #[test]
-    fn gateways_take_turns_and_the_one_with_the_most_requests_gives_way() {
-        let of = |gateway: &str, number| {
-            let gateway = NodeRef { id: NodeId::new(gateway).unwrap(), nonce: Nonce(1) };
-            // Too far from each other for one pass.
-            short(ReplayRequest { gateway, ..backfill(number * 100_000) })
-        };
-        let number = |one: &QueuedReplay<()>| one.request.from.0 / 100_000;
-        let mut queue = queue(2, (0..WAITING as u64).map(|number| of("many", number)));
-        let pushed = [of("many", 100), of("few", 200), of("few", 201)];
-        let refused = pushed.map(|request| number(&push(&mut queue, request).unwrap()));
-        assert_eq!(refused, [100, WAITING as u64 - 1, WAITING as u64 - 2]);
-        let next = |queue: &mut Queue<()>| {
-            // The gateway goes on to ask.
-            push(queue, of("many", 300));
-            let due = queue.begin(NOW).unwrap();
-            queue.ended(Purpose::Backfill, Vec::new());
-            number(&due.requests[0])
-        };
-        assert_eq!([(); 4].map(|()| next(&mut queue)), [0, 200, 1, 201]);
-        // Whoever comes later gets the next turn, and none for the time before.
-        push(&mut queue, of("late", 400));
-        push(&mut queue, of("late", 401));
-        assert_eq!([(); 4].map(|()| next(&mut queue)), [2, 400, 3, 401]);
-    }
-
-    #[test]
-    fn gateways_that_somebody_invents_have_the_turns_of_one() {
-        let of = |gateway: &str, number| {
-            let gateway = NodeRef { id: NodeId::new(gateway).unwrap(), nonce: Nonce(number) };
-            short(ReplayRequest { gateway, ..backfill(number * 100_000) })
-        };
-        let number = |one: &QueuedReplay<()>| one.request.from.0 / 100_000;
-        let mut queue = queue(2, []);
-        let invented = |queue: &mut Queue<()>, at| queue.push(NOW, Asker::Stranger, of(&format!("x{at}"), at), ());
-        assert_eq!((0..WAITING as u64).filter_map(|at| invented(&mut queue, at)).count(), 0);
-        assert_eq!(number(&push(&mut queue, of("real", 200)).unwrap()), WAITING as u64 - 1);
-        assert_eq!(number(&push(&mut queue, of("real", 201)).unwrap()), WAITING as u64 - 2);
-        assert_eq!(number(&invented(&mut queue, 100).unwrap()), 100);
-        let due = [(); 4].map(|()| {
-            let due = queue.begin(NOW).unwrap();
-            queue.ended(Purpose::Backfill, Vec::new());
-            number(&due.requests[0])
-        });
-        assert_eq!(due, [0, 200, 1, 201]);
-    }
-
-    #[test]
-    fn repairs_of_one_gateway_leave_room_and_a_place_to_the_backfills_of_others() {
-        let of = |gateway: &str, request| {
-            let gateway = NodeRef { id: NodeId::new(gateway).unwrap(), nonce: Nonce(1) };
-            short(ReplayRequest { gateway, ..request })
-        };
-        let mut queue = queue(4, (0..WAITING as u64).map(|number| of("many", request(number * 100_000))));
-        let refused = push(&mut queue, of("few", backfill(500))).unwrap();
-        assert_eq!(refused.request.from.0, (WAITING as u64 - 1) * 100_000);
-        let begun: Vec<_> = std::iter::from_fn(|| queue.begin(NOW)).map(|due| begins(&due.requests)).collect();
-        assert_eq!(begun, [vec![0], vec![100_000], vec![200_000], vec![500]]);
-        queue.ended(Purpose::Repair, Vec::new());
-        assert_eq!(queue.begin(NOW).map(|due| begins(&due.requests)), Some(vec![300_000]), "no other backfill waits");
-    }
-
-    #[test]
-    fn repairs_begin_first_and_have_a_reserved_place() {
-        let due = |queue: &mut Queue<()>| queue.begin(NOW).map(|due| begins(&due.requests));
-        let mut all = queue(4, [backfill(1), backfill(2), request(3)].map(short));
-        all.backfills = 4;
-        assert_eq!(due(&mut all), None);
-        all.backfills = 3;
-        assert_eq!(due(&mut all), Some(vec![3]));
-        (all.repairs, all.backfills) = (0, 3);
-        assert_eq!(due(&mut all), None);
-        all.backfills = 1;
-        assert_eq!([due(&mut all), due(&mut all)], [Some(vec![1]), Some(vec![2])]);
-        assert_eq!(due(&mut queue(1, [short(backfill(4))])), Some(vec![4]), "with a single place");
-    }
-
-    #[test]
-    fn long_ranges_wait_for_others_and_stale_requests_are_refused() {
-        let mut queue = queue(4, [request(1)]);
-        assert!(queue.begin(NOW.plus(COLLECT_MS - 1)).is_none() && queue.is_collecting());
-        let due = queue.begin(NOW.plus(COLLECT_MS)).unwrap();
-        assert_eq!((due.requests.len(), due.stale.len(), queue.running()), (1, 0, 1));
-        queue.ended(Purpose::Repair, due.requests);
-        let due = queue.begin(NOW.plus(STALE)).unwrap();
-        assert_eq!((due.requests.len(), due.stale.len(), queue.running()), (0, 1, 0));
-    }
-}
+#[path = "queue_tests.rs"]
+mod tests;
