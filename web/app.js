@@ -41,6 +41,7 @@ const RECONNECT = {
   4012: "after",
   4013: "after",
   4014: "no",
+  4015: "after",
 };
 const FRAME_TOO_LARGE = 417;
 const MESSAGE_TOO_BIG = 1009;
