@@ -156,7 +156,7 @@ fn events(count: usize) -> Vec<Event> {
 /// Room for all gateways, which are in no view.
 fn limits() -> TableLimits {
     let shipped = TableLimits::default();
-    TableLimits { strangers: GATEWAYS, stranger_bytes: shipped.gateway_bytes, ..shipped }
+    TableLimits { outsiders: GATEWAYS, outsider_bytes: shipped.gateway_bytes, ..shipped }
 }
 
 impl RoutingLoad {

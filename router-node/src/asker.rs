@@ -10,8 +10,8 @@ use tickwire_core::placement::{Role, View};
 pub enum Asker {
     /// A gateway of the view.
     Member(NodeRef),
-    /// All others together: a gateway that the view does not have yet, or no gateway.
-    Stranger,
+    /// All outsiders together: gateways that the view does not have yet, and whoever else asks.
+    Outsider,
 }
 
 impl Asker {
@@ -19,7 +19,7 @@ impl Asker {
     #[must_use]
     pub fn of(gateway: &NodeRef, view: &View) -> Self {
         let is_member = view.members.iter().any(|member| member.role == Role::Gateway && member.node == *gateway);
-        if is_member { Self::Member(gateway.clone()) } else { Self::Stranger }
+        if is_member { Self::Member(gateway.clone()) } else { Self::Outsider }
     }
 }
 
@@ -37,7 +37,7 @@ mod tests {
         let view = View { members, ..View::default() };
         assert_eq!(Asker::of(&node("g1", 1), &view), Asker::Member(node("g1", 1)), "although it drains");
         for other in [node("g1", 2), node("g2", 1), node("r1", 1)] {
-            assert_eq!(Asker::of(&other, &view), Asker::Stranger, "{other}");
+            assert_eq!(Asker::of(&other, &view), Asker::Outsider, "{other}");
         }
     }
 }

@@ -42,7 +42,7 @@ pub struct InterestTable {
     /// The gateways whose known interest is older than the announced revision.
     lagging: BTreeSet<NodeRef>,
     /// The number of gateways that are not in the view.
-    strangers: usize,
+    outsiders: usize,
     /// The gateways of the view.
     members: BTreeSet<NodeRef>,
     topics: TopicTable,
@@ -127,7 +127,7 @@ impl InterestTable {
     pub fn set_view(&mut self, view: Arc<View>) {
         let gateways = view.members.iter().filter(|member| member.role == Role::Gateway);
         self.members = gateways.map(|member| member.node.clone()).collect();
-        self.strangers = self.gateways.keys().filter(|gateway| !self.members.contains(gateway)).count();
+        self.outsiders = self.gateways.keys().filter(|gateway| !self.members.contains(gateway)).count();
         self.addressed.set_view(view);
     }
 
@@ -233,7 +233,7 @@ impl InterestTable {
             self.lagging.remove(gateway);
             if let Some(mut known) = self.gateways.remove(gateway) {
                 self.bytes -= known.clear_ahead();
-                self.strangers -= usize::from(!self.members.contains(gateway));
+                self.outsiders -= usize::from(!self.members.contains(gateway));
             }
         }
         silent
@@ -258,13 +258,13 @@ impl InterestTable {
         if !self.gateways.contains_key(gateway) {
             let is_member = self.members.contains(gateway);
             let has_room = match is_member {
-                true => self.gateways.len() - self.strangers < self.limits.members,
-                false => self.strangers < self.limits.strangers,
+                true => self.gateways.len() - self.outsiders < self.limits.members,
+                false => self.outsiders < self.limits.outsiders,
             };
             if !has_room {
                 return None;
             }
-            self.strangers += usize::from(!is_member);
+            self.outsiders += usize::from(!is_member);
             self.gateways.insert(gateway.clone(), GatewayInterest::new(now));
         }
         let known = self.gateways.get_mut(gateway)?;

@@ -122,7 +122,7 @@ fn public_broadcast_goes_to_every_gateway_whose_interest_is_known() {
 
 #[test]
 fn gateways_outside_the_view_are_limited_apart_from_members() {
-    let mut table = InterestTable::new(TableLimits { members: 2, strangers: 3, ..TableLimits::default() });
+    let mut table = InterestTable::new(TableLimits { members: 2, outsiders: 3, ..TableLimits::default() });
     let refused = |table: &mut InterestTable, name: &str| table.beat(Millis(0), &beat(name, 1)).refused;
     for number in 0..3 {
         assert_eq!(refused(&mut table, &format!("s{number}")), None);
@@ -130,10 +130,10 @@ fn gateways_outside_the_view_are_limited_apart_from_members() {
     assert_eq!(refused(&mut table, "s3"), Some(InterestRefused::TooManyGateways));
     table.set_view(view(&["a", "b", "s0"]));
     assert_eq!((refused(&mut table, "a"), refused(&mut table, "b")), (None, Some(InterestRefused::TooManyGateways)));
-    assert_eq!(refused(&mut table, "s4"), None, "one of the strangers has become a member");
+    assert_eq!(refused(&mut table, "s4"), None, "one of the outsiders has become a member");
     assert_eq!(table.lagging().count(), 5);
     assert_eq!(table.expire(Millis(2), 1).len(), 5);
-    assert!(table.lagging().next().is_none() && table.strangers == 0);
+    assert!(table.lagging().next().is_none() && table.outsiders == 0);
 }
 
 #[test]
@@ -162,17 +162,17 @@ fn interests_are_bounded_in_bytes_and_freed_with_their_gateways() {
 
 #[test]
 fn gateways_outside_the_view_leave_room_to_members() {
-    let own = TableLimits { gateway_bytes: 4_000, stranger_bytes: 1_000, in_all: 6_000, ..TableLimits::default() };
+    let own = TableLimits { gateway_bytes: 4_000, outsider_bytes: 1_000, in_all: 6_000, ..TableLimits::default() };
     let mut table = InterestTable::new(own);
     table.set_view(view(&["a"]));
-    for stranger in ["s0", "s1", "s2"] {
+    for outsider in ["s0", "s1", "s2"] {
         for revision in 3..200 {
-            table.delta(Millis(0), delta(stranger, revision, 0..20));
+            table.delta(Millis(0), delta(outsider, revision, 0..20));
         }
-        let large = snapshot(&mut table, stranger, 1, &want(0..100));
+        let large = snapshot(&mut table, outsider, 1, &want(0..100));
         assert_eq!(large, InterestUpdate::refused(InterestRefused::TooLarge));
     }
-    assert!(table.bytes <= 3 * own.stranger_bytes, "{} bytes", table.bytes);
+    assert!(table.bytes <= 3 * own.outsider_bytes, "{} bytes", table.bytes);
     assert_eq!(snapshot(&mut table, "a", 1, &want(0..100)).advanced, Some(Revision(1)));
 }
 

@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn gateways_take_turns_and_the_others_count_as_one() {
         let mut queue = AlertQueue::new();
-        let dropped = (0..1_000).map(|number| queue.push(NOW, &Asker::Stranger, 1, number)).sum::<u64>();
+        let dropped = (0..1_000).map(|number| queue.push(NOW, &Asker::Outsider, 1, number)).sum::<u64>();
         assert_eq!(dropped, 1_000 - OF_ONE as u64);
         let added = [("a", 2_000), ("a", 2_001), ("b", 3_000)];
         assert!(added.iter().all(|(id, number)| queue.push(NOW, &gateway(id), 1, *number) == 0));

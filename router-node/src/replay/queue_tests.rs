@@ -120,7 +120,7 @@ fn gateways_that_somebody_invents_have_the_turns_of_one() {
     };
     let number = |one: &QueuedReplay<()>| one.request.from.0 / 100_000;
     let mut queue = queue(2, []);
-    let invented = |queue: &mut Queue<()>, at| queue.push(NOW, Asker::Stranger, of(&format!("x{at}"), at), ());
+    let invented = |queue: &mut Queue<()>, at| queue.push(NOW, Asker::Outsider, of(&format!("x{at}"), at), ());
     assert_eq!((0..WAITING as u64).filter_map(|at| invented(&mut queue, at)).count(), 0);
     assert_eq!(number(&push(&mut queue, of("real", 200)).unwrap()), WAITING as u64 - 1);
     assert_eq!(number(&push(&mut queue, of("real", 201)).unwrap()), WAITING as u64 - 2);

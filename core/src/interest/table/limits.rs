@@ -6,11 +6,12 @@ pub struct TableLimits {
     /// The most gateways of the view.
     pub members: usize,
     /// The most gateways outside the view, or not yet in it.
-    pub strangers: usize,
+    pub outsiders: usize,
     /// The most bytes of one gateway's interest in messages; also the most bytes of its deltas that await a snapshot.
     pub gateway_bytes: usize,
-    /// The same for a gateway outside the view, if that is less. All of these together must leave room to the others.
-    pub stranger_bytes: usize,
+    /// The same for a gateway outside the view, if that is less. Even if all of them are invented, they must leave room
+    /// to the members.
+    pub outsider_bytes: usize,
     /// The most bytes of all gateways together.
     pub in_all: usize,
     /// An interest is measured again when its deltas have doubled its size, and it has at least this many bytes.
@@ -21,9 +22,9 @@ impl Default for TableLimits {
     fn default() -> Self {
         Self {
             members: 4096,
-            strangers: 64,
+            outsiders: 64,
             gateway_bytes: 4 * 1024 * 1024,
-            stranger_bytes: 1024 * 1024,
+            outsider_bytes: 1024 * 1024,
             in_all: 256 * 1024 * 1024,
             measured_bytes: 64 * 1024,
         }
@@ -33,6 +34,6 @@ impl Default for TableLimits {
 impl TableLimits {
     /// The most bytes of a gateway's interest.
     pub(super) fn bytes_of(&self, is_member: bool) -> usize {
-        if is_member { self.gateway_bytes } else { self.gateway_bytes.min(self.stranger_bytes) }
+        if is_member { self.gateway_bytes } else { self.gateway_bytes.min(self.outsider_bytes) }
     }
 }
