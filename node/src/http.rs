@@ -2,8 +2,8 @@
 //! a peer can delay, and an owner for every task.
 //!
 //! A connection that arrives when all slots are taken displaces the one that has waited longest, of the network that
-//! has the most of them ([`ConnectionSlots`]). So a flood displaces itself, and a request that arrives complete is
-//! answered before its connection can be displaced. An upgraded connection leaves its slot.
+//! has the most of them ([`ConnectionSlots`]). So a flood displaces itself. A request that has arrived completely has a
+//! second for its answer, in which its connection is not displaced. An upgraded connection leaves its slot.
 //!
 //! Behind load balancers that pass TCP on, each connection begins with a PROXY header, which states its client.
 

@@ -19,10 +19,12 @@
 //! route_cache   the memory of rules and engine for what they decided
 //! engine        match, batch, checkpoint
 //! dispatch      sections into messages, to the gateways
+//! asker         who takes turns with requests for what follows
 //! replay        reads again what a gateway has missed
 //!   queue       which requests are read next, and together
 //!   pass        how much is read, and what the answers may claim
 //! alerts        reads the alerts of a user that may come again
+//!   queue       which request is served next
 //! heartbeats    a small message per partition now and then, which takes the same way
 //! silence       when the stream last got an event of each kind
 //! ```
@@ -56,8 +58,9 @@ mod route_cache;
 
 mod engine;
 
-mod asker;
 mod dispatch;
+
+mod asker;
 mod replay;
 mod requests;
 
