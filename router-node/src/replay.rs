@@ -113,8 +113,8 @@ impl ReplayService {
     }
 
     async fn work(self, drain: CancellationToken) {
-        let Self { requests: [mut any, mut own], mut queue, worker } = self;
-        let (clock, mut for_any, mut for_own) = (Clock::start(), Vec::new(), Vec::new());
+        let Self { mut requests, mut queue, worker } = self;
+        let (clock, mut of_first, mut of_second) = (Clock::start(), Vec::new(), Vec::new());
         let mut running = FuturesUnordered::new();
         loop {
             while let Some(Due { requests, stale }) = queue.begin(clock.now()) {
@@ -126,23 +126,27 @@ impl ReplayService {
                     running.push(worker.serve(requests).map(move |left| (purpose, left)));
                 }
             }
+            // In turn: many requests for any router must not hold back those for this one, which gateways send when no
+            // router has answered.
+            requests.swap(0, 1);
+            let [first, second] = &mut requests;
             tokio::select! {
                 biased;
                 () = drain.cancelled() => break,
                 Some((purpose, left)) = running.next() => queue.ended(purpose, left),
                 () = sleep(Duration::from_millis(COLLECT_MS)), if queue.is_collecting() => {}
                 // Requests that a gateway sends together are taken together.
-                count = any.next_many(&mut for_any, WAITING) => if count == 0 { break },
-                count = own.next_many(&mut for_own, WAITING) => if count == 0 { break },
+                count = first.next_many(&mut of_first, WAITING) => if count == 0 { break },
+                count = second.next_many(&mut of_second, WAITING) => if count == 0 { break },
             }
-            for (request, reply) in for_any.drain(..).chain(for_own.drain(..)).filter_map(|message| read(&message)) {
+            for (request, reply) in of_first.drain(..).chain(of_second.drain(..)).filter_map(|message| read(&message)) {
                 let asker = Asker::of(&request.gateway, &worker.view());
                 if let Some(QueuedReplay { reply, .. }) = queue.push(clock.now(), asker, request, reply) {
                     worker.refuse(&reply, ReplayRefusal::Busy).await;
                 }
             }
         }
-        drop((any, own));
+        drop(requests);
         if worker.flush(UNSUBSCRIBE_DEADLINE).await.is_err() {
             debug!("end of the subscriptions to replay requests not confirmed");
         }
