@@ -121,6 +121,7 @@ mod tests {
             () = backfills => {}
         }
         let took = start.elapsed().as_millis();
-        assert!((3_500..=4_500).contains(&took), "{took} ms");
+        // The first ones wait for few repairs, the later ones for up to 400 ms each.
+        assert!((2_900..=3_200).contains(&took), "{took} ms");
     }
 }
