@@ -18,6 +18,7 @@ mod statistics;
 mod walk;
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -43,6 +44,9 @@ const SAMPLE: u64 = 64;
 
 /// How many sessions one sweep checks.
 const SWEEP_SESSIONS: usize = 1_024;
+
+/// What has memory for no more entries than this never shrinks.
+const KEPT_CAPACITY: usize = 1_024;
 
 /// A subscription, as the index returns it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -318,9 +322,22 @@ impl Index {
     fn forget(&mut self, slot: Slot) {
         let Interned { filter, .. } = self.filters.remove(slot.at());
         self.slots.remove(&filter);
+        give_back(&mut self.slots);
+        if self.filters.is_empty() {
+            self.filters.shrink_to_fit();
+        }
         self.lists.unfile(&filter, slot, &mut self.statistics);
         self.rooms.unfile(&filter, slot);
         self.statistics.filters -= 1;
+    }
+}
+
+/// Frees the memory of a map that has become much smaller than it was. Clients choose how many keys there are, and the
+/// next ones may need memory elsewhere. A map shrinks only after most of its keys are gone, so that this costs no more
+/// than their removal.
+fn give_back<K: Eq + Hash, V>(map: &mut HashMap<K, V, Hasher>) {
+    if map.capacity() > KEPT_CAPACITY && map.len() < map.capacity() / 8 {
+        map.shrink_to(2 * map.len());
     }
 }
 

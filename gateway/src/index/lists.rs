@@ -13,7 +13,7 @@ use tickwire_core::ids::{Pattern, Room, Symbol};
 use super::list::{Candidate, List, Probe, Remaining};
 use super::statistics::{Dimension, Statistics};
 use super::walk::MatchWalk;
-use super::{Hasher, Slot};
+use super::{Hasher, Slot, give_back};
 
 type ByValue<K> = HashMap<K, List, Hasher>;
 
@@ -60,6 +60,10 @@ impl Lists {
     pub(super) fn unfile(&mut self, filter: &Filter, slot: Slot, statistics: &mut Statistics) {
         let candidate = self.candidate(filter, slot);
         let (dimension, entries) = self.change(filter, candidate, ListChange::Remove);
+        give_back(&mut self.symbols);
+        give_back(&mut self.rooms);
+        give_back(&mut self.patterns);
+        give_back(&mut self.tags);
         statistics.of_mut(dimension).entries -= entries;
     }
 
@@ -136,6 +140,13 @@ impl Lists {
         (dimension, lists as u64)
     }
 
+    /// For how many values there is memory, and for how many filters of the kinds.
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        let named = self.symbols.capacity() + self.rooms.capacity() + self.patterns.capacity() + self.tags.capacity();
+        named + self.kinds.values().map(OfKind::capacity).sum::<usize>()
+    }
+
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         let named = self.symbols.len() + self.rooms.len() + self.patterns.len() + self.tags.len();
@@ -157,6 +168,11 @@ impl OfKind {
             change_list(&mut self.any, candidate, change);
             (Dimension::Any, 1)
         }
+    }
+
+    #[cfg(test)]
+    fn capacity(&self) -> usize {
+        self.regimes.iter().chain(&self.tiers).chain([&self.any]).map(List::capacity).sum()
     }
 
     #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What hostile events cost, where clients have many filters for them.
+//! What hostile events cost, where clients have many filters for them, and what hostile filters leave behind.
 
 use std::time::{Duration, Instant};
 
@@ -69,4 +69,38 @@ fn filter_is_asked_once_about_an_event_with_many_of_its_tags_or_rooms() {
         found.sort_unstable();
         assert_eq!((found, ASKED.get()), (vec![(7, 1), (7, 2)], 2 * 50));
     }
+}
+
+#[test]
+fn memory_for_the_names_of_many_filters_is_given_back_when_they_are_gone() {
+    let mut index = Index::default();
+    let filters: Vec<Arc<Filter>> = (0..4_000u32)
+        .map(|number| {
+            let names: Vec<String> = (0..5).map(|name| format!("{number}.{name}")).collect();
+            let mut filter = json!({ "min_confidence": f64::from(number) / 4_000.0 });
+            if let Some(field) = ["symbols", "rooms", "patterns", "tags"].get(number as usize % 5) {
+                filter[*field] = json!(names);
+            }
+            Arc::new(Filter::parse(&filter, &Kinds::default()).unwrap())
+        })
+        .collect();
+    let capacity = |index: &Index| {
+        let Index { filters, slots, lists, rooms, .. } = index;
+        [filters.capacity(), slots.capacity(), lists.capacity(), rooms.capacity()]
+    };
+    for (number, filter) in (0..).zip(&filters) {
+        index.register(&user(number), number);
+        index.add(subscriber(number, 1), filter);
+    }
+    let full = capacity(&index);
+    assert!(full[2] >= 4 * 800 * 5 + 800 && full[3] >= 800 * 5, "{full:?}");
+    for number in 0..4_000 {
+        index.unregister(&user(number), number);
+        if number == 3_999 - 50 {
+            let few = capacity(&index);
+            assert!(few[1..].iter().zip(&full[1..]).all(|(few, full)| few * 2 < *full), "{few:?} of {full:?}");
+        }
+    }
+    let none = capacity(&index);
+    assert!(none[0] == 0 && none[1..].iter().sum::<usize>() <= 7 * KEPT_CAPACITY, "{none:?}");
 }
