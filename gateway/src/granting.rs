@@ -67,6 +67,19 @@ pub(crate) fn check_bytes(config: &GatewayConfig, bytes: usize) -> Result<(), Su
     Err((ErrorCode::FilterBudget, message))
 }
 
+/// Checks the size of all filters of a user on this gateway.
+pub(crate) fn check_user_bytes(config: &GatewayConfig, bytes: usize) -> Result<(), SubscriptionFault> {
+    let most = config.user_filter_bytes;
+    if bytes <= most {
+        return Ok(());
+    }
+    let message = format!(
+        "the filters of all connections of a user may take {most} bytes (gateway.user_filter_bytes); use smaller filters, \
+         or close connections"
+    );
+    Err((ErrorCode::FilterBudget, message))
+}
+
 /// Checks all subscriptions that a connection would have.
 pub(crate) fn check_all(
     config: &GatewayConfig,

@@ -53,6 +53,7 @@ mod tests;
 pub(crate) mod timers;
 mod token_term;
 pub(crate) mod turns;
+mod user_filters;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

@@ -22,6 +22,8 @@ pub struct Account {
     sent: PerSecond,
     /// The budget for commands of the user's sessions.
     pub commands: Budget,
+    /// The bytes of the filters of the user's sessions, and of those in their requests.
+    pub(crate) filter_bytes: usize,
     /// The budget for backfills of the user's sessions, in sequences of the stream.
     pub backfill_budget: Budget,
     /// The slots for backfills of the user's sessions.
@@ -40,7 +42,17 @@ impl Account {
         let (commands, backfill_budget, backfill_slots) =
             (Budget::default(), Budget::default(), BackfillSlots::default());
         let (quotas, others) = (Vec::new(), None);
-        Self { sessions: 0, rate, commands, backfill_budget, backfill_slots, sent: PerSecond::second(), quotas, others }
+        Self {
+            sessions: 0,
+            rate,
+            commands,
+            filter_bytes: 0,
+            backfill_budget,
+            backfill_slots,
+            sent: PerSecond::second(),
+            quotas,
+            others,
+        }
     }
 
     /// How many more events may be sent to the user at `now`.

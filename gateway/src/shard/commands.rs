@@ -82,7 +82,9 @@ impl<S: Socket> Shard<S> {
                 let subscription = self.granted(&id, &name, &wanted)?;
                 self.check_symbols(&id, session.wanted(&name, &subscription.filter, symbols))?;
                 let bytes = session.wanted(&name, &subscription.filter, Filter::bytes);
-                self.check_bytes(&id, bytes, session.asked_bytes() + subscription.filter.bytes())?;
+                let more = subscription.filter.bytes();
+                self.check_bytes(&id, bytes, session.asked_bytes() + more)?;
+                self.check_user_bytes(&id, number, more)?;
                 if since.is_some()
                     && (session.backfill.is_some() || session.requests.iter().any(Request::wants_backfill))
                 {
@@ -116,6 +118,7 @@ impl<S: Socket> Shard<S> {
                 self.check_symbols(&id, subscriptions.iter().map(|(_, wanted)| symbols(&wanted.filter)).sum())?;
                 let bytes = subscriptions.iter().map(|(_, wanted)| wanted.filter.bytes()).sum();
                 self.check_bytes(&id, bytes, bytes)?;
+                self.check_user_bytes(&id, number, bytes)?;
                 self.resume_saved(now, number, &mut subscriptions);
                 if subscriptions.is_empty() {
                     let message = "subscriptions: missing; list all to continue, except those that the user has saved";
@@ -210,7 +213,9 @@ impl<S: Socket> Shard<S> {
             let message = format!("{limit} requests wait for their answers; send more after these");
             return Err(ServerError::new(id, ErrorCode::Unavailable, message));
         }
+        let bytes = request.bytes();
         session.requests.push_back(request);
+        self.count_filters(number, bytes, 0);
         self.answer_waiting(now, number);
         Ok(())
     }
@@ -266,6 +271,7 @@ impl<S: Socket> Shard<S> {
         let (subscription, former) = session.hold(name, subscription);
         let interned = self.index.add(Subscriber { session: number, subscription, window_ms, alert }, &filter);
         if let Some(former) = former {
+            self.count_filters(number, 0, former.filter.bytes());
             self.ask(ToEdge::Remove(former.filter));
         }
         self.sessions.get_mut(number)?.share(subscription, interned);
@@ -314,6 +320,7 @@ impl<S: Socket> Shard<S> {
     pub(super) fn deactivate(&mut self, number: u64, ended: Vec<ActiveSubscription>) {
         for held in ended {
             self.index.remove(number, held.number, &held.subscription.filter);
+            self.count_filters(number, 0, held.subscription.filter.bytes());
             self.ask(ToEdge::Remove(held.subscription.filter));
         }
     }

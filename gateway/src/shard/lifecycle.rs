@@ -77,6 +77,7 @@ impl<S: Socket> Shard<S> {
             outbox: Outbox::new(),
             subscriptions: Vec::new(),
             last_subscription: 0,
+            filter_bytes: 0,
             has_quotas: false,
             outage_notified: false,
             is_watched: false,
@@ -355,6 +356,8 @@ impl<S: Socket> Shard<S> {
 
     pub(super) fn remove(&mut self, now: Millis, number: u64) {
         self.unregister(number);
+        let filter_bytes = self.sessions.get(number).map_or(0, |session| session.filter_bytes);
+        self.count_filters(number, 0, filter_bytes);
         let Some(mut session) = self.sessions.remove(number) else { return };
         if let Some(backfill) = &mut session.backfill {
             self.accounts[session.account].backfill_budget.spend(now, self.backfill_rate.units(backfill.unpaid()));

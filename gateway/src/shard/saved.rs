@@ -12,7 +12,7 @@ use tickwire_core::protocol::{
 };
 
 use super::{Shard, ShardConfig};
-use crate::granting::{FilterSize, SubscriptionFault, check_all, grant};
+use crate::granting::{FilterSize, SubscriptionFault, check_all, check_user_bytes, grant};
 use crate::messages::ToEdge;
 use crate::saved::in_session::SavedSteps;
 use crate::shard::session::{Request, SavedChange, Session, SessionStage};
@@ -79,7 +79,9 @@ impl<S: Socket> Shard<S> {
             }
         }
         let size = |(name, one): &(SubscriptionName, Subscription)| (name.clone(), FilterSize::of(&one.filter));
-        let (granted, errors) = self.granted_beside(resumed.iter().map(size).collect(), wanted);
+        let sizes: BTreeMap<_, _> = resumed.iter().map(size).collect();
+        let of_user = self.user_filter_bytes(number) + sizes.values().map(|size| size.bytes).sum::<usize>();
+        let (granted, errors) = self.granted_beside(sizes, of_user, wanted);
         resumed.extend(granted);
         self.report_saved(now, number, errors);
     }
@@ -110,7 +112,7 @@ impl<S: Socket> Shard<S> {
         let set = self.settings.saved.of(&session.user);
         let SavedSteps { removed, wanted } = saved.follow(&set, |name| taken.contains(name));
         sizes.retain(|name, _| !removed.contains(name));
-        let (granted, errors) = self.granted_beside(sizes, wanted);
+        let (granted, errors) = self.granted_beside(sizes, self.user_filter_bytes(number), wanted);
         if !granted.is_empty() || !removed.is_empty() {
             let filters: Vec<_> = granted.iter().map(|(_, one)| Arc::clone(&one.filter)).collect();
             let is_confirmed = !filters.is_empty();
@@ -142,17 +144,24 @@ impl<S: Socket> Shard<S> {
         self.ask_for_reminders(now, number);
     }
 
-    /// What of the saved subscriptions fits into a session beside those that have these sizes, and an error for each
-    /// other one.
+    /// What of the saved subscriptions fits into a session beside those that have these sizes, and `of_user` bytes of
+    /// its user, and an error for each other one.
     fn granted_beside(
         &self,
         mut sizes: BTreeMap<SubscriptionName, FilterSize>,
+        mut of_user: usize,
         wanted: Vec<(SubscriptionName, Arc<SubscriptionRequest>)>,
     ) -> (Named, Vec<ServerError>) {
         let ShardConfig { config, kinds, .. } = &self.settings;
         let (mut granted, mut errors) = (Named::new(), Vec::new());
         for (name, request) in wanted {
-            match grant(config, kinds, &name, &request) {
+            let fitting = grant(config, kinds, &name, &request).and_then(|subscription| {
+                let bytes = of_user.saturating_add(subscription.filter.bytes());
+                check_user_bytes(config, bytes)?;
+                of_user = bytes;
+                Ok(subscription)
+            });
+            match fitting {
                 Ok(subscription) => granted.push((name, subscription)),
                 Err(fault) => errors.push(not_applied(&name, fault)),
             }

@@ -81,6 +81,11 @@ impl Request {
         }
     }
 
+    /// The size of the filters that it asks for, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.wanted().into_iter().map(|(_, wanted)| wanted.filter.bytes()).sum()
+    }
+
     /// Whether it needs a confirmation.
     pub(crate) fn is_confirmed(&self) -> bool {
         match self {
@@ -152,6 +157,8 @@ pub(crate) struct Session<S> {
     /// The active subscriptions, sorted by name.
     pub(crate) subscriptions: Vec<ActiveSubscription>,
     pub(crate) last_subscription: u32,
+    /// The bytes of its filters and of those in its requests, as they count for its user.
+    pub(crate) filter_bytes: usize,
     pub(crate) user: UserId,
     /// The budget for its commands.
     pub(crate) commands: Budget,
@@ -276,7 +283,7 @@ impl<S> Session<S> {
 
     /// The size of the filters in requests that wait, in bytes.
     pub(crate) fn asked_bytes(&self) -> usize {
-        self.requests.iter().flat_map(Request::wanted).map(|(_, wanted)| wanted.filter.bytes()).sum()
+        self.requests.iter().map(Request::bytes).sum()
     }
 
     fn look_for_quotas(&mut self) {

@@ -103,6 +103,11 @@ impl Config {
                  bytes for each of max_subscriptions, and 32 for each of stream.partitions",
             ),
             (
+                gateway.user_filter_bytes >= gateway.max_filter_bytes,
+                "gateway.user_filter_bytes, gateway.max_filter_bytes",
+                "a user must be able to have one session that uses all its limits",
+            ),
+            (
                 gateway.proxy_protocol == ProxyProtocol::Off || !gateway.trusted_proxies.is_empty(),
                 "gateway.proxy_protocol, gateway.trusted_proxies",
                 "PROXY headers are read only from trusted proxies: name those that may connect",

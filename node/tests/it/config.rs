@@ -210,6 +210,7 @@ fn keys_that_conflict_are_refused() {
         &[("gateway.max_frame_bytes", "65536")],
         &[("gateway.max_filter_bytes", "131072")],
         &[("gateway.max_subscriptions", "1000")],
+        &[("gateway.user_filter_bytes", "65536")],
     ] {
         assert!(matches!(from_sets(sets), Err(ConfigError::Conflict { .. })), "{sets:?}");
     }

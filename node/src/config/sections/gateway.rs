@@ -77,6 +77,9 @@ pub struct GatewayConfig {
     /// Bytes of the filters of a session.
     #[serde(deserialize_with = "values::within::<1_024, 16_777_216, _, _>")]
     pub max_filter_bytes: usize,
+    /// Bytes of the filters of all sessions of a user on this gateway.
+    #[serde(deserialize_with = "values::within::<1_024, 17_179_869_184, _, _>")]
+    pub user_filter_bytes: usize,
     /// Bytes that may wait for a session.
     #[serde(deserialize_with = "values::within::<16_384, 1_073_741_824, _, _>")]
     pub outbox_bytes: usize,
