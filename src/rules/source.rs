@@ -3,7 +3,7 @@
 use serde_json::Value;
 use std::fmt::Write;
 use std::path::Path;
-use tickwire_core::event::Kinds;
+use tickwire_core::event::{Kinds, object};
 use tickwire_core::rules::{RuleRevision, RuleSet, SkippedRule, default_rules};
 
 use super::RulesError;
@@ -17,11 +17,12 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, RulesError> {
 /// The rules in a file: one, or a list. A list may be empty: so is the copy of a cluster without rules.
 pub(super) fn rules(path: &Path) -> Result<Vec<Value>, RulesError> {
     let refused = |reason: String| RulesError::NotRules { path: path.to_owned(), reason };
-    match serde_json::from_slice(&read(path)?) {
+    // Of a name that stands twice in a rule, one value would be lost without a word: perhaps a condition.
+    match object::value_from_json(&read(path)?) {
         Ok(Value::Array(rules)) => Ok(rules),
         Ok(rule @ Value::Object(_)) => Ok(vec![rule]),
         Ok(_) => Err(refused("it holds no rule".to_owned())),
-        Err(error) => Err(refused(format!("not JSON: {error}"))),
+        Err(error) => Err(refused(error.to_string())),
     }
 }
 

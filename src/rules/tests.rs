@@ -52,6 +52,18 @@ fn one_rule_and_lists_of_rules_are_validated() {
 }
 
 #[test]
+fn rules_in_which_a_name_stands_twice_are_refused() {
+    let rule = r#"{"id":"a","when":{"type":"Breakout*","type":"Doji"},"drop":true}"#;
+    for text in [rule.to_owned(), format!("[{rule}]")] {
+        let mut file = NamedTempFile::new().unwrap();
+        write!(file, "{text}").unwrap();
+        let error = source::validate(file.path(), &Kinds::default()).unwrap_err();
+        let RulesError::NotRules { reason, .. } = &error else { panic!("{error}") };
+        assert!(reason.contains("the name \"type\" stands twice"), "{reason}");
+    }
+}
+
+#[test]
 fn every_fault_is_named_with_its_rule_and_path() {
     let rules = json!([
         { "id": "a", "ttl_ms": 0 },

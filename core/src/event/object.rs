@@ -39,6 +39,9 @@ pub enum ObjectError {
     /// This many bytes follow the value.
     #[error("not MessagePack: {0} bytes follow the value")]
     Trailing(usize),
+    /// It begins with the byte order mark of this encoding, which no JSON has.
+    #[error("not JSON: it begins with a byte order mark of {0}; write UTF-8 without one")]
+    ByteOrderMark(&'static str),
     /// A value that is not an object.
     #[error("expected an object, found {0}")]
     NotAnObject(&'static str),
@@ -49,10 +52,31 @@ pub enum ObjectError {
 /// # Errors
 /// If it is not an object, or beyond the limits.
 pub fn from_json(bytes: &[u8]) -> Result<Object, ObjectError> {
+    object(value_from_json(bytes)?)
+}
+
+/// Reads one JSON value and nothing after it, by the same rules.
+///
+/// # Errors
+/// If it is beyond the limits.
+pub fn value_from_json(bytes: &[u8]) -> Result<Value, ObjectError> {
+    if let Some(encoding) = byte_order_mark(bytes) {
+        return Err(ObjectError::ByteOrderMark(encoding));
+    }
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = LimitedDepth(MAX_DEPTH).deserialize(&mut reader)?;
     reader.end()?;
-    object(value)
+    Ok(value)
+}
+
+/// The encoding whose byte order mark the text begins with. Programs on Windows write one, and nobody sees it: without
+/// a word about it the error would be that JSON is expected where JSON seems to be.
+fn byte_order_mark(bytes: &[u8]) -> Option<&'static str> {
+    match bytes {
+        [0xef, 0xbb, 0xbf, ..] => Some("UTF-8"),
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Some("UTF-16"),
+        _ => None,
+    }
 }
 
 /// Reads one MessagePack map and nothing after it.
@@ -291,6 +315,18 @@ mod tests {
         assert!(matches!(from_msgpack(&[0x90]), Err(ObjectError::NotAnObject("a list"))));
         assert!(matches!(from_json(b"{} {}"), Err(ObjectError::Json(_))));
         assert!(matches!(from_json(b"[]"), Err(ObjectError::NotAnObject("a list"))));
+    }
+
+    #[test]
+    fn byte_order_mark_is_refused_by_its_name() {
+        for (text, encoding) in
+            [(&b"\xef\xbb\xbf{}"[..], "UTF-8"), (b"\xff\xfe{\0}\0", "UTF-16"), (b"\xfe\xff\0{\0}", "UTF-16")]
+        {
+            let refused = from_json(text).unwrap_err();
+            assert!(matches!(refused, ObjectError::ByteOrderMark(found) if found == encoding), "{refused}");
+        }
+        // Within a text it is a character like others.
+        assert!(from_json("{\"a\":\"\u{feff}\"}".as_bytes()).is_ok());
     }
 
     #[test]
