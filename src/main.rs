@@ -24,6 +24,7 @@ use clap::Parser;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 use std::time::Duration;
+use tickwire_command::standard_error;
 use tickwire_core::placement::Role;
 use tickwire_node::config::{ConfigError, LogConfig, LogFormat};
 use tickwire_node::telemetry::init_logs;
@@ -43,7 +44,7 @@ fn main() -> ExitCode {
     let runtime = match Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("tickwire: the threads of this process cannot be started: {error}");
+            standard_error::line(&format!("tickwire: the threads of this process cannot be started: {error}"));
             return ExitCode::FAILURE;
         }
     };
@@ -59,7 +60,7 @@ async fn ended(command: Command) -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             // The errors of the commands contain the texts of their sources, and some of these are of strangers.
-            eprintln!("tickwire: {}", terminal_text::in_lines(&error.to_string()));
+            standard_error::line(&format!("tickwire: {}", terminal_text::in_lines(&error.to_string())));
             if is_usage(&error) { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
         }
     }

@@ -15,7 +15,7 @@ use tickwire_core::ids::{Confidence, UserId};
 
 use crate::values;
 use tickwire_command::args::unused_authorities;
-use tickwire_command::stop;
+use tickwire_command::{standard_error, stop};
 use tickwire_node::secrets::read_secret;
 use tokio::task::spawn_blocking;
 
@@ -166,7 +166,7 @@ impl WatchArgs {
                 answer = &mut subscribed, if is_connected && !confirmed => {
                     if let Ok(answer) = answer {
                         let is_empty = answer?.subscriptions.is_empty();
-                        eprintln!("{}", if is_empty { "nothing is saved yet" } else { "subscribed" });
+                        standard_error::line(if is_empty { "nothing is saved yet" } else { "subscribed" });
                     }
                     confirmed = true;
                     continue;

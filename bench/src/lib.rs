@@ -48,7 +48,7 @@ use scenario::{Numbers, Placing, Plan, Scenario};
 use screen::Screen;
 use server::BenchServerError;
 use through::Through;
-use tickwire_command::stop;
+use tickwire_command::{standard_error, stop};
 
 pub use bare::BareArgs;
 
@@ -240,7 +240,7 @@ impl BenchArgs {
         let written = text.and_then(|text| io::stdout().write_all(text.as_bytes()));
         written.map_err(BenchFailure::Report)?;
         for fault in report.faults.iter().filter(|_| self.json) {
-            eprintln!("tickwire: this does not count: {fault}");
+            standard_error::line(&format!("tickwire: this does not count: {fault}"));
         }
         Ok(if report.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }

@@ -9,6 +9,7 @@ use tickwire_node::rule_bucket::StoredRule;
 use super::connection::Connection;
 use super::{PutArgs, RulesError, source};
 use tickwire_command::args::NatsArgs;
+use tickwire_command::standard_error;
 
 /// The environment variable with the name of the writer.
 const USER_VARIABLE: &str = "USER";
@@ -37,7 +38,7 @@ pub(super) async fn put(args: &PutArgs) -> Result<String, RulesError> {
 async fn closed(connection: Connection, done: Result<String, RulesError>, what: &str) -> Result<String, RulesError> {
     let url = connection.url.clone();
     let output = connection.close(done).await?;
-    eprintln!("{what} at {url}");
+    standard_error::line(&format!("{what} at {url}"));
     Ok(output)
 }
 
@@ -57,7 +58,9 @@ async fn write(connection: &Connection, rules: &[Value], expected: Option<u64>) 
             Ok(revision) => revision,
             Err(error) => {
                 // Those before it are written.
-                eprint!("{output}");
+                if !output.is_empty() {
+                    standard_error::line(output.trim_end());
+                }
                 return Err(error);
             }
         };

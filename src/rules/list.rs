@@ -11,6 +11,7 @@ use tickwire_node::rule_bucket::{self, RuleBucket, RuleBucketError, StoredRule};
 use super::connection::Connection;
 use super::{RulesError, source};
 use tickwire_command::args::NatsArgs;
+use tickwire_command::standard_error;
 use tickwire_node::terminal_text::{in_json, in_line, in_lines};
 
 /// The rules of a cluster.
@@ -96,7 +97,7 @@ pub(super) async fn list(json: bool, nats: &NatsArgs) -> Result<String, RulesErr
     }
     if !rules.skipped.is_empty() {
         let faults = source::faults(&rules.skipped);
-        eprintln!("skipped by routers, and refused by `put`:\n{}", in_lines(&faults));
+        standard_error::line(&format!("skipped by routers, and refused by `put`:\n{}", in_lines(&faults)));
     }
     Ok(rules.json())
 }
@@ -110,7 +111,7 @@ pub(super) async fn get(id: &str, nats: &NatsArgs) -> Result<String, RulesError>
         Ok(StoredRule { rule, updated_by, updated_at }) => {
             let at = updated_at.map_or_else(|| "at an unknown time".to_owned(), |at| format!("at {at:.0}"));
             let by = if updated_by.is_empty() { "somebody" } else { &updated_by };
-            eprintln!("revision {}, written {at} by {}", entry.revision, in_line(by));
+            standard_error::line(&format!("revision {}, written {at} by {}", entry.revision, in_line(by)));
             Ok(in_json(&format!("{rule:#}\n")).into_owned())
         }
         Err(skipped) => Err(RulesError::Invalid { faults: source::faults(&[skipped]) }),

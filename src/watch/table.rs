@@ -8,6 +8,7 @@ use tickwire_client::{Message, ReceivedEvent, SubscriptionName};
 use tickwire_core::event::Priority;
 
 use super::backfill::{EventLine, HeldLines};
+use tickwire_command::standard_error;
 use tickwire_node::terminal_text::{in_json, in_line};
 
 /// Prints messages in one of the two formats.
@@ -46,9 +47,9 @@ impl Printer {
             if held.hold(line) {
                 return Ok(());
             }
-            eprintln!(
+            standard_error::line(
                 "too many stored events to sort all of them by time: these are the first, the rest follows partition by \
-                 partition"
+                 partition",
             );
             return self.release();
         }
@@ -56,7 +57,7 @@ impl Printer {
             self.release()?;
         }
         if let Some(text) = text_of(message) {
-            eprintln!("{}", in_line(&text));
+            standard_error::line(&in_line(&text));
         }
         Ok(())
     }

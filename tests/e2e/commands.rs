@@ -45,6 +45,17 @@ async fn command_ends_although_one_of_its_threads_waits_for_a_file() {
 }
 
 #[test]
+fn command_keeps_its_exit_code_if_its_errors_cannot_be_written() {
+    for (args, code) in
+        [(["rules", "validate", "/no/such/file"], 1), (["config", "check", "--config=/no/such/file"], 2)]
+    {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let status = tickwire().args(args).stderr(full).status().unwrap();
+        assert_eq!(status.code(), Some(code), "{args:?}");
+    }
+}
+
+#[test]
 fn command_that_demands_tls_of_a_server_without_it_says_so() {
     let nats = NatsServer::start();
     let (code, output, errors) = run(&["doctor", "--nats", &nats.url().replace("nats://", "tls://")]);
