@@ -318,6 +318,23 @@ mod tests {
     }
 
     #[test]
+    fn whole_numbers_of_64_bits_stay_exact_and_others_become_floats() {
+        for (text, number) in [
+            ("9007199254740993", json!(9_007_199_254_740_993_u64)),
+            ("18446744073709551615", json!(u64::MAX)),
+            ("-9223372036854775808", json!(i64::MIN)),
+            ("18446744073709551616", json!(2_f64.powi(64))),
+        ] {
+            assert_eq!(from_json(format!("{{\"a\":{text}}}").as_bytes()).unwrap()["a"], number, "{text}");
+        }
+        for refused in ["NaN", "Infinity", "1e400"] {
+            assert!(from_json(format!("{{\"a\":{refused}}}").as_bytes()).is_err(), "{refused}");
+        }
+        let short = [&[0x81, 0xa1, b'a', 0xca][..], &0.9_f32.to_be_bytes()].concat();
+        assert_eq!(from_msgpack(&short).unwrap()["a"], json!(f64::from(0.9_f32)));
+    }
+
+    #[test]
     fn byte_order_mark_is_refused_by_its_name() {
         for (text, encoding) in
             [(&b"\xef\xbb\xbf{}"[..], "UTF-8"), (b"\xff\xfe{\0}\0", "UTF-16"), (b"\xfe\xff\0{\0}", "UTF-16")]
