@@ -17,7 +17,7 @@ use serde_json::Value;
 use tickwire_core::event::Timestamp;
 use tickwire_core::event::object::{self, Object};
 use tickwire_core::ids::UserId;
-use tickwire_core::protocol::{SubscriptionName, SubscriptionRequest};
+use tickwire_core::protocol::{FrameError, SubscriptionName, SubscriptionRequest};
 use tickwire_node::api::Caller;
 use tickwire_node::clock::timestamp_now;
 use tickwire_node::shutdown::Shutdown;
@@ -25,8 +25,11 @@ use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
 use super::record::SavedRecord;
-use super::requests::{OPERATOR, bad_body, read_name};
+use super::requests::{OPERATOR, bad_body};
 use super::store::{SavedError, SavedStore};
+
+/// How many characters of a wrong name an error shows.
+const SHOWN: usize = 64;
 
 /// How many users one request may have.
 const MAX_USERS: usize = 1_000;
@@ -231,10 +234,24 @@ fn read_one(user: &str, wanted: Value) -> Result<Assignment, SavedError> {
     let user = UserId::new(user).map_err(|error| SavedError::BadRequest(error.to_string()))?;
     let wanted = entries(wanted)?;
     let one = |(name, fields): (String, Value)| {
-        let name = read_name(&name)?;
-        Ok::<_, SavedError>((name, SubscriptionRequest::read(entries(fields)?)?))
+        let name = name_of(&name)?;
+        let request = SubscriptionRequest::read(entries(fields)?).map_err(|error| of_subscription(&name, error))?;
+        Ok::<_, SavedError>((name, request))
     };
     Ok(Assignment { user, wanted: wanted.into_iter().map(one).collect::<Result<_, _>>()? })
+}
+
+/// The name of a subscription. Of one that is refused the error shows the beginning.
+fn name_of(text: &str) -> Result<SubscriptionName, SavedError> {
+    SubscriptionName::new(text).map_err(|error| {
+        let shown: String = text.chars().take(SHOWN).collect();
+        SavedError::BadRequest(format!("{shown:?}: {error}"))
+    })
+}
+
+/// What is wrong with one subscription of a user, who may have others in the same body.
+fn of_subscription(name: &SubscriptionName, error: FrameError) -> FrameError {
+    FrameError { message: format!("{:?}: {}", name.as_str(), error.message), ..error }
 }
 
 fn entries(value: Value) -> Result<Object, SavedError> {
@@ -280,6 +297,9 @@ mod tests {
         let shown: Vec<_> = read.iter().map(|(user, one)| (user.as_str(), one.as_ref().ok())).collect();
         let counts: Vec<_> = shown.iter().map(|(user, one)| (*user, one.map(|one| one.wanted.len()))).collect();
         assert_eq!(counts, [("ann", Some(2)), ("bob", None), ("eve", None), ("max", None)]);
+        let faults: Vec<_> = read.iter().filter_map(|(_, one)| Some(one.as_ref().err()?.to_string())).collect();
+        assert!(faults[0].starts_with("\"*\": "), "{faults:?}");
+        assert!(faults[1].starts_with("415: \"a\": window_ms: "), "{faults:?}");
     }
 
     #[test]

@@ -158,7 +158,7 @@ pub(super) fn bad_body(error: &ObjectError) -> SavedError {
     FrameError { code: ErrorCode::BadFrame, message: error.to_string(), id: None }.into()
 }
 
-pub(super) fn read_name(name: &str) -> Result<SubscriptionName, SavedError> {
+fn read_name(name: &str) -> Result<SubscriptionName, SavedError> {
     SubscriptionName::new(name).map_err(|error| SavedError::BadRequest(format!("the name in the path: {error}")))
 }
 
