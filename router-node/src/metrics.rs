@@ -178,6 +178,10 @@ tickwire_node::metrics! {
         "tickwire_router_partitions",
         "The partitions that this router owns",
         "TickwirePartitionOwners.";
+    gauge GATEWAYS_NOT_AWAITED =
+        "tickwire_router_gateways_not_awaited",
+        "Gateways of the member view whose interest this router does not know, and no longer waits for",
+        "See `interest` in [Is it ready?](operations.md#is-it-ready).";
 
     // replay.rs
     counter REPLAY_REQUESTS =

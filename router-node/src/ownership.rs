@@ -14,6 +14,7 @@
 //!   beginning of that epoch. A stream that has lost read messages gets a new epoch as well. Otherwise the events that
 //!   get those sequences next would be taken for known ones.
 
+mod awaited;
 mod continuity;
 pub(crate) mod driver;
 mod placement;
@@ -29,6 +30,7 @@ use crate::engine::{EngineReport, Order, SourceCheckpoints};
 use crate::metrics;
 use crate::source::{Source, Tenure};
 use crate::stream::{Expected, StreamFacts, StreamLook};
+use awaited::AwaitedGateways;
 use continuity::{Continuity, ContinuityResult};
 use placement::{Placement, PlacementAction};
 use std::collections::BTreeMap;
@@ -81,6 +83,7 @@ pub enum OwnershipTask {
 pub struct Ownership {
     placement: Placement,
     continuity: Continuity,
+    awaited: AwaitedGateways,
     /// The epoch that the engine reads.
     epoch: Epoch,
     tasks: Vec<OwnershipTask>,
@@ -114,6 +117,7 @@ impl Ownership {
         Self {
             placement: Placement::new(me, partitions, pace),
             continuity: Continuity::new(epoch.epoch_id, member_timeout),
+            awaited: AwaitedGateways::new(member_timeout),
             epoch,
             tasks: Vec::new(),
             check_at: Some(Millis(0)),
@@ -147,6 +151,11 @@ impl Ownership {
         self.check_soon(now);
     }
 
+    /// There is no connection to NATS, so no gateway can send its interest. Call it before each turn while that lasts.
+    pub fn disconnected(&mut self, now: Millis) {
+        self.awaited.restart(now);
+    }
+
     /// Takes the coverage that each gateway reports.
     pub fn note_gateway_coverage(&mut self, reports: BTreeMap<NodeRef, Checkpoint>) {
         self.continuity.set_reports(reports);
@@ -155,7 +164,8 @@ impl Ownership {
     /// Decides, from the newest view, the engine's report, and its checkpoints.
     pub fn turn(&mut self, now: Millis, view: Arc<View>, report: &EngineReport, checkpoints: &SourceCheckpoints) {
         self.check_missing(now, report);
-        self.placement.set_informed(crate::ownership::status::is_informed(&view, report));
+        self.awaited.update(now, &view, report);
+        self.placement.set_informed(self.awaited.is_empty());
         self.placement.set_view(view);
         self.give_up_releases(now);
         let actions = self.placement.act(now, |tenure| checkpoints.get(&tenure).copied());
@@ -180,6 +190,11 @@ impl Ownership {
     /// The held sources, and how far each was published.
     pub(crate) fn progress(&self) -> impl Iterator<Item = (Tenure, SourceProgress)> {
         self.placement.held()
+    }
+
+    /// The gateways whose interest is not known.
+    pub(crate) fn awaited(&self) -> &AwaitedGateways {
+        &self.awaited
     }
 
     /// The sources that the ring gives to this node.

@@ -123,6 +123,9 @@ impl OwnershipDriver {
         if self.setup.engine.gateway_coverage.has_changed().unwrap_or(false) {
             self.ownership.note_gateway_coverage(self.setup.engine.gateway_coverage.borrow_and_update().clone());
         }
+        if !self.setup.nats.is_connected() {
+            self.ownership.disconnected(self.setup.clock.now());
+        }
         let view = self.setup.view.borrow_and_update().clone();
         let (report, checkpoints) =
             (self.setup.engine.report.borrow().clone(), self.setup.engine.checkpoints.borrow().clone());
@@ -204,6 +207,7 @@ impl OwnershipDriver {
     fn update_status(&self) {
         let (view, report) = (self.setup.view.borrow().clone(), self.setup.engine.report.borrow().clone());
         let wanted: BTreeSet<Source> = self.ownership.wanted().collect();
-        self.setup.status.publish(&view, &report, &wanted, self.ownership.progress());
+        let (awaited, progress) = (self.ownership.awaited(), self.ownership.progress());
+        self.setup.status.publish(&view, &report, awaited, &wanted, progress);
     }
 }

@@ -4,6 +4,7 @@
 use crate::checkpoint::SourceProgress;
 use crate::engine::EngineReport;
 use crate::metrics;
+use crate::ownership::awaited::AwaitedGateways;
 use crate::source::{Source, Tenure};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -47,6 +48,7 @@ impl RouterStatus {
         &self,
         view: &View,
         report: &EngineReport,
+        interest: &AwaitedGateways,
         wanted: &BTreeSet<Source>,
         held: impl Iterator<Item = (Tenure, SourceProgress)>,
     ) {
@@ -66,10 +68,18 @@ impl RouterStatus {
             changed
         });
         metrics::PARTITIONS.set(held.len() as f64);
+        metrics::GATEWAYS_NOT_AWAITED.set(interest.given_up() as f64);
         // While nothing is stored nothing can be read; the `storage` check has the cause.
         let is_stopped = self.stopped.borrow().is_some();
-        set(&self.partitions, missing_partitions(&self.me, view, report, is_stopped, (wanted.len(), held.len())));
-        set(&self.interest, missing_interest(view, report));
+        match missing_partitions(&self.me, view, report, is_stopped, (wanted.len(), held.len())) {
+            Some(missing) => self.partitions.missing(missing),
+            None => self.partitions.ok(),
+        }
+        match (interest.missing(), interest.warning()) {
+            (Some(missing), _) => self.interest.missing(missing),
+            (None, Some(warning)) => self.interest.warning(warning),
+            (None, None) => self.interest.ok(),
+        }
         self.owned.send_if_modified(|known| {
             let changed = **known != held;
             if changed {
@@ -77,13 +87,6 @@ impl RouterStatus {
             }
             changed
         });
-    }
-}
-
-fn set(check: &Check, missing: Option<String>) {
-    match missing {
-        Some(missing) => check.missing(missing),
-        None => check.ok(),
     }
 }
 
@@ -116,34 +119,6 @@ fn missing_partitions(
     None
 }
 
-/// Whether the interest of every gateway is known.
-pub(super) fn is_informed(view: &View, report: &EngineReport) -> bool {
-    members_without_interest(view, report).is_empty()
-}
-
-/// The most gateways that a text names.
-const NAMED: usize = 3;
-
-/// The members among the gateways whose interest is not known. A gateway that is not a member does not count, even
-/// though its interest is kept for a while. Both may be many, if somebody invents them.
-fn members_without_interest<'a>(view: &'a View, report: &'a EngineReport) -> Vec<&'a NodeRef> {
-    if report.gateways_without_interest.is_empty() {
-        return Vec::new();
-    }
-    let members: BTreeSet<&NodeRef> = view.members.iter().map(|member| &member.node).collect();
-    report.gateways_without_interest.iter().filter(|gateway| members.contains(gateway)).collect()
-}
-
-fn missing_interest(view: &View, report: &EngineReport) -> Option<String> {
-    let gateways = members_without_interest(view, report);
-    let names: Vec<String> = gateways.iter().take(NAMED).map(ToString::to_string).collect();
-    let more = match gateways.len() - names.len() {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    (!names.is_empty()).then(|| format!("the interest of these gateways is not known: {}{more}", names.join(", ")))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,13 +147,5 @@ mod tests {
         report.unread.insert(Source::Partition(Partition(7)), "no consumer".to_owned());
         assert!(partitions(&report, 1).unwrap().contains("partition 7 cannot be read: no consumer"));
         assert_eq!(missing_partitions(&router.node, &view, &report, true, (32, 1)), None);
-
-        assert_eq!(missing_interest(&view, &report), None);
-        report.gateways_without_interest.push(gone.node);
-        assert_eq!(missing_interest(&view, &report), None);
-        assert!(is_informed(&view, &report));
-        report.gateways_without_interest.push(gateway.node);
-        assert!(!is_informed(&view, &report));
-        assert!(missing_interest(&view, &report).unwrap().contains("g1."));
     }
 }

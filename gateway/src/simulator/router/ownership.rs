@@ -28,6 +28,9 @@ impl SimCluster {
         if router.drains_until.is_some() {
             router.ownership.drain(now);
         }
+        if router.is_cut {
+            router.ownership.disconnected(now);
+        }
         if router.round_at <= now {
             router.round_at = now.plus(IDLE_ROUNDS * millis(ROUND));
             router.ownership.turn(now, Arc::clone(&router.view), &router.report, &router.checkpoints);
