@@ -282,7 +282,7 @@ impl Routing {
 
     fn report(&self) -> EngineReport {
         let of_view = self.view.members.iter().filter(|member| member.role == Role::Gateway).map(|member| &member.node);
-        let unknown = of_view.filter(|gateway| !self.table.knows(gateway));
+        let unknown = of_view.filter(|gateway| !self.table.knows(gateway) && !self.table.lags(gateway));
         EngineReport {
             gateways_without_interest: self.table.lagging().chain(unknown).cloned().collect(),
             unread: self.sources.unread(),

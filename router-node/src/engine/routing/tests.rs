@@ -177,3 +177,17 @@ fn coverage_of_members_is_passed_on_and_that_of_others_is_not() {
     routing.handle_interest_message(Millis(0), beat(&other, 2, 7));
     assert_eq!(routing.take_gateway_coverage(), Some(BTreeMap::from([(other, expected(2, 7))])));
 }
+
+#[test]
+fn member_whose_interest_is_not_known_is_reported_once() {
+    let (mut routing, gateway) = routing();
+    let silent = NodeRef { id: NodeId::new("silent").unwrap(), nonce: Nonce(3) };
+    let member = |node: &NodeRef| Member { node: node.clone(), role: Role::Gateway, weight: 1, draining: false };
+    let members = vec![member(&gateway), member(&silent)];
+    routing.set_view(Arc::new(View { version: 1, members, ..View::default() }));
+    assert_eq!(routing.report().gateways_without_interest, std::slice::from_ref(&silent));
+    // It announces a revision whose delta has not arrived.
+    let beat = InterestBeat { gateway: gateway.clone(), revision: Revision(9), reached: None };
+    routing.handle_interest_message(Millis(0), InterestMessage::Beat(beat));
+    assert_eq!(routing.report().gateways_without_interest, [gateway, silent]);
+}
