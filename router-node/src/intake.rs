@@ -137,6 +137,8 @@ pub struct Intake {
     mark: Option<Mark>,
     /// The server of the consumer.
     server: Option<String>,
+    /// The end of the stream when the consumer was new.
+    end: Option<Seq>,
     is_connected: bool,
     lateness: Lateness,
     /// Whether the messages that were last read were late.
@@ -161,6 +163,7 @@ impl Intake {
             reading: Contiguity::after(checkpoint),
             mark: None,
             server: None,
+            end: None,
             is_connected: true,
             lateness: Lateness::default(),
             late: true,

@@ -6,6 +6,7 @@ use super::trouble::IntakeTrouble;
 use super::{COMPARED, Doing, Intake, IntakeEvent, IntakeOutput, Opened};
 use crate::checkpoint::Checkpoint;
 use crate::metrics;
+use crate::source::Source;
 use crate::stream::{StreamFacts, StreamState};
 use crate::walk::Walked;
 use std::mem::replace;
@@ -113,7 +114,23 @@ impl Intake {
             return self.open(made);
         }
         self.server = server;
+        self.pass_silence(pending, state);
         self.find_last(state.facts, false);
+    }
+
+    /// The catch-all may have no messages for days, while the stream goes on and removes its beginning. That must not
+    /// look as if it had not read what was removed. If a new consumer on the leader has nothing to deliver, the stream
+    /// had no message of the catch-all up to the end that it had when the consumer before was new.
+    fn pass_silence(&mut self, pending: u64, state: &StreamState) {
+        let end = self.end.replace(state.facts.last);
+        let is_of_leader = state.facts.replicas <= 1 || self.server == state.leader;
+        if self.tenure.source != Source::CatchAll || pending > 0 || !is_of_leader {
+            return;
+        }
+        if let Some(through) = end.filter(|end| *end > self.reading.last) {
+            self.reading.last = through;
+            self.report(IntakeEvent::Events { through, mark: None, events: Vec::new() });
+        }
     }
 
     /// Checks that the stream still has the last message that was read, and not another one in its place.

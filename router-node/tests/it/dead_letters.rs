@@ -1,10 +1,12 @@
 //! Messages that cannot be read are stored with their reason, once, while others are delivered.
 
-use crate::cluster::{SOON, TestRouter};
+use crate::cluster::{SOON, State, TestRouter};
 use crate::gateway::one_of_each;
 use crate::routing::{publish, stop_both};
 use async_nats::HeaderMap;
 use std::collections::BTreeMap;
+use tickwire_core::ids::{NodeId, NodeRef, Nonce};
+use tickwire_node::lease::Leases;
 use tickwire_node::names;
 use tickwire_testkit::eventually;
 
@@ -63,5 +65,28 @@ async fn bad_events_become_dead_letters_with_their_reason_while_others_are_deliv
     assert_eq!(gateway.ids().len(), bad.len() + 1);
     assert_eq!(count().await, bad.len() as u64);
     assert_eq!(gateway.gaps(), []);
+    stop_both(gateway, router).await;
+}
+
+/// Else retention would seem to remove what the catch-all has not read, as soon as the stream has reached its limits.
+#[tokio::test]
+async fn catch_all_without_messages_moves_on_with_the_stream() {
+    let (_server, nats, router, gateway) = one_of_each().await;
+    let me = NodeRef { id: NodeId::new("test").unwrap(), nonce: Nonce(0) };
+    let leases = Leases::open(&nats, names::LEASES_BUCKET, me, SOON).await.unwrap();
+    let sent = nats.jetstream.publish("events.pattern.AAPL", r#"{"pattern":"Doji"}"#.into()).await.unwrap();
+    let sequence = sent.await.unwrap().sequence;
+    eventually("the catch-all passes the event", SOON, async || {
+        let read = leases.read::<State>(names::CATCH_ALL_KEY).await.unwrap();
+        read.record.is_some_and(|record| record.state.0 >= sequence).then_some(())
+    })
+    .await;
+    // It still finds what comes later.
+    nats.jetstream.publish("events.pattern", "{}".into()).await.unwrap().await.unwrap();
+    let dead_letters = nats.jetstream.get_stream(names::DEAD_LETTERS).await.unwrap();
+    eventually("the dead letter", SOON, async || {
+        (dead_letters.get_info().await.unwrap().state.messages == 1).then_some(())
+    })
+    .await;
     stop_both(gateway, router).await;
 }
