@@ -181,3 +181,16 @@ fn commands_of_operations_skip_lines_that_are_no_json() {
         assert!(flags.is_some_and(|(flags, _)| flags.contains('R')), "{command}");
     }
 }
+
+#[tokio::test]
+async fn node_without_nats_says_in_its_log_why_it_does_not_reach_it() {
+    let mut cluster = Cluster::start(1, 0).await;
+    cluster.nats[0].kill();
+    let router = &cluster.routers[0];
+    let found = eventually("the log has the reason", DEADLINE, async || {
+        let lines = lines(router, "cannot reach NATS for reading, trying again", &json!({}));
+        lines.into_iter().find(|line| line["reason"].as_str().is_some_and(|reason| reason.contains("refused")))
+    })
+    .await;
+    assert_eq!(found["level"], "WARN");
+}

@@ -103,7 +103,8 @@ impl LinkOwner {
                     self.shared.set_down(reason);
                 }
                 Err(DialError { reason, .. }) => {
-                    debug!(connection = self.name, attempt, reason, "cannot reach NATS for reading");
+                    // Without the number of the attempt, so that repeated lines are one.
+                    warn!(connection = self.name, reason, "cannot reach NATS for reading, trying again");
                     self.shared.set_down(reason);
                 }
             }
