@@ -193,7 +193,7 @@ impl Ownership {
     }
 
     /// The gateways whose interest is not known.
-    pub(crate) fn awaited(&self) -> &AwaitedGateways {
+    fn awaited(&self) -> &AwaitedGateways {
         &self.awaited
     }
 

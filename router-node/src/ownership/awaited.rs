@@ -22,7 +22,7 @@ const NAMED: usize = 3;
 
 /// The state.
 #[derive(Debug, Default)]
-pub(crate) struct AwaitedGateways {
+pub(super) struct AwaitedGateways {
     /// How long each is awaited.
     patience: u64,
     /// Since when the interest of a gateway of this name is not known. A gateway that is started again and again

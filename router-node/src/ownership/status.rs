@@ -133,7 +133,7 @@ mod tests {
     fn missing_parts_are_named() {
         let (router, gateway, gone) =
             (member("r1", Role::Router), member("g1", Role::Gateway), member("g2", Role::Gateway));
-        let view = View { version: 3, members: vec![gateway.clone(), router.clone()], ..View::default() };
+        let view = View { version: 3, members: vec![gateway, router.clone()], ..View::default() };
         let mut report = EngineReport::default();
         let partitions =
             |report: &EngineReport, held| missing_partitions(&router.node, &view, report, false, (32, held));
