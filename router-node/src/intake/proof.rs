@@ -120,14 +120,15 @@ impl Intake {
 
     /// The catch-all may have no messages for days, while the stream goes on and removes its beginning. That must not
     /// look as if it had not read what was removed. If a new consumer on the leader has nothing to deliver, the stream
-    /// had no message of the catch-all up to the end that it had when the consumer before was new.
+    /// had no message of the catch-all up to the end that it had when the consumer before was new. A stream that has lost
+    /// that end proves nothing: a position beyond its end would look like another loss.
     fn pass_silence(&mut self, pending: u64, state: &StreamState) {
         let end = self.end.replace(state.facts.last);
         let is_of_leader = state.facts.replicas <= 1 || self.server == state.leader;
         if self.tenure.source != Source::CatchAll || pending > 0 || !is_of_leader {
             return;
         }
-        if let Some(through) = end.filter(|end| *end > self.reading.last) {
+        if let Some(through) = end.filter(|end| *end > self.reading.last && *end <= state.facts.last) {
             self.reading.last = through;
             self.report(IntakeEvent::Events { through, mark: None, events: Vec::new() });
         }

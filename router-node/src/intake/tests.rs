@@ -262,26 +262,48 @@ fn first_message_of_a_new_consumer_is_checked_although_nothing_was_pending() {
     assert_eq!(wanted(&mut intake), ["Look"]);
 }
 
+/// Lets the intake, which has read up to `after`, open its consumer and look at the stream. Returns what it wants then.
+fn reopen(
+    intake: &mut Intake,
+    (after, number): (u64, u64),
+    (pending, server): (u64, &str),
+    state: Result<StreamState, String>,
+) -> Vec<String> {
+    let outputs = wanted(intake);
+    assert_eq!(outputs.last(), Some(&format!("Open {{ after: Seq({after}), number: {number} }}")));
+    intake.opened(opened(pending, server));
+    assert_eq!(wanted(intake), ["Look"]);
+    intake.looked(state);
+    let outputs = wanted(intake);
+    intake.ended(&IntakeTrouble::Silent);
+    outputs
+}
+
 #[test]
 fn catch_all_without_messages_goes_on_with_the_stream() {
     let tenure = Tenure { source: Source::CatchAll, number: 1 };
     let mut intake = Intake::new(tenure, EpochId(1), Seq(10));
-    let mut reopen = |after: u64, number: u64, pending: u64, server: &str, state: Result<StreamState, String>| {
-        let outputs = wanted(&mut intake);
-        assert_eq!(outputs.last(), Some(&format!("Open {{ after: Seq({after}), number: {number} }}")));
-        intake.opened(opened(pending, server));
-        assert_eq!(wanted(&mut intake), ["Look"]);
-        intake.looked(state);
-        let outputs = wanted(&mut intake);
-        intake.ended(&IntakeTrouble::Silent);
-        outputs
-    };
     let nothing = ["Report(Flowing)", "Read"];
-    assert_eq!(reopen(10, 1, 0, "a", state(1, 3)), nothing, "a message may have come since the consumer was created");
-    assert_eq!(reopen(10, 2, 0, "b", state(1, 3)), nothing, "the copy may lack a message");
-    assert_eq!(reopen(10, 3, 1, "a", state(1, 3)), nothing, "it has a message to deliver");
+    let first = reopen(&mut intake, (10, 1), (0, "a"), state(1, 3));
+    assert_eq!(first, nothing, "a message may have come since the consumer was created");
+    assert_eq!(reopen(&mut intake, (10, 2), (0, "b"), state(1, 3)), nothing, "the copy may lack a message");
+    assert_eq!(reopen(&mut intake, (10, 3), (1, "a"), state(1, 3)), nothing, "it has a message to deliver");
     let passed = "Report(Events { through: Seq(99), mark: None, events: [] })";
-    assert_eq!(reopen(10, 4, 0, "a", state(1, 3)), [passed, nothing[0], nothing[1]]);
+    assert_eq!(reopen(&mut intake, (10, 4), (0, "a"), state(1, 3)), [passed, nothing[0], nothing[1]]);
     // What was removed meanwhile is not taken for unread.
-    assert_eq!(reopen(99, 5, 0, "a", state(95, 3)), nothing);
+    assert_eq!(reopen(&mut intake, (99, 5), (0, "a"), state(95, 3)), nothing);
+}
+
+#[test]
+fn catch_all_does_not_go_beyond_the_end_of_a_stream_that_has_lost_it() {
+    let tenure = Tenure { source: Source::CatchAll, number: 1 };
+    let mut intake = Intake::new(tenure, EpochId(1), Seq(10));
+    let ending =
+        |last| state(1, 3).map(|state| StreamState { facts: StreamFacts { last: Seq(last), ..state.facts }, ..state });
+    let nothing = ["Report(Flowing)", "Read"];
+    for (number, last) in [(1, 99), (2, 50)] {
+        assert_eq!(reopen(&mut intake, (10, number), (0, "a"), ending(last)), nothing);
+    }
+    let passed = "Report(Events { through: Seq(50), mark: None, events: [] })";
+    assert_eq!(reopen(&mut intake, (10, 3), (0, "a"), ending(60)), [passed, nothing[0], nothing[1]]);
 }
