@@ -332,12 +332,17 @@ impl Index {
     }
 }
 
-/// Frees the memory of a map that has become much smaller than it was. Clients choose how many keys there are, and the
-/// next ones may need memory elsewhere. A map shrinks only after most of its keys are gone, so that this costs no more
-/// than their removal.
+/// For how many entries something keeps memory that has become much smaller than it was; `None` if it keeps all. Clients
+/// choose how many entries there are, and the next ones may need memory elsewhere. It shrinks only after most of them are
+/// gone, so that this costs no more than their removal.
+fn kept(len: usize, capacity: usize) -> Option<usize> {
+    (capacity > KEPT_CAPACITY && len < capacity / 8).then_some(2 * len)
+}
+
+/// Frees the memory of a map that has become much smaller than it was.
 fn give_back<K: Eq + Hash, V>(map: &mut HashMap<K, V, Hasher>) {
-    if map.capacity() > KEPT_CAPACITY && map.len() < map.capacity() / 8 {
-        map.shrink_to(2 * map.len());
+    if let Some(kept) = kept(map.len(), map.capacity()) {
+        map.shrink_to(kept);
     }
 }
 

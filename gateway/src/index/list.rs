@@ -10,7 +10,7 @@ use tickwire_core::event::{Event, Regime, Tier};
 use tickwire_core::filter::long_values::LongValues;
 use tickwire_core::filter::{Filter, in_market_hours};
 
-use super::{Hasher, KEPT_CAPACITY, Slot};
+use super::{Hasher, Slot, kept};
 
 /// Means "no lower bound" in a filter, and "no confidence" in an event. It is below every confidence.
 const NO_CONFIDENCE: f64 = -1.0;
@@ -175,8 +175,8 @@ impl List {
         if let Ok(place) = self.place(candidate) {
             self.0.remove(place);
             // A list of a kind stays when it is empty, and other lists may have had most of their filters removed.
-            if self.0.capacity() > KEPT_CAPACITY && self.0.len() < self.0.capacity() / 8 {
-                self.0.shrink_to(2 * self.0.len());
+            if let Some(kept) = kept(self.0.len(), self.0.capacity()) {
+                self.0.shrink_to(kept);
             }
         }
     }
