@@ -53,7 +53,7 @@ use crate::backfill::seek::Searches;
 use crate::byte_queue::ByteSender;
 use crate::delivery::Delivery;
 use crate::edge::horizon::Horizon;
-use crate::edge::rebalance::Rebalance;
+use crate::edge::rebalance::{Placed, Rebalance};
 use crate::edge::shard_queue::ShardQueue;
 use crate::edge::upstream::{HeartbeatTiming, NatsState, Outage, Upstream};
 use crate::messages::{FromEdge, SessionId, SharedCoverageEvents, ToEdge, ToShard};
@@ -131,6 +131,8 @@ pub struct Outgoing {
 #[derive(Debug)]
 struct Registration {
     user: UserId,
+    /// When it arrived.
+    at: Millis,
     /// The highest revision that the session waits for. It keeps confirmations in the order of the session's requests.
     asked: Revision,
 }
@@ -199,7 +201,7 @@ impl Edge {
 
     /// The members of the cluster have changed.
     pub fn take_view(&mut self, now: Millis, view: &View) {
-        self.rebalance.take_view(now, &self.gateway, self.log.view(), view, self.registrations.len());
+        self.rebalance.take_view(now, &self.gateway, self.log.view(), view);
         self.log.set_view(view.clone());
         self.interest_changed(now);
     }
@@ -267,7 +269,7 @@ impl Edge {
         match request {
             ToEdge::Join(session, user) => {
                 let revision = self.log.add_user(&user);
-                self.registrations.insert(session, Registration { user, asked: revision });
+                self.registrations.insert(session, Registration { user, at: now, asked: revision });
                 self.confirmations.ask(now, revision, AwaitedConfirmation { session, at: now });
             }
             ToEdge::Add(session, filters) => {
@@ -313,8 +315,9 @@ impl Edge {
 
     /// Sends sessions to gateways that have joined.
     fn send_away(&mut self, now: Millis) {
-        let sessions = self.registrations.iter().map(|(session, registration)| (*session, &registration.user));
-        let away = self.rebalance.turn(now, self.log.view(), self.registrations.len(), sessions);
+        let here = self.registrations.iter();
+        let placed = here.map(|(session, known)| Placed { session: *session, user: &known.user, at: known.at });
+        let away = self.rebalance.turn(now, self.log.view(), placed);
         if away.is_empty() {
             return;
         }
