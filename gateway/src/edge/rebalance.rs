@@ -22,8 +22,8 @@ const TURN_MS: u64 = 1_000;
 const LEAST: usize = 10;
 
 /// A session that arrives so soon after a join was placed without the new gateway: its client had asked for its home
-/// before, or the load balancer, which looks up and checks a gateway some times before it uses it, did not know it yet.
-const SOON_MS: u64 = 3_000;
+/// before. It is a few round trips of a slow network.
+const SOON_MS: u64 = 2_000;
 
 /// The state of a rebalance.
 #[derive(Debug)]
