@@ -185,17 +185,22 @@ impl Nats {
         if refusals.is_empty() { answered.map(|()| refusals) } else { Ok(refusals) }
     }
 
-    /// Sends a message to itself. The server handles messages in order: when it returns this one, the refusal of
-    /// anything earlier is on its way as well.
+    /// Sends a message to itself. The server handles messages in order: when it returns this one, or denies it, the
+    /// refusal of anything earlier is on its way as well.
     async fn round_trip(&self) -> Result<(), NatsError> {
-        self.in_time(async {
-            let inbox = self.client.new_inbox();
+        let inbox = self.client.new_inbox();
+        let denied = denials::of_inbox(self.refusals.clone(), &inbox);
+        let returned = self.in_time(async {
             let mut answers = self.client.subscribe(inbox.clone()).await.map_err(|error| error.to_string())?;
-            self.client.publish(inbox, "".into()).await.map_err(|error| error.to_string())?;
+            self.client.publish(inbox.clone(), "".into()).await.map_err(|error| error.to_string())?;
             answers.next().await.ok_or("the connection was closed")?;
             Ok(())
-        })
-        .await
+        });
+        tokio::select! {
+            biased;
+            () = denied => Ok(()),
+            returned = returned => returned,
+        }
     }
 
     /// Does some work, unless the server denies a permission before it is done. A request without a permission gets no

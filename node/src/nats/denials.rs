@@ -19,6 +19,16 @@ pub(super) async fn any(mut refusals: watch::Receiver<Vec<String>>) -> String {
     }
 }
 
+/// Waits until a publish to this inbox is denied, or the subscription to it.
+pub(super) async fn of_inbox(mut refusals: watch::Receiver<Vec<String>>, inbox: &str) {
+    let to_inbox = format!("to \"{inbox}\"");
+    let is_denied = |refusals: &Vec<String>| refusals.iter().any(|refusal| refusal.contains(&to_inbox));
+    let is_closed = refusals.wait_for(is_denied).await.is_err();
+    if is_closed {
+        pending().await
+    }
+}
+
 /// Waits until a publish to this subject is denied, or a subscription: acknowledgements arrive by one.
 pub(super) async fn of_publish(mut refusals: watch::Receiver<Vec<String>>, subject: &str) -> String {
     let publish = format!("Permissions Violation for Publish to \"{subject}\"");
