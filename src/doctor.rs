@@ -39,7 +39,8 @@ such as one of deploy/nats, name the role: without --role the user needs to see 
 Examples:
   tickwire doctor
   tickwire doctor --nats nats://nats-1:4222 --config gateway.toml
-  tickwire doctor --role gateway --config gateway.toml   what this user lacks, or has too much")]
+  tickwire doctor --role gateway --config gateway.toml   what this user lacks, or has too much
+  tickwire doctor --role producer --nats nats://nats-1:4222   which kinds this user may publish")]
 pub(crate) struct DoctorArgs {
     /// The role of this user of NATS: check its permissions, and what it can see of the rest
     #[arg(long, value_name = "ROLE")]
@@ -134,7 +135,9 @@ async fn examine(mut config: Config, role: Option<DoctorRole>) -> Vec<CheckFindi
             findings.extend(permissions::of(role, &config).await);
             findings.extend(stored(&nats, &config, Some(role)).await);
         }
-        Some(DoctorRole::Producer) => findings.extend(permissions::of(DoctorRole::Producer, &config).await),
+        Some(role @ (DoctorRole::Producer | DoctorRole::Alerts)) => {
+            findings.extend(permissions::of(role, &config).await)
+        }
     }
     let stall = "cannot be checked from here: set no_fast_producer_stall: true in the server's configuration, so \
                  that one gateway that hangs does not slow the routers";
@@ -175,7 +178,7 @@ async fn stored(nats: &Nats, config: &Config, role: Option<DoctorRole>) -> Vec<C
 /// Compares the server's clock with that of this host.
 async fn clock(nats: &Nats) -> CheckFinding {
     let before = timestamp_now();
-    let answer = nats.client.request("$SYS.REQ.USER.INFO", "".into()).await;
+    let answer = nats.client.request(needs::CLOCK, "".into()).await;
     let after = timestamp_now();
     let server = answer.ok().and_then(|answer| {
         let answer: serde_json::Value = serde_json::from_slice(&answer.payload).ok()?;
@@ -184,7 +187,7 @@ async fn clock(nats: &Nats) -> CheckFinding {
     match server {
         Some(server) => check_clock(server, before, after),
         None => {
-            let found = "not measured: this user may not ask $SYS.REQ.USER.INFO";
+            let found = format!("not measured: this user may not ask {}", needs::CLOCK);
             CheckFinding::new(Verdict::Note, "clock", found)
         }
     }

@@ -2,12 +2,16 @@
 //! what is needed here.
 
 use clap::ValueEnum;
+use tickwire_core::event::{Kind, Kinds};
 use tickwire_node::names;
 use tickwire_node::nats::Nats;
 use tickwire_node::provision::{BUCKETS, used_by_gateways};
 
 /// A node that does not exist, and the stream and key that the doctor names.
 pub(super) const NOBODY: &str = "doctor";
+
+/// Where the server tells the time, among what it knows of a user.
+pub(super) const CLOCK: &str = "$SYS.REQ.USER.INFO";
 
 /// Another node that does not exist.
 const SOMEBODY: &str = "doctor-other";
@@ -18,6 +22,8 @@ pub(crate) enum DoctorRole {
     Router,
     Gateway,
     Producer,
+    /// A producer of alerts
+    Alerts,
     Operator,
 }
 
@@ -28,6 +34,7 @@ impl DoctorRole {
             Self::Router => "router",
             Self::Gateway => "gateway",
             Self::Producer => "producer",
+            Self::Alerts => "alerts",
             Self::Operator => "operator",
         }
     }
@@ -38,8 +45,14 @@ impl DoctorRole {
             Self::Router => "a router",
             Self::Gateway => "a gateway",
             Self::Producer => "a producer",
+            Self::Alerts => "a producer of alerts",
             Self::Operator => "an operator",
         }
+    }
+
+    /// Whether a user of this role is of no use if the server denies all that is optional.
+    pub(super) fn needs_any_optional(self) -> bool {
+        self == Self::Producer
     }
 
     /// The role whose inboxes the doctor uses: for an operator its own, for a producer those of `tickwire publish`.
@@ -47,7 +60,7 @@ impl DoctorRole {
         match self {
             Self::Router => "router",
             Self::Gateway => "gateway",
-            Self::Producer => "publish",
+            Self::Producer | Self::Alerts => "publish",
             Self::Operator => "doctor",
         }
     }
@@ -57,12 +70,18 @@ impl DoctorRole {
 #[derive(Debug, Default)]
 pub(super) struct RoleSubjects {
     pub(super) publishes: Vec<String>,
+    /// What a cluster may do without, each with the condition on which the role publishes it.
+    pub(super) optional: Vec<(String, &'static str)>,
     pub(super) subscribes: Vec<(String, Option<&'static str>)>,
 }
 
 impl RoleSubjects {
     fn publish<S: Into<String>>(&mut self, subjects: impl IntoIterator<Item = S>) {
         self.publishes.extend(subjects.into_iter().map(Into::into));
+    }
+
+    fn publish_if<S: Into<String>>(&mut self, condition: &'static str, subjects: impl IntoIterator<Item = S>) {
+        self.optional.extend(subjects.into_iter().map(|subject| (subject.into(), condition)));
     }
 
     fn subscribe<S: Into<String>>(&mut self, subjects: impl IntoIterator<Item = S>) {
@@ -80,8 +99,14 @@ fn inbox(role: &str, node: &str) -> String {
     format!("{}.0", names::inbox(role, node))
 }
 
-/// What a role needs, if its node has the name `me`.
-pub(super) fn of(role: DoctorRole, nats: &Nats, me: &str, stream: &str) -> RoleSubjects {
+/// An event of each of these kinds.
+fn events<'k>(kinds: impl Iterator<Item = &'k Kind>) -> impl Iterator<Item = String> {
+    kinds.map(|kind| names::source(kind.as_str(), NOBODY))
+}
+
+/// What a role needs, if its node has the name `me`. The subjects have as many tokens as those that are used, so that no
+/// permission is taken for one of a greater reach.
+pub(super) fn of(role: DoctorRole, nats: &Nats, me: &str, stream: &str, kinds: &Kinds) -> RoleSubjects {
     let mut needs = RoleSubjects::default();
     let on_all = |request: &str| -> Vec<String> {
         streams(stream).iter().map(|stream| nats.api(&format!("STREAM.{request}.{stream}"))).collect()
@@ -92,6 +117,7 @@ pub(super) fn of(role: DoctorRole, nats: &Nats, me: &str, stream: &str) -> RoleS
     match role {
         DoctorRole::Router => {
             let consumer = |request: &str| nats.api(&format!("CONSUMER.{request}.{stream}.{NOBODY}"));
+            let of_partition = format!("{}.{}", consumer("CREATE"), names::partition(0));
             needs.subscribe([
                 names::INTEREST_ALL,
                 names::INTEREST_BEATS_ALL,
@@ -121,12 +147,19 @@ pub(super) fn of(role: DoctorRole, nats: &Nats, me: &str, stream: &str) -> RoleS
                 names::dead_letter(NOBODY),
                 nats.api("INFO"),
                 consumer("CREATE"),
+                of_partition,
                 consumer("MSG.NEXT"),
                 consumer("DELETE"),
                 nats.api(&format!("STREAM.PURGE.KV_{}", names::CONTEXT_BUCKET)),
             ]);
             needs.publish([nats.api(&names::direct_get(stream)), reads_stream]);
-            needs.publish([names::VIEW_BUCKET, names::LEASES_BUCKET, names::CONTEXT_BUCKET].map(writes));
+            needs.publish([
+                writes(names::VIEW_BUCKET),
+                nats.bucket_write(names::LEASES_BUCKET, &format!("{NOBODY}.0")),
+                nats.bucket_write(names::CONTEXT_BUCKET, &format!("{NOBODY}.0.0")),
+            ]);
+            needs.publish_if("operators write rules over HTTP (docs/rules.md)", [writes(names::RULES_BUCKET)]);
+            needs.publish_if("producers publish this kind over HTTP (docs/http.md)", events(kinds.iter()));
             let read = [names::VIEW_BUCKET, names::LEASES_BUCKET, names::RULES_BUCKET, names::CONTEXT_BUCKET];
             needs.publish(read.map(reads));
             needs.publish([reads(names::REFERENCE_BUCKET)]);
@@ -154,16 +187,20 @@ pub(super) fn of(role: DoctorRole, nats: &Nats, me: &str, stream: &str) -> RoleS
                 names::node_report(NOBODY, "0", 0, me),
                 inbox("router", NOBODY),
                 inbox("gateway", NOBODY),
-                names::source("alert", NOBODY),
                 nats.api("INFO"),
             ]);
+            needs.publish_if("alerts are sent over HTTP (docs/http.md)", [names::source("alert", NOBODY)]);
             needs.publish([reads_stream]);
             needs.publish([names::SUBSCRIPTIONS_BUCKET, names::ACKS_BUCKET].map(writes));
             needs.publish([names::VIEW_BUCKET, names::SUBSCRIPTIONS_BUCKET, names::ACKS_BUCKET].map(reads));
             needs.publish(used_by_gateways(stream).map(|stream| nats.api(&format!("STREAM.INFO.{stream}"))));
         }
-        DoctorRole::Producer => {
-            needs.publish([names::source("pattern", NOBODY)]);
+        DoctorRole::Producer | DoctorRole::Alerts => {
+            let others = kinds.iter().filter(|kind| **kind != Kind::Alert);
+            needs.publish_if("this user is to publish this kind", events(others));
+            if role == DoctorRole::Alerts {
+                needs.publish([names::source("alert", NOBODY)]);
+            }
             // The default of NATS' clients, and the inboxes of the commands.
             needs.subscribe(["_INBOX.doctor".to_owned(), inbox("publish", NOBODY), inbox("feed", NOBODY)]);
         }
@@ -173,8 +210,11 @@ pub(super) fn of(role: DoctorRole, nats: &Nats, me: &str, stream: &str) -> RoleS
                 needs.subscribe([inbox(command, NOBODY)]);
             }
             // What the administration of the streams needs, by requests for what does not exist.
-            let administration = ["STREAM.UPDATE", "STREAM.PURGE", "STREAM.MSG.DELETE", "STREAM.SNAPSHOT"];
-            needs.publish(administration.map(|request| nats.api(&format!("{request}.{NOBODY}"))));
+            let administration = ["UPDATE", "DELETE", "PURGE", "MSG.DELETE", "SNAPSHOT", "RESTORE"];
+            needs.publish(administration.map(|request| nats.api(&format!("STREAM.{request}.{NOBODY}"))));
+            // The parts of a copy: that they have arrived when one is made, and they themselves when it is put back.
+            needs.publish(["ACK", "RESTORE"].map(|part| format!("$JS.SNAPSHOT.{part}.{NOBODY}.0")));
+            needs.publish([CLOCK]);
             needs.publish([nats.api("INFO")]);
             needs.publish([nats.api(&format!("CONSUMER.LIST.{NOBODY}")), nats.api(&names::direct_get(NOBODY))]);
             needs.subscribe(["dead.>", "$JS.EVENT.ADVISORY.>", "_INBOX_operator.>"]);
@@ -221,12 +261,15 @@ pub(super) fn of_others(role: DoctorRole, nats: &Nats, stream: &str) -> RoleSubj
             others.publish([nats.api(&names::direct_get(stream))]);
             others.subscribe([names::gateway(SOMEBODY, "0"), inbox("gateway", SOMEBODY)]);
         }
-        DoctorRole::Producer => {
+        DoctorRole::Producer | DoctorRole::Alerts => {
             others.publish(of_routers);
             others.publish(of_gateways);
             others.publish(edits);
             others.publish(set_up);
-            others.publish([names::source("alert", NOBODY), write(names::RULES_BUCKET)]);
+            others.publish([write(names::RULES_BUCKET)]);
+            if role == DoctorRole::Producer {
+                others.publish([names::source("alert", NOBODY)]);
+            }
             others.subscribe(["_INBOX_router.>", "_INBOX_gateway.>"]);
         }
         DoctorRole::Operator => {

@@ -149,7 +149,7 @@ async fn missing_permissions_of_a_role_are_reported() {
         lines.map(|line| line.2.as_str()).collect()
     };
     let missing = lines("may be a router", Verdict::Fail);
-    for refused in ["gw.doctor.0", "dead.doctor", "ev.0.tick", "$KV.TICKWIRE_LEASES.doctor"] {
+    for refused in ["gw.doctor.0", "dead.doctor", "ev.0.tick", "$KV.TICKWIRE_LEASES.doctor.0"] {
         let act = format!("may not publish to \"{refused}\": allow it");
         assert_eq!(missing.iter().filter(|line| line.starts_with(&act)).count(), 1, "{refused}: {missing:?}");
     }

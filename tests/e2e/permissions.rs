@@ -1,14 +1,16 @@
 //! The configuration of NATS that is shipped: with it the cluster does its whole job, and no role can do the work of
-//! another. `make_users` tries the script that writes the users, `secured` starts a server with them, and `commands` has
-//! the tests of commands.
+//! another. `make_users` tries the script that writes the users, `secured` starts a server with them, `commands` has the
+//! tests of commands, and `every_line` takes each line of the permissions away.
 
 mod commands;
+mod every_line;
 mod make_users;
 mod secured;
 
 use async_nats::jetstream;
 use serde_json::{Value, json};
 use std::fs;
+use std::path::Path;
 use tickwire_core::protocol::{Encoding, ServerMessage};
 use tickwire_testkit::{NatsServer, eventually};
 
@@ -314,25 +316,28 @@ async fn node_without_a_permission_ends_at_once_and_names_user_and_subject() {
     }
 }
 
-#[tokio::test]
-async fn whole_cluster_works_in_a_jetstream_domain_behind_a_leaf_node() {
-    let home = tempfile::tempdir().unwrap();
-    let config = |name: &str, text: &str| {
-        let file = home.path().join(name);
-        fs::write(&file, text).unwrap();
-        file.to_str().unwrap().to_owned()
-    };
-    let hub = config("hub.conf", "jetstream { domain: hub }\nleafnodes { listen: \"127.0.0.1:-1\" }\n");
-    let hub = NatsServer::start_with(&["-c", &hub]);
+/// Starts a server with JetStream in the domain `hub`, and returns it with its address for leaf nodes.
+async fn start_hub(home: &Path) -> (NatsServer, String) {
+    let file = home.join("hub.conf");
+    fs::write(&file, "jetstream { domain: hub }\nleafnodes { listen: \"127.0.0.1:-1\" }\n").unwrap();
+    let hub = NatsServer::start_with(&["-c", file.to_str().unwrap()]);
     let listening = "Listening for leafnode connections on ";
     let address = eventually("the hub listens for leaf nodes", DEADLINE, async || {
         let log = hub.log();
         Some(log.lines().find_map(|line| line.split_once(listening))?.1.trim().to_owned())
     })
     .await;
+    (hub, address)
+}
+
+#[tokio::test]
+async fn whole_cluster_works_in_a_jetstream_domain_behind_a_leaf_node() {
+    let home = tempfile::tempdir().unwrap();
+    let (hub, address) = start_hub(home.path()).await;
     let remote = format!("leafnodes {{ remotes: [ {{ url: \"nats-leaf://{address}\" }} ] }}\n");
-    let leaf = config("leaf.conf", &format!("server_name: leaf\njetstream {{ domain: leaf }}\n{remote}"));
-    let leaf = NatsServer::start_with(&["-c", &leaf]);
+    let file = home.path().join("leaf.conf");
+    fs::write(&file, format!("server_name: leaf\njetstream {{ domain: leaf }}\n{remote}")).unwrap();
+    let leaf = NatsServer::start_with(&["-c", file.to_str().unwrap()]);
     let mut cluster = Cluster::start_on(vec![leaf], 1, 1, &[("nats.domain", "hub")]).await;
 
     let gateway = cluster.gateway_addresses().await[0];

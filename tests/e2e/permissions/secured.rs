@@ -37,6 +37,18 @@ pub(crate) struct SecuredClient {
     refusals: Arc<Mutex<Vec<String>>>,
 }
 
+/// A user with the permissions of another one but for one line.
+#[derive(Debug)]
+pub(crate) struct LackingUser {
+    pub(crate) name: String,
+    /// The other one.
+    pub(crate) of: String,
+    /// Whether the line is one of those for publishing, else for subscribing.
+    pub(crate) is_publish: bool,
+    /// The subject of the line, which may have a queue group behind it.
+    pub(crate) line: String,
+}
+
 impl SecuredNats {
     /// Makes users with these arguments of `make-users`, and starts the server.
     pub(crate) fn start(arguments: &[&str]) -> Self {
@@ -54,14 +66,32 @@ impl SecuredNats {
         Self::launched(folder, &[])
     }
 
-    fn launched(folder: TempDir, arguments: &[&str]) -> Self {
-        let made = Command::new(folder.path().join("make-users")).args(arguments).status().unwrap();
-        assert!(made.success());
-        let server = NatsServer::start_configured(&folder.path().join("single.conf"));
-        Self { server, folder }
+    /// Makes users with these arguments and further ones that lack a line, and starts the server.
+    pub(crate) fn start_with_lacking(arguments: &[&str]) -> (Self, Vec<LackingUser>) {
+        let folder = copied();
+        make_users(folder.path(), arguments);
+        let lacking = add_lacking(folder.path());
+        (Self { server: NatsServer::start_configured(&folder.path().join("single.conf")), folder }, lacking)
     }
 
-    fn password(&self, user: &str) -> String {
+    /// The same on a leaf node of the server whose address for leaf nodes is this. The leaf node has no JetStream.
+    pub(crate) fn start_leaf_with_lacking(hub: &str, arguments: &[&str]) -> (Self, Vec<LackingUser>) {
+        let folder = copied();
+        make_users(folder.path(), arguments);
+        let lacking = add_lacking(folder.path());
+        let config = folder.path().join("leaf.conf");
+        let account = "accounts { TICKWIRE { include ./secrets/users.conf } }\n";
+        let remotes = format!("leafnodes {{ remotes: [ {{ url: \"nats-leaf://{hub}\", account: TICKWIRE }} ] }}\n");
+        fs::write(&config, format!("server_name: leaf\n{account}{remotes}")).unwrap();
+        (Self { server: NatsServer::start_with(&["-c", config.to_str().unwrap()]), folder }, lacking)
+    }
+
+    fn launched(folder: TempDir, arguments: &[&str]) -> Self {
+        make_users(folder.path(), arguments);
+        Self { server: NatsServer::start_configured(&folder.path().join("single.conf")), folder }
+    }
+
+    pub(crate) fn password(&self, user: &str) -> String {
         fs::read_to_string(self.folder.path().join("secrets").join(format!("{user}.password"))).unwrap()
     }
 
@@ -109,6 +139,39 @@ fn copied() -> TempDir {
         assert!(copied.success(), "{part}");
     }
     folder
+}
+
+/// Runs `make-users` of a copy with these arguments.
+fn make_users(folder: &Path, arguments: &[&str]) {
+    let made = Command::new(folder.join("make-users")).args(arguments).status().unwrap();
+    assert!(made.success());
+}
+
+/// Adds a user for each line of each user, who lacks this line.
+fn add_lacking(folder: &Path) -> Vec<LackingUser> {
+    let secrets = folder.join("secrets");
+    let file = secrets.join("users.conf");
+    let text = fs::read_to_string(&file).unwrap();
+    let users = text.strip_prefix("users: [\n").unwrap().strip_suffix("]\n").unwrap();
+    let (mut all, mut lacking) = (users.to_owned(), Vec::new());
+    for user in users.split_inclusive("} }\n") {
+        let (of, rest) = user.strip_prefix("{ user: ").unwrap().split_once(',').unwrap();
+        let lines: Vec<&str> = rest.lines().collect();
+        let mut is_publish = true;
+        for (number, line) in lines.iter().enumerate() {
+            is_publish &= !line.starts_with("subscribe");
+            let quoted = line.trim_start().strip_prefix('"').and_then(|line| line.split_once('"'));
+            let Some((line, _)) = quoted else { continue };
+            let name = format!("{of}-{number}");
+            let kept = [&lines[..number], &lines[number + 1..]].concat().join("\n");
+            all.push_str(&format!("{{ user: {name},{kept}\n"));
+            let password = |user: &str| secrets.join(format!("{user}.password"));
+            fs::copy(password(of), password(&name)).unwrap();
+            lacking.push(LackingUser { name, of: of.to_owned(), is_publish, line: line.to_owned() });
+        }
+    }
+    fs::write(&file, format!("users: [\n{all}]\n")).unwrap();
+    lacking
 }
 
 impl SecuredClient {
