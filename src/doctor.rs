@@ -32,7 +32,7 @@ const MOST_SKEW: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Exit code 1 if any check fails. Permissions are checked by trying them with empty messages:
+Exit code 1 if any check fails. Permissions are checked by trying them with messages that say nothing:
 running nodes log that they refused one. With a user that has the permissions of one role only,
 such as one of deploy/nats, name the role: without --role the user needs to see everything.
 

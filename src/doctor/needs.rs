@@ -158,7 +158,7 @@ pub(super) fn of(role: DoctorRole, nats: &Nats, me: &str, stream: &str, kinds: &
                 nats.bucket_write(names::LEASES_BUCKET, &format!("{NOBODY}.0")),
                 nats.bucket_write(names::CONTEXT_BUCKET, &format!("{NOBODY}.0.0")),
             ]);
-            needs.publish_if("operators write rules over HTTP (docs/rules.md)", [writes(names::RULES_BUCKET)]);
+            needs.publish_if("operators write rules over HTTP (docs/http.md)", [writes(names::RULES_BUCKET)]);
             needs.publish_if("producers publish this kind over HTTP (docs/http.md)", events(kinds.iter()));
             let read = [names::VIEW_BUCKET, names::LEASES_BUCKET, names::RULES_BUCKET, names::CONTEXT_BUCKET];
             needs.publish(read.map(reads));
