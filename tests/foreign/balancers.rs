@@ -36,7 +36,7 @@ const CLIENTS: usize = 40;
 const LATER: usize = 20;
 
 /// The allowed difference of gateways from their share: nginx counts connections, and HAProxy lets a gateway have at
-/// most 1.25 times the mean.
+/// most 1.15 times the mean.
 fn most_imbalance(sort: Sort) -> f64 {
     match sort {
         Sort::Nginx => 0.2,
