@@ -53,7 +53,7 @@ use crate::backfill::seek::Searches;
 use crate::byte_queue::ByteSender;
 use crate::delivery::Delivery;
 use crate::edge::horizon::Horizon;
-use crate::edge::rebalance::{Placed, Rebalance};
+use crate::edge::rebalance::Rebalance;
 use crate::edge::shard_queue::ShardQueue;
 use crate::edge::upstream::{HeartbeatTiming, NatsState, Outage, Upstream};
 use crate::messages::{FromEdge, SessionId, SharedCoverageEvents, ToEdge, ToShard};
@@ -133,6 +133,8 @@ struct Registration {
     user: UserId,
     /// When it arrived.
     at: Millis,
+    /// Whether a rebalance has sent it away.
+    is_sent_away: bool,
     /// The highest revision that the session waits for. It keeps confirmations in the order of the session's requests.
     asked: Revision,
 }
@@ -181,7 +183,11 @@ impl Edge {
             registrations: HashMap::default(),
             cohorts: Cohorts::new(limits(&config.gateway)),
             searches: Searches::new(millis(config.gateway.give_up_after)),
-            rebalance: Rebalance::new(config.gateway.rebalance_rate, millis(config.gateway.rebalance_cooldown)),
+            rebalance: Rebalance::new(
+                config.gateway.rebalance_rate,
+                millis(config.gateway.rebalance_cooldown),
+                config.gateway.admission_rate,
+            ),
             upstream: Upstream::default(),
             stopped: None,
             outgoing: Vec::new(),
@@ -269,7 +275,8 @@ impl Edge {
         match request {
             ToEdge::Join(session, user) => {
                 let revision = self.log.add_user(&user);
-                self.registrations.insert(session, Registration { user, at: now, asked: revision });
+                self.registrations
+                    .insert(session, Registration { user, at: now, is_sent_away: false, asked: revision });
                 self.confirmations.ask(now, revision, AwaitedConfirmation { session, at: now });
             }
             ToEdge::Add(session, filters) => {
@@ -310,23 +317,6 @@ impl Edge {
         if self.beat_at <= now {
             self.beat(now);
             self.publish_gap_metrics();
-        }
-    }
-
-    /// Sends sessions to gateways that have joined.
-    fn send_away(&mut self, now: Millis) {
-        let here = self.registrations.iter();
-        let placed = here.map(|(session, known)| Placed { session: *session, user: &known.user, at: known.at });
-        let away = self.rebalance.turn(now, self.log.view(), placed);
-        if away.is_empty() {
-            return;
-        }
-        metrics::REBALANCED_SESSIONS.increment(away.len() as u64);
-        for (number, shard) in (0..).zip(&mut self.shards) {
-            let mine: Vec<u64> = away.iter().filter(|id| id.shard == number).map(|id| id.number).collect();
-            if !mine.is_empty() {
-                shard.send(FromEdge::SendAway(mine));
-            }
         }
     }
 

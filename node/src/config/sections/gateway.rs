@@ -153,7 +153,7 @@ pub struct GatewayConfig {
     /// Percent of the sessions sent to gateways that joined, in a second; 0 is none.
     #[serde(deserialize_with = "values::within::<0, 100, _, _>")]
     pub rebalance_rate: u32,
-    /// How long the members must stay the same before a rebalance.
+    /// How long a gateway must be a member before sessions are sent to it.
     #[serde(serialize_with = "values::show_duration", deserialize_with = "values::duration::<0, 600_000, _>")]
     pub rebalance_cooldown: Duration,
     /// After how many days without use saved subscriptions are removed; 0 is never.
