@@ -110,10 +110,10 @@ fn wrong_values_are_refused_with_the_key_and_the_correction() {
         // Targets of autoscaling that full gateways do not reach: Kubernetes acts at 10 % above the target.
         (
             json!({
-                "config": { "gateway": { "max_sessions": 15_400 } },
+                "config": { "gateway": { "max_sessions": 13_200 } },
                 "gateway": { "autoscaling": { "enabled": true } },
             }),
-            &["gateway.autoscaling.sessions (14000)", "config.gateway.max_sessions (15400)"],
+            &["gateway.autoscaling.sessions (12000)", "config.gateway.max_sessions (13200)"],
         ),
         // Names that nodes do not take, and addresses at which no client can connect.
         (json!({ "config": { "gateway": { "plans": { "pro plus": 500 } } } }), &["pro plus", "[A-Za-z0-9_-]"]),
@@ -194,7 +194,7 @@ fn right_values_make_what_kubernetes_and_nodes_accept_however_unusual_they_are()
             "tickwire",
             json!({
                 "config": {
-                    "gateway": { "max_sessions": 15_401, "connect_url": "wss://a.example.com/g/{gateway}/v1/stream" },
+                    "gateway": { "max_sessions": 13_201, "connect_url": "wss://a.example.com/g/{gateway}/v1/stream" },
                     "traces": { "endpoint": "http://otel:4318/v1/traces", "ratio": 1e-7 },
                 },
                 "gateway": { "autoscaling": { "enabled": true } },
