@@ -9,8 +9,13 @@ const RULES: &str = "deploy/prometheus/alerts.yml";
 const HOLD: &str = "for: 2s";
 
 /// The windows, and what they are in the short form: several scrapes, and enough for some restarts.
-const WINDOWS: [(&str, &str); 4] =
-    [("[2m]", "[10s]"), ("[5m]", "[10s]"), ("[15m]", "[40s]"), ("offset 5m", "offset 10s")];
+const WINDOWS: [(&str, &str); 5] = [
+    ("[2m]", "[10s]"),
+    ("[5m]", "[10s]"),
+    ("[15m]", "[40s]"),
+    ("offset 5m", "offset 10s"),
+    ("offset 30s", "offset 2s"),
+];
 
 /// The names of the alerts, in the order of the file.
 pub(super) fn names_of_alerts() -> Vec<String> {
