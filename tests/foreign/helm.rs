@@ -203,8 +203,11 @@ fn nodes_accept_the_configuration_and_its_numbers_are_those_of_the_pods() {
                 assert_eq!((&down[0]["type"], &down[0]["value"]), (&json!("Pods"), &json!(1)));
                 assert!(down[0]["periodSeconds"].as_u64().unwrap() > grace.as_secs());
                 let sessions = scaler["spec"]["metrics"][0]["pods"]["target"]["averageValue"].as_str().unwrap();
-                let share = sessions.parse::<usize>().unwrap() * 100 / config.gateway.max_sessions;
-                assert_eq!(share, 70);
+                // The scaler lets gateways have a tenth more than its target. If one of three dies, the others have half more.
+                assert!(
+                    sessions.parse::<usize>().unwrap() * 11 * 3 <= config.gateway.max_sessions * 10 * 2,
+                    "{sessions}"
+                );
             }
         }
     }
