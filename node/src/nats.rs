@@ -8,27 +8,27 @@
 //! connection. [`Nats::check`], called when a node has made its subscriptions, turns it into an error.
 
 mod denials;
+mod events;
 
 use crate::connection_health::{ConnectionHealth, backoff};
 pub use crate::nats_error::{ConnectionLost, NatsError};
 
 use crate::config::NatsConfig;
 use crate::link::{Link, LinkError};
-use crate::metrics;
 use crate::names;
-use crate::nats_login::{LoginFileError, LoginSource, NatsLogin, authenticate, is_login_refusal};
+use crate::nats_login::{LoginFileError, LoginSource, NatsLogin, authenticate};
 use crate::nats_tls;
 use crate::tls;
 use crate::writes::Writes;
 use async_nats::connection::State;
 use async_nats::jetstream::{self, ContextBuilder};
-use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, ServerAddr};
 use futures_util::StreamExt;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 /// How long one attempt at one server may take.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -41,9 +41,6 @@ const PING_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How long the client may take to report an earlier refusal after the server has answered.
 const REFUSAL_LAG: Duration = Duration::from_millis(100);
-
-/// How many refusals are remembered.
-const REFUSALS: usize = 256;
 
 /// The oldest supported server.
 const OLDEST_SERVER: (i64, i64) = (2, 11);
@@ -97,7 +94,7 @@ impl Nats {
             .ping_interval(PING_INTERVAL)
             .reconnect_delay_callback(backoff)
             .event_callback(move |event| {
-                note(&name, &event, &of_client, &refusals_sender);
+                events::note(&name, &event, &of_client, &refusals_sender);
                 std::future::ready(())
             });
         let client = reach(config, options).await?;
@@ -235,7 +232,7 @@ impl Nats {
     /// much was refused to the client since the start, with a denial among it.
     pub fn may_forget_denials(&self) -> bool {
         let refusals = self.refusals.borrow();
-        refusals.len() >= REFUSALS && denials::is_in(&refusals)
+        refusals.len() >= events::REFUSALS && denials::is_in(&refusals)
     }
 
     /// The error for these texts of the server: only a denied permission can be granted.
@@ -345,58 +342,4 @@ async fn reach(config: &NatsConfig, options: ConnectOptions) -> Result<Client, N
         }
         sleep(backoff(attempt).min(left)).await;
     }
-}
-
-/// Logs, counts and passes on an event of the connection.
-fn note(name: &str, event: &Event, health: &ConnectionHealth, refusals: &watch::Sender<Vec<String>>) {
-    let label = match event {
-        Event::Connected => {
-            info!(connection = name, "connected to NATS");
-            health.set_client(true);
-            "connected"
-        }
-        Event::Disconnected => {
-            warn!(connection = name, "lost the connection to NATS");
-            health.set_client(false);
-            "disconnected"
-        }
-        Event::LameDuckMode => {
-            warn!(connection = name, "NATS server about to stop");
-            "lame_duck"
-        }
-        Event::Draining => "draining",
-        Event::Closed => {
-            health.set_client(false);
-            "closed"
-        }
-        Event::SlowConsumer(subscription) => {
-            warn!(connection = name, subscription, "subscription too slow, messages from NATS dropped");
-            "slow_consumer"
-        }
-        Event::ServerError(refusal) if is_login_refusal(&refusal.to_string()) => {
-            // The server ends the connection, and the next one has the login that is in the files then.
-            warn!(connection = name, reason = %refusal, "NATS no longer accepts the login");
-            "login_ended"
-        }
-        Event::ServerError(refusal) => {
-            error!(connection = name, reason = %refusal, "NATS refused a request");
-            refusals.send_modify(|refusals| {
-                let refusal = refusal.to_string();
-                // Repeated refusals say nothing new, and no number of them may use ever more memory.
-                if refusals.len() < REFUSALS && !refusals.contains(&refusal) {
-                    refusals.push(refusal);
-                }
-            });
-            "server_error"
-        }
-        Event::ClientError(problem) if is_login_refusal(&problem.to_string()) => {
-            warn!(connection = name, reason = %problem, "NATS refused the login, trying again");
-            "login_refused"
-        }
-        Event::ClientError(problem) => {
-            warn!(connection = name, reason = %problem, "error on the connection to NATS");
-            "client_error"
-        }
-    };
-    metrics::NATS_EVENTS.with(label).increment(1);
 }

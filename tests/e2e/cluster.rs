@@ -2,7 +2,7 @@
 //! until it works, and `streams` does without routers what gateways wait for.
 
 mod streams;
-mod waiting;
+pub(crate) mod waiting;
 
 use crate::cut::Line;
 use crate::node::TestNode;

@@ -10,6 +10,7 @@ use tickwire_core::ids::Seq;
 use tickwire_core::protocol::{Encoding, ServerMessage};
 use tickwire_core::wire;
 
+use crate::cluster::waiting::until_subscribed;
 use crate::cluster::{Cluster, PARTITIONS};
 use crate::cut::Line;
 use crate::feed::{self, RunningFeed};
@@ -273,7 +274,7 @@ async fn unrepairable_range_is_a_gap_for_subscribed_sessions() {
     let mut idle = Socket::connect(gateway, "bob", Encoding::MsgPack).await;
     subscribed.subscribe("mine", &wanted).await;
     let mut tap = cluster.client.subscribe("gw.>").await.unwrap();
-    cluster.client.flush().await.unwrap();
+    until_subscribed(&cluster.client).await;
     cluster.producer().await.publish(&feed::pattern("AAPL", 0)).await;
     subscribed.until(1).await;
     let partition = subscribed.events[0].p;

@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 
 use crate::cluster::Cluster;
+use crate::cluster::waiting::until_subscribed;
 use crate::feed;
 use crate::node::{DEADLINE, tickwire};
 use crate::socket::{Socket, query};
@@ -112,7 +113,7 @@ async fn nodes_of_a_new_cluster_come_up_in_any_order() {
     // A bare socket does not follow a session that is moved.
     let mut cluster = Cluster::as_shipped_but_for(&[("gateway.rebalance_rate", "0")]).await;
     let mut looks = cluster.client.subscribe("$JS.API.STREAM.INFO.EVENTS").await.unwrap();
-    cluster.client.flush().await.unwrap();
+    until_subscribed(&cluster.client).await;
     cluster.add_gateway();
     timeout(NOTIFIED_WITHIN, looks.next()).await.unwrap().unwrap();
     let first = Instant::now();

@@ -13,6 +13,7 @@ use tickwire_node::names;
 use tickwire_testkit::eventually;
 use tokio::time::timeout;
 
+use crate::cluster::waiting::until_subscribed;
 use crate::cluster::{Cluster, PARTITIONS};
 use crate::node::{DEADLINE, get, tickwire};
 use crate::producer::ProducerMessage;
@@ -293,7 +294,7 @@ async fn answer_on_the_subject_of_another_node_is_refused() {
     let forged = wire::encode(&(&node, report)).unwrap();
     let client = async_nats::connect(cluster.nats_url()).await.unwrap();
     let mut questions = client.subscribe(names::NODES).await.unwrap();
-    client.flush().await.unwrap();
+    until_subscribed(&client).await;
     for (sender, shown) in [("stranger", Value::Null), (gateway.as_str(), json!(77))] {
         let answer = async {
             let question = timeout(DEADLINE, questions.next()).await.expect("a question in time").expect("a question");

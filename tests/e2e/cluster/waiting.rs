@@ -3,14 +3,23 @@
 use super::{Cluster, OWNED, PARTITIONS, SHIPPED_DEADLINE};
 use crate::diagnosis::diagnose;
 use crate::node::DEADLINE;
+use futures_util::StreamExt;
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 /// The pause between two checks whether a cluster is complete.
 const CHECK_PAUSE: Duration = Duration::from_millis(5);
 
 /// How long a cluster must stay ready before it counts as ready.
 const STEADY: Duration = Duration::from_millis(500);
+
+/// Waits until the server has taken all subscriptions of this client. A flush only writes them.
+pub(crate) async fn until_subscribed(client: &async_nats::Client) {
+    let inbox = client.new_inbox();
+    let mut echo = client.subscribe(inbox.clone()).await.unwrap();
+    client.publish(inbox, "".into()).await.unwrap();
+    timeout(DEADLINE, echo.next()).await.expect("an echo in time").expect("an echo");
+}
 
 impl Cluster {
     /// Waits until every partition has one owner, each router has its fair share, and every node is ready.

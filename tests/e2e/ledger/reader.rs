@@ -110,6 +110,8 @@ pub(crate) struct LedgerSession {
     pub(crate) begin: Vec<Seq>,
     /// The notices of the session.
     pub(crate) notices: Vec<Notice>,
+    /// Whether its first request was answered, so that the gateway knows its position.
+    is_placed: bool,
 }
 
 /// A running reader.
@@ -290,6 +292,7 @@ impl LedgerRecord {
                 ServerMessage::Gap(gap) => self.gaps.push(gap),
                 ServerMessage::Notice(notice) => self.session().1.notices.push(notice),
                 ServerMessage::Subscribed(Subscriptions { position, .. }) => {
+                    self.session().1.is_placed = true;
                     self.begin.get_or_insert_with(|| position.to_string());
                     self.position = Some(position.to_string());
                     if self.session().1.begin.is_empty() {
@@ -301,8 +304,16 @@ impl LedgerRecord {
                     self.position = Some(position.to_string());
                 }
                 ServerMessage::CaughtUp(CaughtUp { resumed, position, .. }) => {
+                    self.session().1.is_placed = true;
                     self.incomplete += u32::from(!resumed);
                     self.position = Some(position.to_string());
+                }
+                // During an outage an answer may take longer than the first heartbeat.
+                ServerMessage::Heartbeat(Heartbeat { position: None }) => {
+                    assert!(
+                        self.sessions.last().is_none_or(|session| !session.is_placed),
+                        "a heartbeat without a position"
+                    );
                 }
                 ServerMessage::Welcome(welcome) => self.gateway = welcome.gateway.to_string(),
                 ServerMessage::Early | ServerMessage::Goaway(_) => {}
