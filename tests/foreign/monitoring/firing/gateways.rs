@@ -1,4 +1,4 @@
-//! Alerts about gateways and their clients: clients that do not read, too many events for a user or for a shard, few
+//! Alerts about gateways and their clients: clients that read nothing or seldom, too many events for a shard, few
 //! file descriptors, more messages of NATS than a queue holds, and as many bytes as a link carries.
 
 use futures_util::{SinkExt, StreamExt};
@@ -7,7 +7,7 @@ use tickwire_core::protocol::Encoding;
 use tickwire_node::names;
 use tickwire_testkit::eventually;
 use tokio::task::JoinSet;
-use tokio::time::{Duration, sleep};
+use tokio::time::{Duration, sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::super::prometheus_server::{Prometheus, targets};
@@ -35,8 +35,12 @@ const MANY_SESSIONS: usize = 330;
 /// Clients that do not read: more than twenty, even if one scrape misses a part of their closes.
 const UNREADING: usize = 60;
 
-/// How many users get more events than their rate allows.
-const THROTTLED: usize = 40;
+/// The clients that read seldom: how long they do not read, how long they read then, and the bytes of an event. What
+/// comes while they do not read is less than `gateway.outbox_bytes`.
+const SELDOM: usize = 40;
+const NAP: Duration = Duration::from_secs(4);
+const AWAKE: Duration = Duration::from_millis(300);
+const WAITING: usize = 10_000;
 
 /// The clients whose subscriptions search each large event, how many subscriptions each has, and the bytes that they
 /// search.
@@ -60,7 +64,7 @@ async fn alerts_about_gateways_fire() {
     let prometheus = Prometheus::start(&short_rules(), &mut cluster).await;
     fill_descriptors(&mut cluster, &prometheus).await;
     leave_unread(&mut cluster, &prometheus).await;
-    exceed_rates(&mut cluster, &prometheus).await;
+    read_seldom(&mut cluster, &prometheus).await;
     overload_shard(&mut cluster, &prometheus).await;
     flood_queue(&cluster, &prometheus).await;
     send_much(&mut cluster, &prometheus).await;
@@ -112,21 +116,26 @@ async fn leave_unread(cluster: &mut Cluster, prometheus: &Prometheus) {
     leave(cluster, prometheus).await;
 }
 
-/// Users get far more events than their rate allows, so each event that is sent has waited for seconds.
-async fn exceed_rates(cluster: &mut Cluster, prometheus: &Prometheus) {
-    let gateway = cluster.node_with("gateway", &[("gateway.rate", "5"), ("gateway.shards", "1")]);
+/// Clients read only now and then, so that events wait for their sockets.
+async fn read_seldom(cluster: &mut Cluster, prometheus: &Prometheus) {
+    let gateway = cluster.node_with("gateway", &[("gateway.shards", "1")]);
     join(cluster, prometheus, gateway).await;
     let address = cluster.gateways.last_mut().unwrap().gateway().await;
-    let mut sockets = Vec::new();
-    for number in 0..THROTTLED {
-        let mut socket = Socket::connect(address, &format!("many-{number}"), Encoding::Json).await;
+    let mut readers = JoinSet::new();
+    for number in 0..SELDOM {
+        let mut socket = Socket::open_narrow(address, &query(&format!("seldom-{number}")), Encoding::Json).await;
+        socket.welcome().await;
         socket.subscribe("all", &json!({})).await;
-        sockets.push(socket);
+        readers.spawn(async move {
+            loop {
+                sleep(NAP).await;
+                timeout(AWAKE, socket.next()).await.ok();
+            }
+        });
     }
-    let flow = cluster.producer().await.flow(Duration::from_millis(10), |number| {
-        let event = json!({ "pattern": format!("P{number}"), "confidence": 0.5 });
-        ProducerMessage::json("pattern", "AAPL", &event)
-    });
+    let event = json!({ "pattern": "Doji", "note": "x".repeat(WAITING) });
+    let message = ProducerMessage::json("pattern", "AAPL", &event);
+    let flow = cluster.producer().await.flow(Duration::from_millis(100), move |_| message.clone());
     prometheus.until_fired(&["TickwireDeliverySlow"]).await;
     flow.stop().await;
     leave(cluster, prometheus).await;
