@@ -21,8 +21,9 @@ use tracing::debug;
 /// How long creating or deleting a consumer may take.
 const CONSUMER_DEADLINE: Duration = Duration::from_secs(1);
 
-/// After how long the server may delete a consumer that nobody pulls from, if we have not deleted it.
-const INACTIVE: Duration = Duration::from_secs(30);
+/// After how long the server may delete a consumer that nobody pulls from, if we have not deleted it. A connection that
+/// ends again and again leaves one each time, and the server makes no more of them at its limit.
+const INACTIVE: Duration = Duration::from_secs(10);
 
 /// How often an idle server sends a heartbeat, and how long it may be silent.
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
