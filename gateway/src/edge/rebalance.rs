@@ -47,8 +47,6 @@ pub(super) struct Rebalance {
     known: BTreeSet<NodeRef>,
     /// Gateways that have joined, in this order, and were not sent all their sessions yet.
     joined: Vec<Join>,
-    /// When the next turn is due.
-    at: Option<Millis>,
     /// No turn comes before this.
     rests_until: Millis,
     /// How many of `joined` are sent sessions now, and the sessions that leave.
@@ -111,7 +109,6 @@ impl Rebalance {
             admission_rate: admission_rate as usize,
             known: BTreeSet::new(),
             joined: Vec::new(),
-            at: None,
             rests_until: Millis(0),
             leaving: None,
         }
@@ -134,17 +131,11 @@ impl Rebalance {
             self.joined.extend(new.map(|node| Join { node: node.clone(), at: now }));
         }
         self.leaving = None;
-        self.schedule();
     }
 
     /// When [`Self::turn`] must be called next.
     pub(super) fn next_turn(&self) -> Option<Millis> {
-        self.at
-    }
-
-    fn schedule(&mut self) {
-        let first = self.joined.first().map(|join| join.at.plus(self.cooldown));
-        self.at = first.map(|at| at.max(self.rests_until));
+        self.joined.first().map(|join| join.at.plus(self.cooldown).max(self.rests_until))
     }
 
     /// The sessions that must leave now, out of all `sessions`.
@@ -154,7 +145,7 @@ impl Rebalance {
         view: &View,
         sessions: impl ExactSizeIterator<Item = Placed<'a>>,
     ) -> Vec<SessionId> {
-        if self.at.is_none_or(|at| at > now) {
+        if self.next_turn().is_none_or(|at| at > now) {
             return Vec::new();
         }
         let Self { rate, cooldown, admission_rate, joined, leaving, .. } = self;
@@ -180,7 +171,6 @@ impl Rebalance {
             *leaving = None;
         }
         self.rests_until = now.plus(TURN_MS);
-        self.schedule();
         away
     }
 }
